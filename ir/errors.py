@@ -1,0 +1,21 @@
+"""Errors the IR raises. Each message says what is wrong; callers add the user's line and the fix."""
+
+
+class IRError(Exception):
+    """Base of every error about a graph."""
+
+
+class IRTypeError(IRError, TypeError):
+    """An op was given inputs or attributes that its type rule refuses."""
+
+
+class MissingVJPError(IRError, NotImplementedError):
+    """A gradient was asked of an op that has none; the message gives the op's reason."""
+
+
+class VerifyError(IRError):
+    """A graph is not well formed; the message names the node, the pass and the user's line."""
+
+
+class ParseError(IRError, ValueError):
+    """IR text or JSON that cannot be read; the message gives line and column or the JSON path."""

@@ -1,0 +1,329 @@
+"""Nodes and graphs: the sentences of the language.
+
+A node is immutable and compared by identity: two equal-looking parameters are two parameters. A graph is its
+inputs, its outputs and the deterministic topological order of what lies between. Nothing mutates; a pass that
+changes something builds new nodes with `emit` (or `rebuild`) and returns a new graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tracegrad.ir import loc as _loc
+from tracegrad.ir.errors import IRError, IRTypeError
+from tracegrad.ir.loc import Loc
+from tracegrad.ir.types import TensorType, TupleType, Type
+
+EMPTY: dict[str, Any] = {}
+
+
+class Attrs(Mapping[str, Any]):
+    """Immutable, hashable attributes of a node, readable as items or as names (`node.attrs.axes`)."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, Any] = EMPTY):
+        object.__setattr__(self, "_items", dict(items))
+
+    def __getitem__(self, key: str) -> Any:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._items[name]
+        except KeyError:
+            raise AttributeError(f"no attribute {name!r}; has {list(self._items)}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise IRError("attributes of a node never change; emit a new node")
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attrs) and self._items == other._items
+
+    def __repr__(self) -> str:
+        return ", ".join(f"{key}={value!r}" for key, value in self._items.items())
+
+    def __reduce__(self) -> tuple:
+        return Attrs, (self._items,)
+
+
+NO_ATTRS = Attrs()
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One word of the language; one paragraph in `ir/ops/<family>.py` each.
+
+    attrs      names of the attributes, in the order the text form prints them; all are always given
+    infer      type rule: (*input types, **attrs) -> Type; raises IRTypeError
+    vjp        (ct, out, *inputs, **attrs) -> one node or None per input; only emits IR.
+               For a several-result op `ct` is a tuple of nodes or None, one per part.
+    not_differentiable  the reason, where there is no vjp
+    decompose  (*inputs, **attrs) -> node (or tuple of nodes for several results) of simpler ops
+    traits     what passes may ask (never the name): see `ir/ops/traits.py`
+    flops      (node) -> float, floating-point operations; None: one per output element
+    """
+
+    name: str
+    attrs: tuple[str, ...] = ()
+    infer: Callable[..., Type] = field(default=None, repr=False)  # type: ignore[assignment]
+    vjp: Callable[..., tuple[Any, ...]] | None = field(default=None, repr=False)
+    not_differentiable: str = ""
+    decompose: Callable[..., Any] | None = field(default=None, repr=False)
+    traits: frozenset[str] = frozenset()
+    flops: Callable[[Node], float] | None = field(default=None, repr=False)
+
+    def has(self, trait: str) -> bool:
+        return trait in self.traits
+
+    def __call__(self, *inputs: Node, **attrs: Any) -> Node:
+        return emit(self, *inputs, **attrs)
+
+    def __reduce__(self) -> tuple:
+        from tracegrad.ir.ops import op_named
+
+        return op_named, (self.name,)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One value: an op applied to nodes. Only `emit` and `rebuild` construct one."""
+
+    op: Op
+    inputs: tuple[Node, ...]
+    attrs: Attrs
+    type: Any  # TensorType, or TupleType for a several-result op before its `proj`
+    loc: Loc
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> Any:
+        return self.type.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.type.shape)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{node.op.name}:{node.type}" for node in self.inputs)
+        attrs = f"; {self.attrs!r}" if self.attrs else ""
+        return f"<{self.type} = {self.op.name}({inputs}{attrs})  # {self.loc}>"
+
+    # A graph of depth 2,000 cannot be copied by recursion, and an immutable node needs no copy.
+    def __copy__(self) -> Node:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Node:
+        return self
+
+    # Sugar for VJPs, decompositions and rules; installed by ir/ops/sugar.py. Strict: a Python scalar becomes
+    # a splat constant of this node's type, two nodes must have equal types.
+    if TYPE_CHECKING:
+        def __add__(self, other: Any) -> Node: ...
+        def __radd__(self, other: Any) -> Node: ...
+        def __sub__(self, other: Any) -> Node: ...
+        def __rsub__(self, other: Any) -> Node: ...
+        def __mul__(self, other: Any) -> Node: ...
+        def __rmul__(self, other: Any) -> Node: ...
+        def __truediv__(self, other: Any) -> Node: ...
+        def __rtruediv__(self, other: Any) -> Node: ...
+        def __neg__(self) -> Node: ...
+
+
+def emit(op: Op, *inputs: Node, **attrs: Any) -> Node:
+    """The node `op(*inputs, **attrs)`: type by the op's rule, location from the ambient one.
+
+    Raises IRTypeError (naming the op and the input types) when the rule refuses.
+    """
+    if attrs.keys() != set(op.attrs):
+        raise IRTypeError(f"{op.name}: attributes {sorted(attrs)} given, {list(op.attrs)} expected")
+    ordered = Attrs({name: attrs[name] for name in op.attrs}) if attrs else NO_ATTRS
+    return Node(op, inputs, ordered, infer(op, inputs, ordered), _loc.current())
+
+
+def infer(op: Op, inputs: tuple[Node, ...], attrs: Attrs) -> Type:
+    """Run the type rule, with the op and its inputs in the error message."""
+    try:
+        return op.infer(*(node.type for node in inputs), **attrs)
+    except IRTypeError as error:
+        if str(error).startswith(op.name + ":"):
+            raise
+        types = ", ".join(str(node.type) for node in inputs)
+        raise IRTypeError(f"{op.name}: {error} (inputs: {types or 'none'})") from None
+    except TypeError as error:
+        types = ", ".join(str(node.type) for node in inputs)
+        raise IRTypeError(f"{op.name}: wrong number or kind of inputs ({types}): {error}") from None
+
+
+def rebuild(node: Node, inputs: tuple[Node, ...], loc: Loc | None = None) -> Node:
+    """The same op on other inputs; keeps the node's own location. Returns `node` if nothing changed."""
+    if loc is None and all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+        return node
+    same_types = all(a.type == b.type for a, b in zip(inputs, node.inputs, strict=True))
+    type_ = node.type if same_types else infer(node.op, inputs, node.attrs)
+    return Node(node.op, inputs, node.attrs, type_, loc or node.loc)
+
+
+def placeholder(type: TensorType, loc: Loc | None = None) -> Node:
+    """A new graph input of `type`. Its name and role stand in the Graph, not in the node."""
+    return Node(INPUT, (), NO_ATTRS, type, loc or _loc.current())
+
+
+def _input_has_no_rule() -> Type:
+    raise IRTypeError("a graph input is made by `placeholder`, not emitted")
+
+
+INPUT = Op("input", infer=_input_has_no_rule, not_differentiable="differentiation ends at inputs")
+
+
+def postorder(roots: Iterable[Node], stop: Callable[[Node], bool] | None = None) -> list[Node]:
+    """Every node reachable from `roots`, inputs first, in a deterministic order; no recursion.
+
+    Where `stop(node)` holds the node is listed but its inputs are not entered.
+    """
+    order: list[Node] = []
+    done: set[Node] = set()
+    for root in roots:
+        stack: list[tuple[Node, int]] = [(root, 0)]
+        while stack:
+            node, index = stack.pop()
+            if node in done:
+                continue
+            if index < len(node.inputs) and not (stop is not None and stop(node)):
+                stack.append((node, index + 1))
+                if node.inputs[index] not in done:
+                    stack.append((node.inputs[index], 0))
+            else:
+                done.add(node)
+                order.append(node)
+    return order
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Inputs, outputs, and what each is for.
+
+    input_names / output_names are unique within their tuple. Roles of inputs: "argument", "state" (captured,
+    possibly updated), "host" (a Python number read at every call), "import" (from an earlier segment),
+    "saved" (forward value kept for backward), "cotangent". Roles of outputs: "result", "state:<input name>"
+    (the new value of that state input), "guard", "export", "saved", "gradient", "check".
+    """
+
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
+    input_roles: tuple[str, ...] = ()
+    output_roles: tuple[str, ...] = ()
+    name: str = "graph"
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "inputs", tuple(self.inputs))
+        set_(self, "outputs", tuple(self.outputs))
+        n, m = len(self.inputs), len(self.outputs)
+        set_(self, "input_names", tuple(self.input_names) or tuple(f"in{i}" for i in range(n)))
+        set_(self, "output_names", tuple(self.output_names) or tuple(f"out{i}" for i in range(m)))
+        set_(self, "input_roles", tuple(self.input_roles) or ("argument",) * n)
+        set_(self, "output_roles", tuple(self.output_roles) or ("result",) * m)
+        for what, values in (("input", (self.input_names, self.input_roles)),
+                             ("output", (self.output_names, self.output_roles))):  # fmt: skip
+            count = n if what == "input" else m
+            if any(len(value) != count for value in values):
+                raise IRError(f"graph {self.name!r}: {count} {what}s need as many names and roles")
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, inputs of the graph first, every node after its inputs."""
+        order = postorder(self.outputs)
+        own = set(self.inputs)
+        for node in order:
+            if node.op is INPUT and node not in own:
+                raise IRError(
+                    f"graph {self.name!r}: an input of another graph is reachable: {node!r}"
+                )
+        return (*self.inputs, *(node for node in order if node not in own))
+
+    def with_outputs(self, outputs: Iterable[Node], **changes: Any) -> Graph:
+        """The same inputs and signature with other output nodes."""
+        return self.replace(outputs=tuple(outputs), **changes)
+
+    def replace(self, **changes: Any) -> Graph:
+        from dataclasses import replace
+
+        return replace(self, **changes)
+
+    def users(self) -> dict[Node, list[Node]]:
+        """For every node, the nodes that read it (once per read)."""
+        users: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            for operand in node.inputs:
+                users[operand].append(node)
+        return users
+
+    def fingerprint(self) -> str:
+        """Identity of the program: ops, attributes, types, edges, constants; not locations or names."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        from tracegrad.ir.fingerprint import fingerprint
+
+        return fingerprint(self)
+
+    def __str__(self) -> str:
+        from tracegrad.ir.text import print_graph
+
+        return print_graph(self)
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.name!r}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
+
+    def __reduce__(self) -> tuple:
+        from tracegrad.ir.serialise import from_bytes, to_bytes
+
+        return from_bytes, (to_bytes(self),)
+
+    def __deepcopy__(self, memo: dict) -> Graph:
+        return self
+
+
+def substitute(graph_outputs: Iterable[Node], mapping: dict[Node, Node]) -> tuple[Node, ...]:
+    """Rebuild what leads to the outputs with `mapping` applied (keys are not entered); no recursion."""
+    outputs = tuple(graph_outputs)
+    new = dict(mapping)
+    for node in postorder(outputs, stop=mapping.__contains__):
+        if node not in new:
+            new[node] = rebuild(node, tuple(new[operand] for operand in node.inputs))
+    return tuple(new[node] for node in outputs)
+
+
+def inline(graph: Graph, arguments: Iterable[Node]) -> tuple[Node, ...]:
+    """The outputs of `graph` with its inputs replaced by `arguments`. Locations are kept."""
+    return substitute(graph.outputs, dict(zip(graph.inputs, arguments, strict=True)))
+
+
+def result_types(graph: Graph) -> tuple[Type, ...]:
+    return tuple(node.type for node in graph.outputs)
+
+
+__all__ = ["Attrs", "Graph", "INPUT", "Node", "Op", "emit", "infer", "inline", "placeholder", "postorder",
+           "rebuild", "result_types", "substitute", "TupleType"]  # fmt: skip
