@@ -1,0 +1,105 @@
+"""What every backend shares: its errors, its options, and the shape of what `compile` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from tracegrad.ir.loc import UNKNOWN, Loc
+
+
+class BackendError(RuntimeError):
+    """A compiled or interpreted program failed. Says which op, at which line of the user's code.
+
+    `op` is the name of the op, `loc` where the user wrote it (None while a kernel, which knows no
+    lines, is still running; the interpreter fills it in with `located`).
+    """
+
+    def __init__(self, message: str, op: str = "", loc: Loc | None = None):
+        super().__init__(message)
+        self.message = message
+        self.op = op
+        self.loc = loc
+
+    def located(self, op: str, loc: Loc) -> BackendError:
+        """The same error, naming the op and the user's line."""
+        return type(self)(self.message, self.op or op, loc)
+
+    def __str__(self) -> str:
+        text = f"{self.op}: {self.message}" if self.op else self.message
+        if self.loc is not None and self.loc is not UNKNOWN:
+            text += f"\n  at {self.loc}"
+        return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.op, self.loc)
+
+
+class KernelError(BackendError):
+    """A kernel stopped for a reason of its own (no memory, a bad argument); the cause is chained."""
+
+
+class IndexOutOfRange(BackendError, IndexError):
+    """gather, scatter, take_along or scatter_along was given an index outside its axis."""
+
+
+class IntegerDivisionByZero(BackendError, ZeroDivisionError):
+    """An integer floor_div or rem had a zero divisor; integers have no inf or nan to answer."""
+
+
+class LinAlgError(BackendError, np.linalg.LinAlgError):
+    """A factorisation does not exist for this matrix (not positive definite, did not converge)."""
+
+
+class CheckFailed(BackendError):
+    """A `check` node read False; the message is the node's."""
+
+
+class UnsupportedOp(BackendError, NotImplementedError):
+    """The op has neither a kernel nor a decomposition on this backend."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile; hashable, part of a cache key. Backends ignore what they do not have.
+
+    donate      indices of inputs whose storage the executable may overwrite or return as an output
+    threads     threads of the NumPy pool and BLAS; None: as many as there are cores
+    fuse        run the fusion pass (NumPy)
+    tile_bytes  working set of one tile of a fused group (NumPy)
+    poison      fill every buffer with nan after its last read, to test the memory plan (NumPy)
+    device      "cpu", "gpu", "gpu:1", ...; None: the backend's default (JAX)
+    mesh        device mesh of `shard` annotations, backend specific (JAX)
+    """
+
+    donate: tuple[int, ...] = ()
+    threads: int | None = None
+    fuse: bool = True
+    tile_bytes: int = 256 * 1024
+    poison: bool = False
+    device: str | None = None
+    mesh: Any = None
+
+
+DEFAULT_OPTIONS = Options()
+
+
+@runtime_checkable
+class Executable(Protocol):
+    """A compiled graph: call it with one array per graph input, get one array per graph output.
+
+    backend  "numpy" or "jax"
+    source   what runs, as text a person can read (Python, or the backend's own IR)
+    memory   the memory plan (a mapping or a plan object; None where the backend has none)
+    """
+
+    backend: str
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def memory(self) -> Any: ...
+
+    def __call__(self, arrays: list[Any]) -> list[Any]: ...

@@ -1,0 +1,46 @@
+"""The table of kernels and the two helpers every kernel uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ml_dtypes
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Kernel = Callable[..., Any]
+F = TypeVar("F", bound=Kernel)
+
+KERNELS: dict[str, Kernel] = {}
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+FLOAT16 = np.dtype(np.float16)
+FLOAT32 = np.dtype(np.float32)
+HALVES = frozenset((BFLOAT16, FLOAT16))  # computed in float32, rounded once at the end
+
+
+def kernel(name: str) -> Callable[[F], F]:
+    """Register the decorated function as the meaning of op `name`."""
+
+    def register(function: F) -> F:
+        KERNELS[name] = function
+        return function
+
+    return register
+
+
+def array(value: Any) -> Array:
+    """NumPy answers 0-d operations with scalars; the IR knows only arrays."""
+    return value if type(value) is np.ndarray else np.asarray(value)
+
+
+def widen(x: Array) -> Array:
+    """`x`, or its float32 copy when it is a 16-bit float: sums and series need the digits."""
+    return x.astype(FLOAT32) if x.dtype in HALVES else x
+
+
+def narrow(value: Any, dtype: np.dtype[Any]) -> Array:
+    """`value` as an array of `dtype` (no copy when it already is one)."""
+    value = array(value)
+    return value if value.dtype == dtype else value.astype(dtype)
