@@ -37,7 +37,7 @@ class BackendError(RuntimeError):
 
 
 class KernelError(BackendError):
-    """A kernel stopped for a reason of its own (no memory, a bad argument); the cause is chained."""
+    """A kernel stopped for its own reason (no memory, a bad argument); the cause is chained."""
 
 
 class IndexOutOfRange(BackendError, IndexError):

@@ -64,7 +64,7 @@ def interpret(graph: Graph, arrays: Sequence[Array]) -> list[Array]:
 
 
 def run_node(node: Node, arrays: Sequence[Any]) -> Any:
-    """The value of one node for its inputs' values: an array, or a tuple for a several-result op."""
+    """The value of one node for its inputs' values: an array; a tuple for a several-result op."""
     with np.errstate(all="ignore"):
         return _apply(node, arrays)
 

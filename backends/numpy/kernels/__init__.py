@@ -9,11 +9,14 @@ from tracegrad.backends.numpy.kernels import (
     contract,
     elementwise,
     index,
+    linalg,
+    random,
     reduce,
     select,
     shape,
     special,
     structure,
+    window,
 )
 from tracegrad.backends.numpy.kernels.registry import KERNELS
 
@@ -22,9 +25,12 @@ __all__ = [
     "contract",
     "elementwise",
     "index",
+    "linalg",
+    "random",
     "reduce",
     "select",
     "shape",
     "special",
     "structure",
+    "window",
 ]

@@ -68,43 +68,50 @@ GILES32_TAIL = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 
                 -0.0076224613, 0.00943887047, 1.00167406, 2.83297682)  # fmt: skip
 
 
+# The same in double precision: w < 6.25, w < 16 and beyond.
+GILES64_CENTRAL = (
+    -3.6444120640178196996e-21, -1.685059138182016589e-19, 1.2858480715256400167e-18,
+    1.115787767802518096e-17, -1.333171662854620906e-16, 2.0972767875968561637e-17,
+    6.6376381343583238325e-15, -4.0545662729752068639e-14, -8.1519341976054721522e-14,
+    2.6335093153082322977e-12, -1.2975133253453532498e-11, -5.4154120542946279317e-11,
+    1.051212273321532285e-09, -4.1126339803469836976e-09, -2.9070369957882005086e-08,
+    4.2347877827932403518e-07, -1.3654692000834678645e-06, -1.3882523362786468719e-05,
+    0.0001867342080340571352, -0.00074070253416626697512, -0.0060336708714301490533,
+    0.24015818242558961693, 1.6536545626831027356)  # fmt: skip
+GILES64_MIDDLE = (
+    2.2137376921775787049e-09, 9.0756561938885390979e-08, -2.7517406297064545428e-07,
+    1.8239629214389227755e-08, 1.5027403968909827627e-06, -4.013867526981545969e-06,
+    2.9234449089955446044e-06, 1.2475304481671778723e-05, -4.7318229009055733981e-05,
+    6.8284851459573175448e-05, 2.4031110387097893999e-05, -0.0003550375203628474796,
+    0.00095328937973738049703, -0.0016882755560235047313, 0.0024914420961078508066,
+    -0.0037512085075692412107, 0.005370914553590063617, 1.0052589676941592334,
+    3.0838856104922207635)  # fmt: skip
+GILES64_TAIL = (
+    -2.7109920616438573243e-11, -2.5556418169965252055e-10, 1.5076572693500548083e-09,
+    -3.7894654401267369937e-09, 7.6157012080783393804e-09, -1.4960026627149240478e-08,
+    2.9147953450901080826e-08, -6.7711997758452339498e-08, 2.2900482228026654717e-07,
+    -9.9298272942317002539e-07, 4.5260625972231537039e-06, -1.9681778105531670567e-05,
+    7.5995277030017761139e-05, -0.00021503011930044477347, -0.00013871931833623122026,
+    1.0103004648645343977, 4.8499064014085844221)  # fmt: skip
+
+
 def erfinv(x: Array) -> Any:
     """Inverse error function on [-1, 1]: +-1 gives +-inf, outside gives nan."""
-    w = -np.log1p(-x * x) if x.dtype == np.float32 else -np.log((1 - x) * (1 + x))
-    single = w.dtype.type
-    central = horner(np.minimum(w, single(5)) - single(2.5), GILES32_CENTRAL)
-    tail = horner(np.sqrt(np.maximum(w, single(5))) - single(3), GILES32_TAIL)
-    y = np.where(w < 5, central, tail) * x
-    if x.dtype != np.float32:
-        y = _refine_erfinv(x, y)
+    single = x.dtype.type
+    # log1p keeps the digits near 0; near 1 it is 1 - x that is exact
+    near_zero = np.abs(x) < 0.5
+    w = -np.where(near_zero, np.log1p(-x * x), np.log((1 - x) * (1 + x)))
+    if x.dtype == np.float32:
+        central = horner(np.minimum(w, single(5)) - single(2.5), GILES32_CENTRAL)
+        tail = horner(np.sqrt(np.maximum(w, single(5))) - single(3), GILES32_TAIL)
+        y = np.where(w < 5, central, tail) * x
+    else:
+        root = np.sqrt(np.maximum(w, 6.25))
+        central = horner(np.minimum(w, 6.25) - 3.125, GILES64_CENTRAL)
+        middle = horner(np.minimum(root, 4.0) - 3.25, GILES64_MIDDLE)
+        tail = horner(root - 5.0, GILES64_TAIL)
+        y = np.where(w < 6.25, central, np.where(w < 16, middle, tail)) * x
     return np.where(np.abs(x) == 1, x * single(np.inf), y)
-
-
-def _refine_erfinv(x: Array, y: Array) -> Any:
-    """Halley steps on erf(y) = x (on erfc near 1, where erf has no digits left) from float32's answer."""
-    sign = np.where(x < 0, -1.0, 1.0)
-    size, rest = np.abs(y), 1 - np.abs(x)
-    for _ in range(3):
-        # d erf(y) = 2 / sqrt(pi) exp(-y^2) dy; Halley: step / (1 + y step)
-        step = (erfc_positive(size) - rest) / (2 * INV_SQRT_PI * np.exp(-size * size))
-        size = size + step / (1 + size * step)
-    central = np.abs(y)
-    for _ in range(3):
-        step = (np.abs(x) - erf(central)) / (2 * INV_SQRT_PI * np.exp(-central * central))
-        central = central + step / (1 - central * step * -1)
-    return sign * np.where(rest < 0.5, size, central)
-
-
-def erfc_positive(x: Any) -> Any:
-    """1 - erf(x) for float64 x >= 0, to full relative precision."""
-    z = np.clip(x, 0.5, 4.0)
-    middle = horner(z, CODY_C) / horner(z, CODY_D)
-    far = np.maximum(x, 4.0)
-    inverse = 1 / np.square(far)
-    tail = inverse * horner(inverse, CODY_P) / horner(inverse, CODY_Q)
-    large = (INV_SQRT_PI - tail) / far
-    scaled = np.where(x <= 4.0, middle, large) * np.exp(-np.square(np.maximum(x, 0.5)))
-    return np.where(x <= 0.5, 1 - erf(np.minimum(x, 0.5)), scaled)
 
 
 LANCZOS_G = 7.0
