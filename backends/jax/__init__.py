@@ -1,0 +1,52 @@
+"""Graph -> one XLA executable, through jax.lax. The only place that imports jax, when used.
+
+Start reading at `lowering.py` (what each op means to XLA), then `executable.py` (how it is called).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracegrad.backends.base import DEFAULT_OPTIONS, Options
+from tracegrad.backends.jax.arrays import (
+    from_numpy,
+    is_jax_array,
+    may_donate,
+    raise_pending,
+    to_numpy,
+)
+from tracegrad.backends.jax.errors import JaxNotInstalledError, require_jax
+
+if TYPE_CHECKING:
+    from tracegrad.backends.jax.executable import JaxExecutable
+    from tracegrad.ir.graph import Graph
+
+
+def compile(graph: Graph, options: Options = DEFAULT_OPTIONS) -> JaxExecutable:
+    """One XLA executable for `graph`. Raises JaxNotInstalledError or UnsupportedOp."""
+    require_jax()
+    from tracegrad.backends.jax.executable import JaxExecutable
+
+    return JaxExecutable(graph, options)
+
+
+def claimed() -> frozenset[str]:
+    """Names of the composite ops that this backend lowers whole."""
+    require_jax()
+    from tracegrad.backends.jax.lowering import CLAIMED
+
+    return CLAIMED
+
+
+def devices() -> list[Any]:
+    """The devices XLA sees."""
+    require_jax()
+    import jax
+
+    return list(jax.devices())
+
+
+__all__ = [
+    "JaxNotInstalledError", "claimed", "compile", "devices", "from_numpy", "is_jax_array",
+    "may_donate", "raise_pending", "require_jax", "to_numpy",
+]  # fmt: skip

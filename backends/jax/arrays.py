@@ -1,0 +1,78 @@
+"""Arrays between NumPy and JAX. Importing this module imports no jax.
+
+No NumPy memory that can still be written reaches XLA: it reads arguments asynchronously and without
+a copy, so an array overwritten right after a call would give wrong results. What goes in is a
+private copy; what comes out is a read-only view.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from tracegrad.backends.jax.errors import require_jax
+
+
+def is_jax_array(value: Any) -> bool:
+    """Whether `value` is a concrete or traced jax array; never imports jax."""
+    jax = sys.modules.get("jax")
+    return jax is not None and hasattr(jax, "Array") and isinstance(value, jax.Array)
+
+
+def to_numpy(array: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """A read-only NumPy view (on CPU without a copy). Waits, and raises pending hazards.
+
+    Raises BackendError subclasses for what calls before this one found (an index out of range,
+    say).
+    """
+    result = np.asarray(array)
+    raise_pending()
+    if result.flags.writeable:  # a host copy that jax made for us
+        result.flags.writeable = False
+    return result
+
+
+def from_numpy(array: np.ndarray[Any, np.dtype[Any]], device: Any = None) -> Any:
+    """A jax array of the same dtype (64-bit ones included) holding a private copy of `array`."""
+    require_jax()
+    import jax
+
+    with jax.enable_x64(True):
+        return jax.device_put(np.array(array, copy=True, order="C"), device)
+
+
+def may_donate(array: Any, expected_refs: int) -> bool:
+    """Whether the buffer may be given away: alive, with at most `expected_refs` references.
+
+    `expected_refs` counts the caller's own references, the argument of this call not included. A
+    donated buffer is deleted for every holder, so one reference more means someone else would lose
+    it.
+    """
+    # Two more references exist in here: the caller's argument slot (or none, from 3.12 on borrowed)
+    # and ours.
+    return (
+        sys.getrefcount(array) <= expected_refs + _OWN_REFERENCES
+        and is_jax_array(array)
+        and not array.is_deleted()
+    )
+
+
+def _own_references() -> int:
+    """How many references such a call itself adds; Python versions differ."""
+
+    def count(array: Any) -> int:
+        return sys.getrefcount(array)
+
+    probe = object()
+    return count(probe) - 1
+
+
+_OWN_REFERENCES = _own_references()
+
+
+def raise_pending() -> None:
+    """Raise what compiled calls of this thread found wrong and nobody has read yet."""
+    flags = sys.modules.get("tracegrad.backends.jax.flags")
+    if flags is not None:
+        flags.raise_pending()

@@ -1,0 +1,175 @@
+"""One graph as ahead-of-time compiled XLA executables, called with a flat list of arrays."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tracegrad.backends.base import BackendError, KernelError, Options
+from tracegrad.backends.jax import flags, settings
+from tracegrad.backends.jax.lowering import Lowerer
+from tracegrad.backends.jax.sharding import input_shardings, jax_mesh, output_shardings
+from tracegrad.ir.graph import Graph
+
+_WIDE = frozenset("qQlLdD")  # type characters of 64-bit (and complex128) NumPy arrays
+
+
+class _Program(NamedTuple):
+    """One compiled variant. Outputs: the graph's, then the check code and the hazard code, if any."""
+
+    lowered: Any
+    compiled: Any
+    errors: list[BackendError]
+    checks: bool
+    hazards: bool
+
+
+class JaxExecutable:
+    """Call it with one array (NumPy or jax) per graph input; get one jax array per graph output.
+
+    `donate=True` gives the buffers of `options.donate` away: those arrays are deleted, their memory
+    holds the results. The caller makes sure that nobody else holds them (`arrays.may_donate`). A
+    graph with `check` nodes never donates, so that a failed check leaves its inputs whole.
+
+    Raises CheckFailed when a `check` of the graph is false, KernelError when XLA refuses the
+    arguments or fails; hazards of earlier calls (IndexOutOfRange, ...) at the next synchronisation,
+    see `flags`.
+    """
+
+    backend = "jax"
+
+    def __init__(self, graph: Graph, options: Options):
+        self.graph = graph
+        self.options = options
+        self._lock = threading.Lock()
+        self._mesh = None if options.mesh is None else jax_mesh(options.mesh)
+        self._in_shardings = input_shardings(options, self._mesh, len(graph.inputs))
+        self._donatable = _donatable(graph, options.donate)
+        self._keeping = self._build(())
+        self._donating: _Program | None = None
+
+    def _build(self, donate: tuple[int, ...]) -> _Program:
+        graph = self.graph
+        errors: list[BackendError] = []
+        has: dict[str, bool] = {}
+
+        def program(*arrays: Any) -> list[Any]:
+            scope = flags.Flags(errors, self.options.hazards)
+            outputs = Lowerer(scope, self._mesh).run(graph, arrays)
+            checks, hazards = scope.codes()
+            has.update(checks=scope.has_checks, hazards=scope.has_hazards)
+            return [*outputs, *[checks] * scope.has_checks, *[hazards] * scope.has_hazards]
+
+        program.__name__ = program.__qualname__ = graph.name
+        types = [jax.ShapeDtypeStruct(node.shape, node.dtype.np) for node in graph.inputs]
+        with settings.lowering(self.options.matmul_precision, self.options.cache_dir):
+            keywords: dict[str, Any] = {}
+            if self._in_shardings is not None:
+                keywords["in_shardings"] = tuple(self._in_shardings)
+            if self._mesh is not None:
+                # Trace once for the number of flags: out_shardings must name every output.
+                traced = jax.eval_shape(program, *types)
+                errors.clear()
+                keywords["out_shardings"] = output_shardings(
+                    graph, self._in_shardings, self._mesh, len(traced)
+                )
+            lowered = jax.jit(program, donate_argnums=donate, **keywords).lower(*types)
+            return _Program(lowered, lowered.compile(), errors, has["checks"], has["hazards"])
+
+    def __call__(self, arrays: list[Any], donate: bool = False) -> list[Any]:
+        program = self._keeping
+        if donate and self._donatable and not program.checks:
+            program = self._donating or self._build_donating()
+        arguments, wide = arrays, False
+        for index, array in enumerate(arrays):
+            if isinstance(array, np.ndarray | np.generic):
+                if arguments is arrays:
+                    arguments = list(arrays)
+                # XLA reads asynchronously and in place: hand over a copy that nobody can write.
+                arguments[index] = copied = np.array(array, copy=True, order="C")
+                wide = wide or copied.dtype.char in _WIDE
+        try:
+            if wide:
+                with jax.enable_x64(True):
+                    results = program.compiled(*arguments)
+            else:
+                results = program.compiled(*arguments)
+        except (TypeError, ValueError) as error:
+            results = self._retry(program, arguments, error)
+        except jax.errors.JaxRuntimeError as error:
+            raise KernelError(f"XLA failed in {self.graph.name!r}: {error}") from error
+        if program.hazards:
+            flags.defer(results.pop(), program.errors)
+        if program.checks:
+            flags.raise_code(results.pop(), program.errors)
+        return results  # type: ignore[no-any-return]
+
+    def _build_donating(self) -> _Program:
+        with self._lock:
+            if self._donating is None:
+                self._donating = self._build(self._donatable)
+            return self._donating
+
+    def _retry(self, program: _Program, arguments: list[Any], error: Exception) -> list[Any]:
+        """The call again, every argument moved where the program wants it; else KernelError."""
+        for node, name, array in zip(self.graph.inputs, self.graph.input_names, arguments):
+            given = (tuple(np.shape(array)), getattr(array, "dtype", None))
+            if given != (node.shape, node.dtype.np):
+                raise KernelError(
+                    f"input {name!r} of {self.graph.name!r} is {given[1]}{list(given[0])}, "
+                    f"compiled for {node.type}"
+                ) from error
+        if len(arguments) != len(self.graph.inputs):
+            raise KernelError(
+                f"{self.graph.name!r} takes {len(self.graph.inputs)} arrays, got {len(arguments)}"
+            ) from error
+        deleted = [
+            name
+            for name, array in zip(self.graph.input_names, arguments)
+            if isinstance(array, jax.Array) and array.is_deleted()
+        ]
+        if deleted or self._in_shardings is None:
+            reason = f"{', '.join(deleted)} was donated to an earlier call" if deleted else error
+            raise KernelError(f"{self.graph.name!r} cannot run: {reason}") from error
+        with jax.enable_x64(True):
+            moved = jax.device_put(list(arguments), self._in_shardings)
+            return program.compiled(*moved)  # type: ignore[no-any-return]
+
+    @property
+    def source(self) -> str:
+        """The program as StableHLO text, before XLA optimises it."""
+        return self._keeping.lowered.as_text()  # type: ignore[no-any-return]
+
+    @property
+    def optimised(self) -> str:
+        """What XLA made of it, as HLO text."""
+        return self._keeping.compiled.as_text()  # type: ignore[no-any-return]
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes by XLA's own account; empty where it gives none."""
+        analysis = self._keeping.compiled.memory_analysis()
+        if analysis is None:
+            return {}
+        return {
+            "arguments": analysis.argument_size_in_bytes,
+            "outputs": analysis.output_size_in_bytes,
+            "temporaries": analysis.temp_size_in_bytes,
+            "aliased": analysis.alias_size_in_bytes,
+            "code": analysis.generated_code_size_in_bytes,
+        }
+
+
+def _donatable(graph: Graph, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the wanted inputs that an output can take over (jax warns about others)."""
+    free = Counter(node.type for node in graph.outputs)
+    chosen = []
+    for index in wanted:
+        type_ = graph.inputs[index].type
+        if free[type_]:
+            free[type_] -= 1
+            chosen.append(index)
+    return tuple(chosen)

@@ -1,0 +1,187 @@
+"""Graph -> jax.lax, node by node. One function an op; structure and markers are here.
+
+A node is lowered by its op's function, or, where a composite has none, through its decomposition.
+Everything runs while jax traces, inside `settings.lowering`, so 64-bit types are on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from tracegrad.backends.base import CheckFailed, KernelError, UnsupportedOp
+from tracegrad.backends.jax import (
+    lowering_contract,
+    lowering_elementwise,
+    lowering_index,
+    lowering_linalg,
+    lowering_random,
+    lowering_reduce,
+    lowering_shape,
+    lowering_window,
+)
+from tracegrad.backends.jax.flags import Flags, hazards
+from tracegrad.ir import loc as _loc
+from tracegrad.ir.graph import INPUT, Graph, Node, postorder
+from tracegrad.ir.types import TupleType
+
+LOWERINGS: dict[str, lowering_elementwise.Lowering] = {
+    **lowering_elementwise.LOWERINGS,
+    **lowering_shape.LOWERINGS,
+    **lowering_index.LOWERINGS,
+    **lowering_reduce.LOWERINGS,
+    **lowering_contract.LOWERINGS,
+    **lowering_window.LOWERINGS,
+    **lowering_linalg.LOWERINGS,
+    **lowering_random.LOWERINGS,
+}
+CLAIMED: frozenset[str] = frozenset()  # composites lowered whole: none, XLA gains from none so far
+
+# Ops that hold graphs or concern the run as a whole; lowered by methods of `Lowerer`.
+STRUCTURE = frozenset(
+    {"proj", "call", "fused", "cond", "while_loop", "scan"}
+    | {"fence", "detach", "rebind", "check", "shard"}
+)
+
+
+class Lowerer:
+    """One lowering: the mesh that `shard` refers to, and the flags raised so far in this scope."""
+
+    def __init__(self, flags: Flags, mesh: Any = None):
+        self.flags = flags
+        self.mesh = mesh
+
+    def run(self, graph: Graph, arrays: Sequence[Any]) -> list[Any]:
+        """The outputs of `graph` for one (traced) array per input."""
+        values: dict[Node, Any] = dict(zip(graph.inputs, arrays, strict=True))
+        for node in graph.nodes:
+            if node not in values:
+                values[node] = self.scoped(node, values)
+        return [values[node] for node in graph.outputs]
+
+    def scoped(self, node: Node, values: dict[Node, Any]) -> Any:
+        """Lower under the module path, so that XLA profiles read like the model."""
+        if not node.loc.scope:
+            return self.node(node, values)
+        with jax.named_scope(node.loc.scope.replace(".", "/")):
+            return self.node(node, values)
+
+    def node(self, node: Node, values: dict[Node, Any]) -> Any:
+        name = node.op.name
+        arguments = tuple(values[operand] for operand in node.inputs)
+        if name in STRUCTURE:
+            return getattr(self, name)(node, arguments)
+        function = LOWERINGS.get(name)
+        if function is None:
+            return self.decomposed(node, values)
+        result = function(*arguments, **node.attrs)
+        hazards(self.flags, node, arguments, result)
+        return result
+
+    def decomposed(self, node: Node, values: dict[Node, Any]) -> Any:
+        if node.op.decompose is None or node.op is INPUT:
+            raise UnsupportedOp("has no JAX lowering and no decomposition", node.op.name, node.loc)
+        with _loc.at(node.loc):
+            result = node.op.decompose(*node.inputs, **node.attrs)
+        parts = result if isinstance(node.type, TupleType) else (result,)
+        inner = dict(values)
+        for part in postorder(parts, stop=inner.__contains__):
+            if part not in inner:
+                inner[part] = self.node(part, inner)
+        outputs = tuple(inner[part] for part in parts)
+        return outputs if isinstance(node.type, TupleType) else outputs[0]
+
+    # Structure. A sub-graph reports its flags as one pair of codes, so both branches of a cond and
+    # every trip of a loop have the same shape whatever they check.
+
+    def _inner(self, graph: Graph, arrays: Sequence[Any]) -> tuple[list[Any], tuple[Any, Any]]:
+        inner = Lowerer(self.flags.inner(), self.mesh)
+        outputs = inner.run(graph, arrays)
+        return outputs, inner.flags.codes()
+
+    def proj(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        return arguments[0][node.attrs["index"]]
+
+    def call(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        return tuple(self.run(node.attrs["graph"], arguments))
+
+    def fused(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        outputs = self.run(node.attrs["graph"], arguments)
+        return tuple(outputs) if isinstance(node.type, TupleType) else outputs[0]
+
+    def cond(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        pred, *operands = arguments
+
+        def branch(graph: Graph) -> Any:
+            return lambda *xs: self._inner(graph, xs)
+
+        outputs, codes = lax.cond(
+            pred, branch(node.attrs["then"]), branch(node.attrs["orelse"]), *operands
+        )
+        self.flags.absorb(codes)
+        return tuple(outputs)
+
+    def while_loop(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        attrs = node.attrs
+        bound = attrs["max_trips"]
+        no_codes = self.flags.inner().codes()
+
+        def condition(state: Any) -> Any:
+            carry, _, trip = state
+            outputs, _ = self._inner(attrs["cond"], carry)
+            return outputs[0] if bound is None else lax.bitwise_and(outputs[0], trip < bound)
+
+        def body(state: Any) -> Any:
+            carry, codes, trip = state
+            outputs, new = self._inner(attrs["body"], carry)
+            return outputs, Flags.first(codes, new), trip + 1
+
+        state = (list(arguments), no_codes, lax.full((), 0, "int64"))
+        outputs, codes, _ = lax.while_loop(condition, body, state)
+        self.flags.absorb(codes)
+        if bound is not None:
+            again, _ = self._inner(attrs["cond"], outputs)
+            message = f"the loop's condition still holds after max_trips={bound}; raise the bound"
+            self.flags.require(~again[0], KernelError(message, "while_loop", node.loc))
+        return tuple(outputs)
+
+    def scan(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        """Always one loop: unrolling costs XLA minutes of compile time and gains nothing."""
+        attrs = node.attrs
+        carries = attrs["carries"]
+
+        def body(state: Any, slices: Any) -> Any:
+            carry, codes = state
+            outputs, new = self._inner(attrs["body"], (*carry, *slices))
+            return (outputs[:carries], Flags.first(codes, new)), outputs[carries:]
+
+        start = (list(arguments[:carries]), self.flags.inner().codes())
+        (last, codes), stacked = lax.scan(
+            body, start, list(arguments[carries:]), length=attrs["length"]
+        )
+        self.flags.absorb(codes)
+        return (*last, *stacked)
+
+    # Markers.
+
+    def fence(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        return lax.optimization_barrier(arguments[0])
+
+    def detach(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        return arguments[0]
+
+    def rebind(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        return arguments[1]
+
+    def check(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        self.flags.require(arguments[0], CheckFailed(node.attrs["message"], "check", node.loc))
+        return arguments[0]
+
+    def shard(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        if self.mesh is None:
+            return arguments[0]
+        return lax.with_sharding_constraint(
+            arguments[0], jax.NamedSharding(self.mesh, jax.P(*node.attrs["spec"]))
+        )
