@@ -61,6 +61,21 @@ class UnsupportedOp(BackendError, NotImplementedError):
 
 
 @dataclass(frozen=True)
+class Mesh:
+    """Devices laid out as a grid with named axes: `Mesh.of(data=4, model=2)`."""
+
+    axes: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, **sizes: int) -> Mesh:
+        return cls(tuple(sizes.items()))
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return dict(self.axes)
+
+
+@dataclass(frozen=True)
 class Options:
     """How to compile; hashable, part of a cache key. Backends ignore what they do not have.
 
@@ -70,7 +85,11 @@ class Options:
     tile_bytes  working set of one tile of a fused group (NumPy)
     poison      fill every buffer with nan after its last read, to test the memory plan (NumPy)
     device      "cpu", "gpu", "gpu:1", ...; None: the backend's default (JAX)
-    mesh        device mesh of `shard` annotations, backend specific (JAX)
+    mesh        device mesh of `shard` annotations and of `input_specs`; excludes `device` (JAX)
+    input_specs one per input: mesh axis name or None per array axis; None: replicated (JAX)
+    cache_dir   folder of the persistent compilation cache; None: off (JAX)
+    matmul_precision  "highest" (true float32), "high", "default": what accelerators may round (JAX)
+    hazards     report indices out of range and integer divisions by zero at the next sync (JAX)
     """
 
     donate: tuple[int, ...] = ()
@@ -79,7 +98,11 @@ class Options:
     tile_bytes: int = 256 * 1024
     poison: bool = False
     device: str | None = None
-    mesh: Any = None
+    mesh: Mesh | None = None
+    input_specs: tuple[tuple[str | None, ...] | None, ...] = ()
+    cache_dir: str | None = None
+    matmul_precision: str = "highest"
+    hazards: bool = True
 
 
 DEFAULT_OPTIONS = Options()
