@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import numpy as np
+
 from tracegrad.backends.jax.errors import require_jax
 
 

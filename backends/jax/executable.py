@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
 from tracegrad.backends.base import BackendError, KernelError, Options
 from tracegrad.backends.jax import flags, settings
 from tracegrad.backends.jax.lowering import Lowerer
@@ -18,7 +19,7 @@ _WIDE = frozenset("qQlLdD")  # type characters of 64-bit (and complex128) NumPy 
 
 
 class _Program(NamedTuple):
-    """One compiled variant. Outputs: the graph's, then the check code and the hazard code, if any."""
+    """One compiled variant. Outputs: the graph's, the check code if any, the hazard code if any."""
 
     lowered: Any
     compiled: Any
@@ -50,6 +51,7 @@ class JaxExecutable:
         self._donatable = _donatable(graph, options.donate)
         self._keeping = self._build(())
         self._donating: _Program | None = None
+        self._resident = {type(jax.numpy.zeros(()))}  # the class of concrete jax arrays
 
     def _build(self, donate: tuple[int, ...]) -> _Program:
         graph = self.graph
@@ -83,24 +85,17 @@ class JaxExecutable:
         program = self._keeping
         if donate and self._donatable and not program.checks:
             program = self._donating or self._build_donating()
-        arguments, wide = arrays, False
-        for index, array in enumerate(arrays):
-            if isinstance(array, np.ndarray | np.generic):
-                if arguments is arrays:
-                    arguments = list(arrays)
-                # XLA reads asynchronously and in place: hand over a copy that nobody can write.
-                arguments[index] = copied = np.array(array, copy=True, order="C")
-                wide = wide or copied.dtype.char in _WIDE
+        wide = False
+        if {*map(type, arrays)} != self._resident:
+            arrays, wide = _private(arrays)
         try:
             if wide:
                 with jax.enable_x64(True):
-                    results = program.compiled(*arguments)
+                    results = program.compiled(*arrays)
             else:
-                results = program.compiled(*arguments)
-        except (TypeError, ValueError) as error:
-            results = self._retry(program, arguments, error)
-        except jax.errors.JaxRuntimeError as error:
-            raise KernelError(f"XLA failed in {self.graph.name!r}: {error}") from error
+                results = program.compiled(*arrays)
+        except (TypeError, ValueError, RuntimeError) as error:
+            results = self._retry(program, arrays, error)
         if program.hazards:
             flags.defer(results.pop(), program.errors)
         if program.checks:
@@ -132,7 +127,9 @@ class JaxExecutable:
             if isinstance(array, jax.Array) and array.is_deleted()
         ]
         if deleted or self._in_shardings is None:
-            reason = f"{', '.join(deleted)} was donated to an earlier call" if deleted else error
+            reason = (
+                f"{', '.join(deleted[:4])} was donated to an earlier call" if deleted else error
+            )
             raise KernelError(f"{self.graph.name!r} cannot run: {reason}") from error
         with jax.enable_x64(True):
             moved = jax.device_put(list(arguments), self._in_shardings)
@@ -161,6 +158,19 @@ class JaxExecutable:
             "aliased": analysis.alias_size_in_bytes,
             "code": analysis.generated_code_size_in_bytes,
         }
+
+
+def _private(arrays: list[Any]) -> tuple[list[Any], bool]:
+    """NumPy arguments as copies that nobody can write: XLA reads asynchronously and in place.
+
+    The second result says whether any is of a 64-bit dtype, which jax takes inside enable_x64 only.
+    """
+    result, wide = list(arrays), False
+    for index, array in enumerate(arrays):
+        if isinstance(array, np.ndarray | np.generic):
+            result[index] = copied = np.array(array, copy=True, order="C")
+            wide = wide or copied.dtype.char in _WIDE
+    return result, wide
 
 
 def _donatable(graph: Graph, wanted: tuple[int, ...]) -> tuple[int, ...]:

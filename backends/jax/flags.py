@@ -16,6 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
 from tracegrad.backends.base import (
     BackendError,
     IndexOutOfRange,

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 from jax import lax
+
 from tracegrad.backends.base import CheckFailed, KernelError, UnsupportedOp
 from tracegrad.backends.jax import (
     lowering_contract,

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
+
 from tracegrad.backends.jax.lowering_elementwise import Lowering, is_bool
 
 Ints = tuple[int, ...]

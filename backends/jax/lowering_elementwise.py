@@ -116,8 +116,15 @@ def bitcast(x: Any, *, dtype: Any) -> Any:
     return lax.bitcast_convert_type(x, dtype.np)
 
 
+def digamma(x: Any) -> Any:
+    """-1/x at the two zeros, as in PyTorch; XLA says nan."""
+    return lax.select(lax.eq(x, zeros_like(x)), lax.div(full_like(x, -1), x), lax.digamma(x))
+
+
 def constant(*, value: Any) -> Any:
     array = value.array
+    if array.size == 0:
+        return lax.full(array.shape, 0, array.dtype)
     if value.splat is not None:
         # The element itself, not the Python scalar: -0.0, nan payloads and uint64 survive.
         return lax.full(array.shape, array[(0,) * array.ndim], array.dtype)
@@ -136,7 +143,7 @@ LOWERINGS: dict[str, Lowering] = {
     "tan": lax.tan, "asin": lax.asin, "acos": lax.acos, "atan": lax.atan, "sinh": lax.sinh,
     "cosh": lax.cosh, "tanh": lax.tanh, "asinh": lax.asinh, "acosh": lax.acosh,
     "atanh": lax.atanh, "erf": lax.erf, "erfinv": lax.erf_inv, "lgamma": lax.lgamma,
-    "digamma": lax.digamma, "bitwise_not": lax.bitwise_not, "isfinite": lax.is_finite,
+    "digamma": digamma, "bitwise_not": lax.bitwise_not, "isfinite": lax.is_finite,
     "isnan": lambda x: lax.ne(x, x), "real": lax.real, "imag": lax.imag, "conj": lax.conj,
     # binary
     "add": add, "sub": lax.sub, "mul": mul, "div": lax.div, "floor_div": floor_div, "rem": rem,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.lax import GatherDimensionNumbers, GatherScatterMode, ScatterDimensionNumbers
+
 from tracegrad.backends.jax.lowering_elementwise import Lowering, is_bool, is_complex, is_float
 
 Ints = tuple[int, ...]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jax import lax
+
 from tracegrad.backends.jax.lowering_elementwise import Lowering
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+
 from tracegrad.backends.jax.lowering_elementwise import Lowering
 
 

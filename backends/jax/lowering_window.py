@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
 from tracegrad.backends.jax.lowering_elementwise import Lowering, full_like, is_bool, is_float
 
 Ints = tuple[int, ...]

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+
 from tracegrad.backends.base import BackendError, Mesh, Options
 from tracegrad.ir.graph import Graph
 
