@@ -16,7 +16,8 @@ from tracegrad.ir.ops.base import OPS
 from tracegrad.ir.ops.source import literal, ones_like, splat, zeros_like
 
 FAMILIES: tuple[str, ...] = (
-    "source", "elementwise", "binary", "select", "shape", "index", "reduce", "sugar",
+    "source", "elementwise", "binary", "select", "shape", "index", "reduce", "contract", "window",
+    "linalg", "random", "structure", "markers", "fused", "sugar",
 )  # fmt: skip
 
 

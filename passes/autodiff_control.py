@@ -1,0 +1,164 @@
+"""Differentiation of the ops that hold graphs: each becomes the same op over gradient graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Graph, Node, Op, inline, placeholder
+from tracegrad.ir.types import TensorType
+from tracegrad.passes.autodiff import (
+    ControlRule,
+    Cotangents,
+    gradient_graph,
+    leading_nodes,
+    missing,
+    through,
+)
+
+
+def _parts(node: Node, count: int) -> list[Node]:
+    return [ops.proj(node, index=k) for k in range(count)]
+
+
+def _spread(count: int, indices: Sequence[int], gradients: Sequence[Node]) -> Cotangents:
+    """One entry per input: the gradients at `indices`, None elsewhere."""
+    at = dict(zip(indices, gradients, strict=True))
+    return [at.get(k) for k in range(count)]
+
+
+def _present(cotangents: Cotangents) -> tuple[list[int], list[Node]]:
+    given = [(k, ct) for k, ct in enumerate(cotangents) if ct is not None]
+    return [k for k, _ in given], [ct for _, ct in given]
+
+
+# ---------------------------------------------------------------- call, cond
+
+
+def _call_rule(node: Node, cotangents: Cotangents, leads: Collection[Node]) -> Cotangents:
+    wrt = [k for k, operand in enumerate(node.inputs) if operand in leads]
+    outputs, given = _present(cotangents)
+    graph = gradient_graph(node.attrs.graph, wrt, outputs)
+    called = ops.call(*node.inputs, *given, graph=graph)
+    return _spread(len(node.inputs), wrt, _parts(called, len(wrt)))
+
+
+def _cond_rule(node: Node, cotangents: Cotangents, leads: Collection[Node]) -> Cotangents:
+    pred, *xs = node.inputs
+    wrt = [k for k, operand in enumerate(xs) if operand in leads]
+    outputs, given = _present(cotangents)
+    chosen = ops.cond(
+        pred,
+        *xs,
+        *given,
+        then=gradient_graph(node.attrs.then, wrt, outputs),
+        orelse=gradient_graph(node.attrs.orelse, wrt, outputs),
+    )
+    return [None, *_spread(len(xs), wrt, _parts(chosen, len(wrt)))]
+
+
+# ---------------------------------------------------------------- scan
+
+
+def _scan_rule(node: Node, cotangents: Cotangents, leads: Collection[Node]) -> Cotangents:
+    """Runs forward once more to know the carries of every step, then backward over the steps.
+
+    With c' , y = body(c, x) and their cotangents, a backward step yields those of c and x.
+    """
+    body, carries, length = node.attrs.body, node.attrs.carries, node.attrs.length
+    moving = _moving_carries(node, leads)
+    swept = [k for k in range(carries, len(node.inputs)) if node.inputs[k] in leads]
+    stacked, row_cts = _present([None] * carries + cotangents[carries:])
+
+    replay = body.replace(
+        outputs=(*body.outputs[:carries], *body.inputs[:carries]),
+        output_names=(
+            *body.output_names[:carries],
+            *(f"before.{name}" for name in body.input_names[:carries]),
+        ),
+        output_roles=("result",) * (2 * carries),
+        name=f"{body.name}.replay",
+    )
+    replayed = ops.scan(*node.inputs, body=replay, carries=carries, length=length)
+    before = _parts(replayed, 2 * carries)[carries:]
+
+    gradients = gradient_graph(body, [*moving, *swept], [*moving, *stacked])
+    n = len(body.inputs)
+    order = [*range(n, n + len(moving)), *range(n), *range(n + len(moving), len(gradients.inputs))]
+    step = gradients.replace(
+        inputs=tuple(gradients.inputs[k] for k in order),
+        input_names=tuple(gradients.input_names[k] for k in order),
+        input_roles=tuple(gradients.input_roles[k] for k in order),
+    )
+    final = [cotangents[k] or ops.zeros_like(body.outputs[k]) for k in moving]
+    rows = [*before, *node.inputs[carries:], *row_cts]
+    backward = ops.scan(
+        *final,
+        *(_reversed_rows(row) for row in rows),
+        body=step,
+        carries=len(moving),
+        length=length,
+    )
+    found = _parts(backward, len(moving) + len(swept))
+    found[len(moving) :] = [_reversed_rows(row) for row in found[len(moving) :]]
+    return _spread(len(node.inputs), [*moving, *swept], found)
+
+
+def _moving_carries(node: Node, leads: Collection[Node]) -> list[int]:
+    """The carries that depend, at some step, on an input that leads: a fixed point over the body."""
+    body, carries = node.attrs.body, node.attrs.carries
+    moving = {k for k in range(carries) if node.inputs[k] in leads}
+    fixed = [k for k in range(carries, len(node.inputs)) if node.inputs[k] in leads]
+    while True:
+        reached = leading_nodes(body.nodes, [body.inputs[k] for k in (*moving, *fixed)])
+        more = {k for k in range(carries) if body.outputs[k] in reached} - moving
+        if not more:
+            return sorted(moving)
+        moving |= more
+
+
+def _reversed_rows(x: Node) -> Node:
+    n = x.shape[0]
+    if n == 0:
+        return x
+    rest = x.shape[1:]
+    return ops.slice_(
+        x,
+        start=(n - 1, *(0 for _ in rest)),
+        stop=(-1, *rest),
+        step=(-1, *(1 for _ in rest)),
+    )
+
+
+# ---------------------------------------------------------------- while_loop
+
+
+def _while_rule(node: Node, cotangents: Cotangents, leads: Collection[Node]) -> Cotangents:
+    """As a scan over max_trips steps, those after the loop's end doing nothing."""
+    if node.attrs.max_trips is None:
+        raise missing(
+            node,
+            "backward has to know how many trips to remember; give while_loop a bound, max_trips=",
+        )
+    carry = [placeholder(_tensor(operand), node.loc) for operand in node.inputs]
+    (going,) = inline(node.attrs.cond, carry)
+    idle_inputs = [placeholder(_tensor(operand), node.loc) for operand in node.inputs]
+    idle = Graph(tuple(idle_inputs), tuple(idle_inputs), name="idle")
+    # cond, not where: the body must not run on the final carry, where it may divide by zero.
+    after = ops.cond(going, *carry, then=node.attrs.body, orelse=idle)
+    step = Graph(tuple(carry), tuple(_parts(after, len(carry))), name="trip")
+    loop = ops.scan(*node.inputs, body=step, carries=len(carry), length=node.attrs.max_trips)
+    return through(_parts(loop, len(carry)), node, cotangents, leads)
+
+
+def _tensor(node: Node) -> TensorType:
+    assert isinstance(node.type, TensorType)  # the type rule of while_loop refuses anything else
+    return node.type
+
+
+CONTROL_RULES: dict[Op, ControlRule] = {
+    ops.call: _call_rule,
+    ops.cond: _cond_rule,
+    ops.scan: _scan_rule,
+    ops.while_loop: _while_rule,
+}
