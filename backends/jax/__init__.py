@@ -12,6 +12,7 @@ from tracegrad.backends.jax.arrays import (
     from_numpy,
     is_jax_array,
     may_donate,
+    may_donate_all,
     raise_pending,
     to_numpy,
 )
@@ -48,5 +49,5 @@ def devices() -> list[Any]:
 
 __all__ = [
     "JaxNotInstalledError", "claimed", "compile", "devices", "from_numpy", "is_jax_array",
-    "may_donate", "raise_pending", "require_jax", "to_numpy",
+    "may_donate", "may_donate_all", "raise_pending", "require_jax", "to_numpy",
 ]  # fmt: skip

@@ -134,12 +134,11 @@ def argmin(x: Any, *, axis: int) -> Any:
 
 def bounds(name: str, arguments: tuple[Any, ...], attrs: Any) -> list[tuple[Any, int]]:
     """The (index array, size) pairs that op reads or writes by; see Note [Indices out of range]."""
-    x = arguments[0]
     if name in ("gather", "scatter"):
         axes = attrs["axes"]
-        return [(index, x.shape[axis]) for index, axis in zip(arguments[1:], axes)]
+        return [(index, arguments[0].shape[axis]) for index, axis in zip(arguments[1:], axes)]
     if name in ("take_along", "scatter_along"):
-        return [(arguments[1], x.shape[attrs["axis"]])]
+        return [(arguments[1], arguments[0].shape[attrs["axis"]])]
     return []
 
 
