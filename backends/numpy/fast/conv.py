@@ -1,0 +1,198 @@
+"""Convolution without allocation: the strategy is chosen by shape once, when the plan is made.
+
+    plan = ConvPlan(x.shape, w.shape, dtype=x.dtype, strides=..., padding=..., lhs_dilation=...,
+                    rhs_dilation=..., groups=...)
+    plan(x, w, out)
+
+`x`, `w` and `out` may be strided views. A plan owns its workspace: one call of it runs at a time.
+`kind` says what was chosen, `nbytes` the size of the workspace:
+
+pointwise  1x1, stride 1: a batched GEMM
+gradient   large window, small output (the gradient of a filter): columns^T
+phases     input dilation (the gradient of a strided convolution): one small convolution for every
+           phase of the output, none of which multiplies by an inserted zero
+depthwise  one channel a group: shifted multiply-adds
+winograd   3x3, stride 1, enough channels
+columns    everything else: im2col + GEMM
+plain      dtypes without a BLAS
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tracegrad.backends.numpy.fast.columns import (
+    ColumnConv,
+    GradientConv,
+    Ints,
+    tap_slices,
+)
+from tracegrad.backends.numpy.fast.winograd import WinogradConv
+from tracegrad.backends.numpy.fast.work import Array
+from tracegrad.backends.numpy.kernels.contract import Pairs
+from tracegrad.backends.numpy.kernels.contract import conv as plain_conv
+
+BLAS_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+WINOGRAD_CHANNELS = 32  # fewer: the transforms cost more than the multiplications they save
+WINOGRAD_TILES = 36
+
+
+def output_shape(
+    size: Ints, window: Ints, strides: Ints, padding: Pairs, lhs: Ints, rhs: Ints
+) -> Ints:
+    """Spatial shape of the result."""
+    return tuple(
+        max(0, (max((n - 1) * a + 1, 0) + low + high - ((k - 1) * b + 1)) // s + 1)
+        for n, k, s, (low, high), a, b in zip(size, window, strides, padding, lhs, rhs)
+    )
+
+
+class ConvPlan:
+    """See the module. `out_shape` is the shape that `out` must have."""
+
+    def __init__(
+        self, x_shape: Ints, w_shape: Ints, *, dtype: np.dtype[Any], strides: Ints, padding: Pairs,
+        lhs_dilation: Ints, rhs_dilation: Ints, groups: int, threads: int | None = None,
+    ):  # fmt: skip
+        self.dtype = np.dtype(dtype)
+        window, size = w_shape[2:], x_shape[2:]
+        ones = (1,) * len(window)
+        out = output_shape(size, window, strides, padding, lhs_dilation, rhs_dilation)
+        self.out_shape = (x_shape[0], w_shape[0], *out)
+        self.attrs = dict(strides=strides, padding=padding, lhs_dilation=lhs_dilation,
+                          rhs_dilation=rhs_dilation, groups=groups)  # fmt: skip
+        self._spare: Array | None = None
+        no_padding = all(pair == (0, 0) for pair in padding)
+        self._run: Any
+        if self.dtype not in BLAS_DTYPES or 0 in (*self.out_shape, *x_shape, *w_shape):
+            self.kind, self._run = "plain", self._plain
+        elif lhs_dilation != ones:
+            if strides == ones and rhs_dilation == ones:
+                self.kind = "phases"
+                self._run = _Phases(x_shape, w_shape, self.out_shape, padding, lhs_dilation,
+                                    groups, self.dtype, threads)  # fmt: skip
+            else:
+                self.kind, self._run = "plain", self._plain
+        elif prod(window) == 1 and strides == ones and no_padding and groups == 1:
+            self.kind, self._run = "pointwise", _pointwise
+        elif groups == 1 and prod(window) > prod(out):
+            self.kind = "gradient"
+            self._run = GradientConv(x_shape, w_shape, out, strides, padding, rhs_dilation,
+                                     self.dtype, threads)  # fmt: skip
+        elif groups > 1 and w_shape[1] == 1 and w_shape[0] == groups:
+            self.kind = "depthwise"
+            taps = tap_slices(size, out, window, strides, padding, rhs_dilation)
+            self._run = _Depthwise(taps, self.out_shape, self.dtype)
+        elif (
+            window == (3, 3)
+            and strides == rhs_dilation == ones
+            and groups == 1
+            and min(x_shape[1], w_shape[0]) >= WINOGRAD_CHANNELS
+            and prod(out) >= 4 * WINOGRAD_TILES
+        ):
+            self.kind = "winograd"
+            self._run = WinogradConv(x_shape, w_shape, out, padding, self.dtype, threads)
+        else:
+            self.kind = "columns"
+            self._run = ColumnConv(x_shape, w_shape, out, strides, padding, rhs_dilation, groups,
+                                   self.dtype, threads)  # fmt: skip
+
+    @property
+    def nbytes(self) -> int:
+        own = 0 if self._spare is None else self._spare.nbytes
+        return own + int(getattr(self._run, "nbytes", 0))
+
+    def __call__(self, x: Array, w: Array, out: Array) -> None:
+        if self.kind in ("plain", "phases", "gradient") or out.flags.c_contiguous:
+            self._run(x, w, out)
+            return
+        if self._spare is None:  # the GEMMs write rows of the flattened image
+            self._spare = np.empty(self.out_shape, self.dtype)
+        self._run(x, w, self._spare)
+        np.copyto(out, self._spare)
+
+    def _plain(self, x: Array, w: Array, out: Array) -> None:
+        np.copyto(out, plain_conv(x, w, **self.attrs))  # type: ignore[arg-type]
+
+
+def _pointwise(x: Array, w: Array, out: Array) -> None:
+    n, o = out.shape[:2]
+    columns = x.reshape(n, x.shape[1], -1)
+    np.matmul(w.reshape(o, -1), columns, out=out.reshape(n, o, -1))
+
+
+class _Depthwise:
+    """out = sum over taps of x shifted by the tap, times the tap's weight of each channel."""
+
+    def __init__(self, taps: list[Any], out_shape: Ints, dtype: np.dtype[Any]):
+        self.taps = taps
+        self.product = np.empty(out_shape, dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return self.product.nbytes
+
+    def __call__(self, x: Array, w: Array, out: Array) -> None:
+        everything = (slice(None), slice(None))
+        per_channel = (slice(None), *(None,) * (x.ndim - 2))
+        out.fill(0)
+        for tap, target, read in self.taps:
+            target = (*everything, *target)
+            weight = w[(slice(None), 0, *tap)][per_channel]
+            np.multiply(x[(*everything, *read)], weight, out=self.product[target])
+            np.add(out[target], self.product[target], out=out[target])
+
+
+class _Phases:
+    """Convolution of a dilated input, stride 1.
+
+    With d the dilation, output p + d t reads taps k = k0 + d m with k0 = (low - p) mod d, at the
+    inputs t + m + (p + k0 - low) / d: for each phase p an ordinary convolution with every d-th tap.
+    """
+
+    def __init__(
+        self, x_shape: Ints, w_shape: Ints, out_shape: Ints, padding: Pairs, dilation: Ints,
+        groups: int, dtype: np.dtype[Any], threads: int | None,
+    ):  # fmt: skip
+        ones = (1,) * len(dilation)
+        self.phases: list[tuple[Any, Any, ConvPlan | None, Array | None]] = []
+        for index in np.ndindex(*dilation):
+            taps, target, pads = [], [], []
+            counts = []
+            for axis, (p, d) in enumerate(zip(index, dilation)):
+                low = padding[axis][0]
+                n, k, o = x_shape[2 + axis], w_shape[2 + axis], out_shape[2 + axis]
+                k0 = (low - p) % d
+                count, window = -(-(o - p) // d), -(-(k - k0) // d)
+                shift = (low - p - k0) // d
+                pads.append((shift, count + window - 1 - n - shift))
+                taps.append(slice(k0, None, d))
+                target.append(slice(p, None, d))
+                counts.append((count, window))
+            if min(count for count, _ in counts) <= 0:
+                continue
+            where = (slice(None), slice(None), *target)
+            if min(window for _, window in counts) <= 0:  # the phase meets inserted zeros only
+                self.phases.append((None, where, None, None))
+                continue
+            windows = tuple(window for _, window in counts)
+            plan = ConvPlan(x_shape, (*w_shape[:2], *windows), dtype=dtype, strides=ones,
+                            padding=tuple(pads), lhs_dilation=ones, rhs_dilation=ones,
+                            groups=groups, threads=threads)  # fmt: skip
+            buffer = np.empty(plan.out_shape, dtype)
+            self.phases.append(((slice(None), slice(None), *taps), where, plan, buffer))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(p.nbytes + b.nbytes for _, _, p, b in self.phases if p is not None)  # type: ignore[union-attr]
+
+    def __call__(self, x: Array, w: Array, out: Array) -> None:
+        for taps, where, plan, buffer in self.phases:
+            if plan is None or buffer is None:
+                out[where] = 0
+            else:
+                plan(x, w[taps], buffer)
+                np.copyto(out[where], buffer)
