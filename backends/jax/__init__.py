@@ -47,7 +47,15 @@ def devices() -> list[Any]:
     return list(jax.devices())
 
 
+def device(name: str) -> Any:
+    """The device "cpu", "gpu", "gpu:1", ... Raises BackendError for one that is not there."""
+    require_jax()
+    from tracegrad.backends.jax.sharding import device_named
+
+    return device_named(name)
+
+
 __all__ = [
-    "JaxNotInstalledError", "claimed", "compile", "devices", "from_numpy", "is_jax_array",
+    "JaxNotInstalledError", "claimed", "compile", "device", "devices", "from_numpy", "is_jax_array",
     "may_donate", "may_donate_all", "raise_pending", "require_jax", "to_numpy",
 ]  # fmt: skip
