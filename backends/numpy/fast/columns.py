@@ -1,7 +1,7 @@
 """Convolution as one GEMM a chunk of images (im2col), and the gradient of its filters.
 
 A chunk's column matrix [C, *taps, images, *out] is made small enough for the second-level cache.
-Where a tap falls on padding the matrix holds zeros that are written once, when the plan is made: the
+Where a tap falls on padding the matrix holds zeros, written once when the plan is made; the
 copies only ever touch the other places.
 """
 
@@ -17,6 +17,8 @@ from tracegrad.backends.numpy.fast.work import Array, run_shares, share_count, s
 from tracegrad.backends.numpy.kernels.contract import Pairs
 
 CHUNK_BYTES = 1 << 20  # columns of one chunk
+SHORT_ROW = 24  # a copy in runs shorter than this many elements is slow ...
+LONG_RUN = 16  # ... and one over at least this many images is not
 Ints = tuple[int, ...]
 Slices = tuple[slice, ...]
 
@@ -46,35 +48,62 @@ def tap_slices(
 
 
 class ColumnBuffers:
-    """Column matrices of chunks of images, one set of buffers a thread."""
+    """Column matrices of chunks of images, one set of buffers a thread.
+
+    Two orders: [C, *taps, images, *out], or with the images last, [C, *taps, *out, images]. Copying
+    a tap is many times faster in long runs, so small images go last; that costs a transposed copy
+    of the output and of the input (`turned`).
+    """
 
     def __init__(
-        self, channels: int, window: Ints, out: Ints, taps: list[tuple[Ints, Slices, Slices]],
-        images: int, flops: float, dtype: np.dtype[Any], threads: int | None,
+        self, channels: int, filters: int, size: Ints, window: Ints, out: Ints,
+        taps: list[tuple[Ints, Slices, Slices]], images: int, flops: float,
+        dtype: np.dtype[Any], threads: int | None,
     ):  # fmt: skip
         self.rows, self.taps = channels * prod(window), taps
         one = self.rows * prod(out) * dtype.itemsize
-        chunk = max(1, min(images, CHUNK_BYTES // max(one, 1)))
         self.shares = share_count(threads, images, flops)
+        share = -(-images // self.shares)
+        self.images_last = (
+            out[-1] < SHORT_ROW and share >= LONG_RUN and filters <= 4 * channels and len(taps) > 1
+        )
+        least = LONG_RUN if self.images_last else 1
+        chunk = max(least, min(images, CHUNK_BYTES // max(one, 1)))
         self.ranges = split(images, self.shares, chunk)
-        self.buffers = [
-            {
-                last - first: np.zeros((channels, *window, last - first, *out), dtype)
-                for first, last in ranges
-            }
-            for ranges in self.ranges
-        ]
+        self.buffers: list[dict[int, Array]] = []
+        self.turned: list[dict[int, Array]] = []
+        for ranges in self.ranges:
+            counts = {last - first for first, last in ranges}
+            if self.images_last:
+                shapes = {n: (channels, *window, *out, n) for n in counts}
+                self.turned.append({n: np.empty((channels, *size, n), dtype) for n in counts})
+            else:
+                shapes = {n: (channels, *window, n, *out) for n in counts}
+                self.turned.append({})
+            self.buffers.append({n: np.zeros(shape, dtype) for n, shape in shapes.items()})
 
     @property
     def nbytes(self) -> int:
-        return sum(buffer.nbytes for sizes in self.buffers for buffer in sizes.values())
+        sets = (*self.buffers, *self.turned)
+        return sum(buffer.nbytes for sizes in sets for buffer in sizes.values())
+
+    def order(self, x: Array) -> Array:
+        """x [channels, images, ...] as a view in the columns' order of images."""
+        return np.moveaxis(x, 1, -1) if self.images_last else x
 
     def fill(self, share: int, x: Array) -> Array:
-        """The columns [channels taps, images out] of x [channels, images, *spatial]."""
-        columns = self.buffers[share][x.shape[1]]
-        everything = slice(None)
-        for tap, target, read in self.taps:
-            columns[(everything, *tap, everything, *target)] = x[(everything, everything, *read)]
+        """The columns of x [channels, images, *spatial], as a matrix with channels * taps rows."""
+        columns, everything = self.buffers[share][x.shape[1]], slice(None)
+        if self.images_last:
+            turned = self.turned[share][x.shape[1]]
+            np.copyto(turned, self.order(x))
+            for tap, target, read in self.taps:
+                columns[(everything, *tap, *target)] = turned[(everything, *read)]
+        else:
+            for tap, target, read in self.taps:
+                columns[(everything, *tap, everything, *target)] = x[
+                    (everything, everything, *read)
+                ]
         return columns.reshape(self.rows, -1)
 
 
@@ -90,10 +119,11 @@ class ColumnConv:
         taps = tap_slices(x_shape[2:], out, window, strides, padding, dilation)
         flops = 2.0 * x_shape[0] * w_shape[0] * self.channels * prod(window) * prod(out)
         self.columns = ColumnBuffers(
-            self.channels, window, out, taps, x_shape[0], flops, dtype, threads
-        )
+            self.channels, self.filters, x_shape[2:], window, out, taps, x_shape[0], flops, dtype,
+            threads,
+        )  # fmt: skip
         self.results = [
-            {size: np.empty((self.filters, size, prod(out)), dtype) for size in sizes if size > 1}
+            {n: np.empty((self.filters, n * prod(out)), dtype) for n in sizes if n > 1}
             for sizes in self.columns.buffers
         ]
 
@@ -115,8 +145,9 @@ class ColumnConv:
                         np.matmul(filters[group], columns, out=flat[first, group])
                         continue
                     result = self.results[index][last - first]
-                    np.matmul(filters[group], columns, out=result.reshape(self.filters, -1))
-                    flat[first:last, group] = result.swapaxes(0, 1)
+                    np.matmul(filters[group], columns, out=result)
+                    target = self.columns.order(flat[first:last, group].swapaxes(0, 1))
+                    np.copyto(target, result.reshape(target.shape))
 
         run_shares(share, self.columns.shares)
 
@@ -137,10 +168,16 @@ class GradientConv:
         taps = tap_slices(x_shape[2:], self.window, out, dilation, padding, strides)
         c, n, o = x_shape[0], x_shape[1], w_shape[0]
         flops = 2.0 * c * n * o * prod(self.window) * prod(out)
-        self.columns = ColumnBuffers(c, out, self.window, taps, n, flops, dtype, threads)
+        self.columns = ColumnBuffers(
+            c, o, x_shape[2:], out, self.window, taps, n, flops, dtype, threads
+        )
         shares = range(self.columns.shares)
+        ordered = self.columns.order
         self.weights = [
-            {size: np.empty((o, size, *self.window), dtype) for size in self.columns.buffers[k]}
+            {
+                n: np.empty(ordered(np.broadcast_to(0, (o, n, *self.window))).shape, dtype)
+                for n in self.columns.buffers[k]
+            }
             for k in shares
         ]
         self.totals = [np.empty((self.columns.rows, o), dtype) for _ in shares]
@@ -157,7 +194,7 @@ class GradientConv:
             for step, (first, last) in enumerate(self.columns.ranges[index]):
                 columns = self.columns.fill(index, x[:, first:last])
                 weight = self.weights[index][last - first]
-                np.copyto(weight, w[:, first:last])
+                np.copyto(weight, self.columns.order(w[:, first:last]))
                 rows = weight.reshape(len(weight), -1).T
                 np.matmul(columns, rows, out=product_ if step else total)
                 if step:

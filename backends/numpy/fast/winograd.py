@@ -15,21 +15,26 @@ from tracegrad.backends.numpy.fast.work import Array, run_shares, share_count, s
 from tracegrad.backends.numpy.kernels.contract import Pairs
 
 Ints = tuple[int, ...]
+BAND_BYTES = 3 << 19  # both sides of the GEMMs of one band of tile rows
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 
 class _Buffers:
+    """One image's planes, and the transforms of as many of its tile rows as the cache holds."""
+
     def __init__(self, channels: int, filters: int, tiles: Ints, dtype: np.dtype[Any]):
         rows, columns = tiles
         pitch = columns + 1
-        self.length = rows * pitch
-        # the last plane is read one tile row and one tile beyond `length`
+        row_bytes = 16 * (channels + filters) * pitch * dtype.itemsize
+        self.rows = max(1, min(rows, BAND_BYTES // row_bytes))
+        self.length = self.rows * pitch
+        # the last band is read one tile row and one tile beyond its length
         self.planes = np.zeros((2, 2, channels, (rows + 1) * pitch + 1), dtype)
         self.half = np.empty((4, 2, channels, self.length + 1), dtype)
         self.transformed = np.empty((4, 4, channels, self.length), dtype)
         self.products = np.empty((16, filters, self.length), dtype)
-        self.rows_done = np.empty((2, 4, filters, self.length), dtype)
-        self.outputs = np.empty((filters, self.length), dtype)
+        self.done = np.empty((2, 4, filters, self.length), dtype)
+        self.flat = np.empty((filters, self.length), dtype)
 
     @property
     def nbytes(self) -> int:
@@ -93,38 +98,48 @@ class WinogradConv:
 
     def _image(self, b: _Buffers, x: Array, filters: Array, out: Array) -> None:
         self._deal(b.planes, x)
-        length, pitch = b.length, self.tiles[1] + 1
+        for row in range(0, self.tiles[0], b.rows):
+            self._band(b, row, min(b.rows, self.tiles[0] - row), filters, out)
+
+    def _band(self, b: _Buffers, row: int, rows: int, filters: Array, out: Array) -> None:
+        """Tile rows row .. row + rows of the image in the planes."""
+        pitch = self.tiles[1] + 1
+        length, begin = rows * pitch, row * pitch
+        half, transformed = b.half[..., : length + 1], b.transformed[..., :length]
+        products, done, flat = b.products[..., :length], b.done[..., :length], b.flat[:, :length]
         # B^T d B with B^T rows (d0 - d2, d1 + d2, d2 - d1, d1 - d3); first down the rows ...
-        d0, d1 = b.planes[0, :, :, : length + 1], b.planes[1, :, :, : length + 1]
-        d2, d3 = (plane[:, :, pitch : pitch + length + 1] for plane in (b.planes[0], b.planes[1]))
-        np.subtract(d0, d2, out=b.half[0])
-        np.add(d1, d2, out=b.half[1])
-        np.subtract(d2, d1, out=b.half[2])
-        np.subtract(d1, d3, out=b.half[3])
+        d0, d1 = b.planes[..., begin : begin + length + 1]
+        d2, d3 = b.planes[..., begin + pitch : begin + pitch + length + 1]
+        np.subtract(d0, d2, out=half[0])
+        np.add(d1, d2, out=half[1])
+        np.subtract(d2, d1, out=half[2])
+        np.subtract(d1, d3, out=half[3])
         # ... then along the columns, where a shift of one tile is a shift of one element
-        e0, e1 = b.half[:, 0, :, :length], b.half[:, 1, :, :length]
-        e2, e3 = b.half[:, 0, :, 1:], b.half[:, 1, :, 1:]
-        np.subtract(e0, e2, out=b.transformed[:, 0])
-        np.add(e1, e2, out=b.transformed[:, 1])
-        np.subtract(e2, e1, out=b.transformed[:, 2])
-        np.subtract(e1, e3, out=b.transformed[:, 3])
-        np.matmul(filters, b.transformed.reshape(16, -1, length), out=b.products)
+        e0, e1 = half[:, 0, :, :length], half[:, 1, :, :length]
+        e2, e3 = half[:, 0, :, 1:], half[:, 1, :, 1:]
+        np.subtract(e0, e2, out=transformed[:, 0])
+        np.add(e1, e2, out=transformed[:, 1])
+        np.subtract(e2, e1, out=transformed[:, 2])
+        np.subtract(e1, e3, out=transformed[:, 3])
+        for k in range(16):
+            np.matmul(filters[k], transformed[k // 4, k % 4], out=products[k])
         # A^T m A with A^T rows (m0 + m1 + m2, m1 - m2 - m3)
-        m = b.products.reshape(4, 4, -1, length)
-        top, bottom = b.rows_done
+        m = b.products.reshape(4, 4, -1, b.length)[..., :length]
+        top, bottom = done
         np.add(m[0], m[1], out=top)
         np.add(top, m[2], out=top)
         np.subtract(m[1], m[2], out=bottom)
         np.subtract(bottom, m[3], out=bottom)
-        for row, q in ((0, top), (1, bottom)):
-            np.add(q[0], q[1], out=b.outputs)
-            np.add(b.outputs, q[2], out=b.outputs)
-            self._collect(b.outputs, out, row, 0)
-            np.subtract(q[1], q[2], out=b.outputs)
-            np.subtract(b.outputs, q[3], out=b.outputs)
-            self._collect(b.outputs, out, row, 1)
+        for side, q in ((0, top), (1, bottom)):
+            target = out[:, 2 * row + side : 2 * (row + rows) : 2]
+            np.add(q[0], q[1], out=flat)
+            np.add(flat, q[2], out=flat)
+            self._collect(flat, rows, target[:, :, 0::2])
+            np.subtract(q[1], q[2], out=flat)
+            np.subtract(flat, q[3], out=flat)
+            self._collect(flat, rows, target[:, :, 1::2])
 
-    def _collect(self, flat: Array, out: Array, row: int, column: int) -> None:
-        target = out[:, row::2, column::2]
-        tiles = flat.reshape(len(flat), self.tiles[0], self.tiles[1] + 1)
+    def _collect(self, flat: Array, rows: int, target: Array) -> None:
+        """Drop the unused column of every row, and what a last odd row or column has too much."""
+        tiles = flat.reshape(len(flat), rows, self.tiles[1] + 1)
         np.copyto(target, tiles[:, : target.shape[1], : target.shape[2]])

@@ -33,7 +33,7 @@ def split(n: int, shares: int, chunk: int) -> list[list[tuple[int, int]]]:
 
 
 def run_shares(fn: Callable[[int], object], shares: int) -> None:
-    """fn(0) .. fn(shares - 1), each on its own thread with BLAS at one; in the caller if shares is 1."""
+    """fn(0) .. fn(shares - 1), each on its own thread, BLAS at one; a single share runs here."""
     if shares == 1:
         fn(0)
         return
