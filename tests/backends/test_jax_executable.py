@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +10,8 @@ import pytest
 pytest.importorskip("jax", reason="the JAX backend needs jax")
 import jax
 
-import tracegrad
 import tracegrad.backends.jax as backend
+from tests.backends.processes import python
 from tracegrad.backends.base import (
     BackendError,
     CheckFailed,
@@ -29,7 +26,7 @@ from tracegrad.backends.base import (
 from tracegrad.backends.numpy import interpret
 from tracegrad.ir import loc, ops
 from tracegrad.ir.graph import Graph, Node, Op, emit, placeholder
-from tracegrad.ir.types import TensorType, dtype_named, u32
+from tracegrad.ir.types import TensorType, dtype_named
 
 
 def tensor(dtype: str, *shape: int) -> Node:
@@ -44,18 +41,6 @@ def run(graph: Graph, *arrays: np.ndarray) -> list[np.ndarray]:
         assert result.dtype == wanted.dtype
         np.testing.assert_allclose(result, wanted, rtol=1e-6)
     return results
-
-
-def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter that finds this tracegrad; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": str(Path(tracegrad.__file__).parents[1]), **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def doubling(dtype: str = "f32", count: int = 1) -> Graph:
@@ -339,57 +324,3 @@ def test_a_mesh_larger_than_the_machine_says_what_to_do():
 def test_an_unknown_device_lists_the_known_ones():
     with pytest.raises(BackendError, match="XLA sees cpu:0"):
         backend.compile(doubling(), Options(device="cpu:99"))
-
-
-def sharded_graph() -> Graph:
-    """One step of a linear model with dropout: the new w, the loss, the raw bits."""
-    w, x, y = tensor("f32", 6, 1), tensor("f32", 16, 6), tensor("f32", 16, 1)
-    key = tensor("u32", 2)
-    bits = ops.random_bits(key, shape=(16, 6))
-    limit = ops.splat(1 << 31, TensorType((16, 6), u32))
-    kept = ops.where(ops.lt(bits, limit), x, ops.zeros_like(x))
-    kept = ops.shard(kept, spec=("data", None))
-    error = ops.sub(ops.matmul(kept, w), y)
-    loss = ops.sum_(ops.mul(error, error), axes=(0, 1))
-    slope = ops.matmul(ops.transpose(kept, perm=(1, 0)), error)
-    new = ops.sub(w, ops.mul(slope, ops.splat(0.01, slope.type)))
-    return Graph(
-        (w, x, y, key),
-        (new, loss, bits),
-        input_names=("w", "x", "y", "key"),
-        input_roles=("state", "argument", "argument", "argument"),
-        output_roles=("state:w", "result", "result"),
-    )
-
-
-def sharded_main() -> None:
-    """Runs in a process with four virtual CPU devices."""
-    assert len(jax.devices()) == 4
-    graph = sharded_graph()
-    rng = np.random.default_rng(0)
-    w, x, y = (rng.standard_normal(s).astype(np.float32) for s in ((6, 1), (16, 6), (16, 1)))
-    key = np.array([0, 42], np.uint32)
-    options = Options(
-        mesh=Mesh.of(data=4), input_specs=(None, ("data", None), ("data",), None), donate=(0,)
-    )
-    sharded, single = backend.compile(graph, options), backend.compile(graph)
-    state, alone = backend.from_numpy(w), backend.from_numpy(w)
-    for _ in range(3):
-        state, loss, bits = sharded([state, x, y, key], donate=True)
-        alone, expected, same_bits = single([alone, x, y, key])
-        np.testing.assert_allclose(backend.to_numpy(loss), backend.to_numpy(expected), rtol=1e-6)
-        np.testing.assert_array_equal(backend.to_numpy(bits), backend.to_numpy(same_bits))
-    np.testing.assert_array_equal(backend.to_numpy(bits), interpret(graph, [w, x, y, key])[2])
-    np.testing.assert_allclose(backend.to_numpy(state), backend.to_numpy(alone), rtol=1e-5)
-    assert "all-reduce" in sharded.optimised
-    assert len(state.sharding.device_set) == 4
-    print("sharded ok")
-
-
-def test_a_batch_sharded_over_four_devices_gives_the_single_device_loss_and_the_same_bits():
-    done = python(__file__, XLA_FLAGS="--xla_force_host_platform_device_count=4")
-    assert "sharded ok" in done.stdout
-
-
-if __name__ == "__main__":
-    sharded_main()
