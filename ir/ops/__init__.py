@@ -17,7 +17,9 @@ from tracegrad.ir.ops.source import literal, ones_like, splat, zeros_like
 
 FAMILIES: tuple[str, ...] = (
     "source", "elementwise", "binary", "select", "shape", "index", "reduce", "contract", "window",
-    "linalg", "random", "structure", "markers", "fused", "sugar",
+    "linalg", "random", "structure", "markers", "fused",
+    "composite_activation", "composite_norm", "composite_loss", "composite_attention", "composite_random",
+    "composite_index", "composite_recurrent", "sugar",
 )  # fmt: skip
 
 

@@ -1,0 +1,62 @@
+"""Losses that are one op because together their parts save less."""
+
+from __future__ import annotations
+
+from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.graph import Node, Op
+from tracegrad.ir.ops.base import index_type, of_category, register, traits
+from tracegrad.ir.ops.build import full_like, reshape, spread, to, wide
+from tracegrad.ir.ops.traits import COMPOSITE
+from tracegrad.ir.types import TensorType, i64
+
+# ---- cross_entropy(logits[N, C], target: i64[N]; ignore_index) -> [N], 0 in ignored rows ----
+
+
+def _cross_entropy_type(logits: TensorType, target: TensorType, ignore_index: int) -> TensorType:
+    of_category(logits, "f")
+    index_type(target, "target")
+    if logits.ndim != 2 or target.shape != logits.shape[:1] or logits.shape[1] == 0:
+        raise IRTypeError(f"needs logits[N, C] and target[N], not {logits} and {target}")
+    return logits.with_shape(logits.shape[:1])
+
+
+def _ignored(target: Node, ignore_index: int) -> Node:
+    return ops.eq(target, full_like(target, ignore_index))
+
+
+def _cross_entropy(logits: Node, target: Node, ignore_index: int) -> Node:
+    # logsumexp(row) - row[target]
+    wide_logits = wide(logits)
+    ignored = _ignored(target, ignore_index)
+    # an ignored target may lie outside [0, C)
+    column = ops.where(ignored, full_like(target, 0), target)
+    column = reshape(column, (*target.shape, 1))
+    picked = reshape(ops.take_along(wide_logits, column, axis=1), target.shape)
+    loss = ops.logsumexp(wide_logits, axis=1) - picked
+    return to(ops.where(ignored, full_like(loss, 0), loss), logits.dtype)
+
+
+def _cross_entropy_vjp(
+    ct: Node, loss: Node, logits: Node, target: Node, ignore_index: int
+) -> tuple[Node, None]:
+    # ct (softmax - onehot), zero in ignored rows; saves the logits and computes softmax again
+    shape = logits.shape
+    p = ops.softmax(wide(ops.fence(logits)), axis=1)
+    hit = ops.eq(ops.iota(shape=shape, axis=1, dtype=i64), spread(target, shape, (1,)))
+    kept = ops.where(_ignored(target, ignore_index), full_like(ct, 0), ct)
+    per_row = spread(wide(kept), shape, (1,))
+    return to(per_row * (p - to(hit, p.dtype)), logits.dtype), None
+
+
+cross_entropy = register(
+    Op(
+        "cross_entropy",
+        attrs=("ignore_index",),
+        infer=_cross_entropy_type,
+        vjp=_cross_entropy_vjp,
+        decompose=_cross_entropy,
+        traits=traits(COMPOSITE),
+        flops=lambda node: 5.0 * node.inputs[0].type.size,
+    )
+)
