@@ -1,0 +1,166 @@
+"""Patterns: what the left side of a rewrite rule looks like, and how it is matched.
+
+    x, y = var("x"), var("y")
+    op("neg", op("neg", x))        matches neg(neg(anything))
+    x * 1, x + y, x - y, -x        operators spell mul, add, sub, neg; a number is a splat
+    splat("c")                     matches a constant with one value throughout
+    op("reshape", x, label="r")    `match["r"]` is the node, for its attributes
+
+A name that occurs twice must be the same node twice. Arguments of a commutative op match in either
+order. A fence is an op like another, so no pattern looks through one by accident.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tracegrad.ir import ops
+from tracegrad.ir.const import Const
+from tracegrad.ir.graph import Node, Op
+from tracegrad.ir.ops.traits import COMMUTATIVE
+
+Number = bool | int | float
+Guard = Callable[[Node], bool]
+
+
+class Pattern:
+    """Base; its operators build patterns, as those of a node build nodes."""
+
+    def __add__(self, other: Pattern | Number) -> Pattern:
+        return op("add", self, other)
+
+    def __radd__(self, other: Number) -> Pattern:
+        return op("add", other, self)
+
+    def __sub__(self, other: Pattern | Number) -> Pattern:
+        return op("sub", self, other)
+
+    def __rsub__(self, other: Number) -> Pattern:
+        return op("sub", other, self)
+
+    def __mul__(self, other: Pattern | Number) -> Pattern:
+        return op("mul", self, other)
+
+    def __rmul__(self, other: Number) -> Pattern:
+        return op("mul", other, self)
+
+    def __truediv__(self, other: Pattern | Number) -> Pattern:
+        return op("div", self, other)
+
+    def __rtruediv__(self, other: Number) -> Pattern:
+        return op("div", other, self)
+
+    def __neg__(self) -> Pattern:
+        return op("neg", self)
+
+
+@dataclass(frozen=True)
+class Var(Pattern):
+    """Any node for which `guard` holds, bound to `name`."""
+
+    name: str
+    guard: Guard | None = None
+    kind: str = "any"  # how a self-test makes one: "any", "splat", "bool"
+
+
+@dataclass(frozen=True)
+class Literal(Pattern):
+    """A constant, every element `value`; the sign of a zero counts."""
+
+    value: Number
+
+
+@dataclass(frozen=True)
+class Apply(Pattern):
+    """An op applied to patterns. `label` binds the node itself."""
+
+    op: Op
+    args: tuple[Pattern, ...]
+    label: str = ""
+
+
+def var(name: str, guard: Guard | None = None) -> Var:
+    return Var(name, guard)
+
+
+def boolean(name: str) -> Var:
+    """A variable of dtype bool."""
+    return Var(name, lambda node: bool(node.dtype.is_bool), "bool")
+
+
+def splat(name: str) -> Var:
+    """A variable for a constant with one value throughout; `splat_value(node)` is the value."""
+    return Var(name, lambda node: splat_const(node) is not None, "splat")
+
+
+def op(op_: str | Op, *args: Pattern | Number, label: str = "") -> Apply:
+    operands = tuple(arg if isinstance(arg, Pattern) else Literal(arg) for arg in args)
+    return Apply(ops.op_named(op_) if isinstance(op_, str) else op_, operands, label)
+
+
+class Match(dict[str, Node]):
+    """What the names of a pattern stand for; `match.x` is `match["x"]`, `match.root` the whole."""
+
+    def __getattr__(self, name: str) -> Node:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the pattern binds no {name!r}; it binds {list(self)}") from None
+
+
+def splat_const(node: Node) -> Const | None:
+    """The Const of a constant node with one value throughout, else None."""
+    if node.op is ops.constant:
+        value = node.attrs["value"]
+        assert isinstance(value, Const)
+        return value if value.is_splat else None
+    return None
+
+
+def splat_value(node: Node) -> Any:
+    """The Python scalar that fills a constant node, None for any other node."""
+    const = splat_const(node)
+    return None if const is None else const.splat
+
+
+def same_number(found: Any, wanted: Number) -> bool:
+    """Equal as numbers, and the same zero."""
+    if found is None or found != wanted:
+        return False
+    if wanted == 0 and isinstance(found, float):
+        return math.copysign(1.0, found) == math.copysign(1.0, float(wanted))
+    return not isinstance(found, complex) or wanted != 0
+
+
+def match(pattern: Pattern, node: Node) -> Match | None:
+    """The bindings that make `pattern` this node, or None."""
+    bound: dict[str, Node] = {"root": node}
+    return Match(bound) if _match(pattern, node, bound) else None
+
+
+def _match(pattern: Pattern, node: Node, bound: dict[str, Node]) -> bool:
+    if isinstance(pattern, Var):
+        if pattern.name in bound:
+            return bound[pattern.name] is node
+        if pattern.guard is not None and not pattern.guard(node):
+            return False
+        bound[pattern.name] = node
+        return True
+    if isinstance(pattern, Literal):
+        return same_number(splat_value(node), pattern.value)
+    assert isinstance(pattern, Apply)
+    if node.op is not pattern.op or len(node.inputs) != len(pattern.args):
+        return False
+    if pattern.label:
+        bound[pattern.label] = node
+    if not node.op.has(COMMUTATIVE) or len(pattern.args) != 2:
+        return all(_match(arg, each, bound) for arg, each in zip(pattern.args, node.inputs))
+    for order in (node.inputs, node.inputs[::-1]):
+        trial = dict(bound)  # a failed order must leave no bindings behind
+        if all(_match(arg, each, trial) for arg, each in zip(pattern.args, order)):
+            bound.update(trial)
+            return True
+    return False

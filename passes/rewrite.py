@@ -1,0 +1,179 @@
+"""Rewrite rules as data, and the driver that applies them.
+
+    rule("mul-one", x * 1, to=x)
+    rule("log-exp", op("log", op("exp", x)), to=x, assumes="exp(x) does not overflow")
+
+A rule without `assumes` is right for every input, inf, nan and -0.0 included; `selftest.py` tries.
+One with `assumes` runs only where a pass is told to assume.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from tracegrad.ir import ops
+from tracegrad.ir.errors import IRError
+from tracegrad.ir.graph import INPUT, Graph, Node, emit, rebuild
+from tracegrad.ir.loc import at
+from tracegrad.ir.ops.source import splat as splat_node
+from tracegrad.ir.ops.traits import ELEMENTWISE
+from tracegrad.passes.base import has_subgraphs, walk, with_subgraphs
+from tracegrad.passes.patterns import Apply, Literal, Match, Number, Pattern, Var, match
+
+Build = Callable[[Match], Node | None]
+Example = Callable[[], Graph]
+
+NODE_BUDGET = 32  # rewrites of one node in one walk: far above any chain of rules, so a loop shows
+MAX_WALKS = 16
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rewrite: where `lhs` matches and `when` holds, `to` takes its place.
+
+    to        a pattern over the variables of `lhs`, or a function of the match that emits the new
+              node and may decline with None
+    dtypes    initials of the dtype categories of the result ("bifc") it is right for
+    assumes   what must hold of the values, in words; "" for a rule that is right always
+    keeps_zero_sign  False where a result of 0.0 may become -0.0 or the converse
+    examples  graphs that the rule applies to, for `selftest.py`; a rule whose left side has no
+              attributes needs none
+    """
+
+    name: str
+    lhs: Pattern
+    to: Pattern | Build
+    dtypes: str = "bifc"
+    when: Callable[[Match], bool] | None = None
+    assumes: str = ""
+    keeps_zero_sign: bool = True
+    examples: tuple[Example, ...] = ()
+    defined_at: str = ""  # file:line of the rule itself, for the rewrite log and for errors
+
+    def roots(self) -> tuple[str, ...]:
+        """Names of the ops whose nodes this rule may rewrite."""
+        if isinstance(self.lhs, Apply):
+            return (self.lhs.op.name,)
+        assert isinstance(self.lhs, Var)  # the rule reads what it needs from the root itself
+        return tuple(name for name, op in ops.OPS.items() if op.has(ELEMENTWISE))
+
+    def apply(self, node: Node) -> Node | None:
+        """What `node` becomes, or None where the rule does not apply. Emits at the ambient loc."""
+        found = match(self.lhs, node)
+        if found is None:
+            return None
+        # A several-result op has no dtype; such rules look at their projections instead.
+        if self.dtypes != "bifc" and node.dtype.category[0] not in self.dtypes:
+            return None
+        if self.when is not None and not self.when(found):
+            return None
+        with at(node.loc.through(self.name)):
+            new = instantiate(self.to, found) if isinstance(self.to, Pattern) else self.to(found)
+        if new is None or new is node:
+            return None
+        if new.type != node.type:
+            raise IRError(
+                f"rule {self.name!r} ({self.defined_at}) turned {node.type} into {new.type}: "
+                f"{node!r}"
+            )
+        return new
+
+
+def rule(
+    name: str,
+    lhs: Pattern,
+    *,
+    to: Pattern | Build,
+    dtypes: str = "bifc",
+    when: Callable[[Match], bool] | None = None,
+    assumes: str = "",
+    keeps_zero_sign: bool = True,
+    examples: tuple[Example, ...] = (),
+) -> Rule:
+    """A Rule that knows the line it is written on."""
+    frame = sys._getframe(1)
+    where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return Rule(name, lhs, to, dtypes, when, assumes, keeps_zero_sign, examples, where)
+
+
+def instantiate(pattern: Pattern, found: Match) -> Node:
+    """The node that a right-hand side spells; numbers become splats of the root's type."""
+    if isinstance(pattern, Var):
+        return found[pattern.name]
+    if isinstance(pattern, Literal):
+        return splat_node(pattern.value, found.root.type)
+    assert isinstance(pattern, Apply)
+    return emit(pattern.op, *(instantiate(arg, found) for arg in pattern.args))
+
+
+@dataclass(frozen=True)
+class Rewriter:
+    """Applies rules in one forward walk, again until nothing changes (at most `MAX_WALKS` times).
+
+    Rules of one root op are tried in the order given; the first that applies wins, and its result
+    is tried again. Nodes it emitted below are seen by the next walk.
+    """
+
+    rules: tuple[Rule, ...]
+    hits: Counter[str] = field(default_factory=Counter, compare=False)
+
+    def __post_init__(self) -> None:
+        index: dict[str, list[Rule]] = {}
+        for each in self.rules:
+            for root in each.roots():
+                index.setdefault(root, []).append(each)
+        object.__setattr__(self, "_index", index)
+
+    _index: dict[str, list[Rule]] = field(init=False, repr=False, compare=False)
+
+    def run(self, graph: Graph) -> Graph:
+        for _ in range(MAX_WALKS):
+            before = self.hits.total()
+            graph = walk(graph, self._visit)
+            if self.hits.total() == before:
+                break
+        return graph
+
+    def _visit(self, node: Node, inputs: tuple[Node, ...]) -> Node:
+        if has_subgraphs(node.attrs):
+            return with_subgraphs(node, inputs, self.run)
+        return self.rewrite(rebuild(node, inputs))
+
+    def rewrite(self, node: Node) -> Node:
+        """`node` after every rule that applies to it."""
+        for _ in range(NODE_BUDGET):
+            for each in self._index.get(node.op.name, ()):
+                new = each.apply(node)
+                if new is not None:
+                    self.hits[each.name] += 1
+                    node = new
+                    break
+            else:
+                return node
+            if node.op is INPUT:
+                return node
+        return node
+
+
+def pattern_variables(pattern: Pattern) -> Iterable[Var | Literal]:
+    """The leaves of a pattern, left to right."""
+    if isinstance(pattern, Var | Literal):
+        yield pattern
+    elif isinstance(pattern, Apply):
+        for arg in pattern.args:
+            yield from pattern_variables(arg)
+
+
+__all__ = [
+    "Build",
+    "Example",
+    "Number",
+    "Rewriter",
+    "Rule",
+    "instantiate",
+    "pattern_variables",
+    "rule",
+]
