@@ -1,0 +1,269 @@
+"""Graph -> one Python function of straight-line NumPy: the backend's fast path.
+
+    fuse -> place and schedule (passes) -> write the text of every step -> lay out the arena -> exec
+
+The text, not the graph, is shared between equal graphs; a line of it knows the step it belongs to,
+so that an error names the user's line of the graph that was called.
+"""
+
+from __future__ import annotations
+
+import builtins
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from tracegrad.backends.base import (
+    DEFAULT_OPTIONS,
+    BackendError,
+    KernelError,
+    LinAlgError,
+    Options,
+)
+from tracegrad.backends.numpy import codegen_contract, codegen_moves, codegen_reduce, quiet
+from tracegrad.backends.numpy.codegen_elementwise import alias_positions
+from tracegrad.backends.numpy.codegen_moves import emit_kernel
+from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
+from tracegrad.ir.graph import Graph, Node
+from tracegrad.ir.ops.traits import ELEMENTWISE
+from tracegrad.passes.place import Facts
+from tracegrad.passes.plan_memory import MemoryPlan, assign_offsets, describe, lifetimes
+from tracegrad.passes.schedule import schedule
+
+assert codegen_contract and codegen_moves and codegen_reduce  # imported to register their emitters
+
+Array = np.ndarray[Any, Any]
+Run = Callable[[Sequence[Array]], list[Array]]
+
+PROGRAMS_KEPT = 256
+ALIGNMENT = 64
+SMALL_RESULT = 4096  # bytes below which alignment buys nothing
+POISON = 0xFF  # nan in every float, -1 in every integer, not a bool
+
+
+# ------------------------------------------------------------------ facts for the planner
+
+
+def overwrites(node: Node) -> list[tuple[int, int]]:
+    """Which operands each result may be written over; see passes.place.Facts."""
+    if node.op.has(ELEMENTWISE):
+        return [(0, position) for position in alias_positions(node)]
+    if node.op.name == "update_slice":
+        return [(0, 0)]
+    return []
+
+
+def strided(node: Node) -> bool:
+    return node.op.has(ELEMENTWISE) or node.op.name in ("matmul", "copy")
+
+
+FACTS = Facts(overwrites, strided)
+
+
+# ------------------------------------------------------------------ programs
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Generated code, shared by all graphs of one fingerprint.
+
+    steps_of_lines  for each line of `source` the index of the step it belongs to, -1 for none
+    written  inputs whose arrays take new values
+    """
+
+    source: str
+    filename: str
+    namespace: dict[str, Any]
+    memory: MemoryPlan
+    steps_of_lines: tuple[int, ...]
+    written: tuple[int, ...]
+    idle: list[Run] = field(default_factory=list)  # bound, and not running now
+
+    def bind(self) -> Run:
+        """A function with memory of its own."""
+        size = self.memory.arena_bytes
+        arena = aligned(size)
+        run: Run = self.namespace["bind"](arena)
+        return run
+
+
+def aligned(size: int) -> Array:
+    """`size` bytes that start at a multiple of 64."""
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
+
+
+def fresh(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A new array for the caller, aligned where it is large."""
+    result = np.empty(shape, dtype)
+    if result.nbytes < SMALL_RESULT or result.ctypes.data % ALIGNMENT == 0:
+        return result
+    return aligned(result.nbytes).view(dtype).reshape(shape)
+
+
+def poison(block: Array) -> None:
+    block.fill(POISON)
+
+
+def lowered(graph: Graph, options: Options) -> Graph:
+    """What the planner sees."""
+    return graph
+
+
+def steps_of(graph: Graph, options: Options) -> list[Node]:
+    """The steps of the program of `graph`, in order."""
+    return schedule(lowered(graph, options), state_writes(graph, options), FACTS).steps
+
+
+def build(graph: Graph, options: Options) -> tuple[Program, list[Node]]:
+    """The program of `graph`, and its steps."""
+    writes = state_writes(graph, options)
+    scheduled = schedule(lowered(graph, options), writes, FACTS)
+    alive = lifetimes(scheduled, FACTS)
+    w = Writer(scheduled.placed, options.tile_bytes, options.threads or 1, options.poison)
+    w.use("fresh", fresh)
+    ending: dict[int, list[Any]] = {}
+    if options.poison:
+        w.use("poison", poison)
+        for storage in alive.storages:
+            ending.setdefault(storage.end, []).append(storage)
+        for storage in alive.storages:
+            w.call("poison", w.poison_view(storage))
+    owners = [-1] * len(w.lines)
+    for step, node in enumerate(scheduled.steps):
+        w.step = step
+        w.line(f"# {node.op.name} {node.type}  {node.loc}".replace("\n", " "))
+        (EMITTERS.get(node.op.name) or emit_kernel)(w, node)
+        for storage in ending.get(step, ()):
+            w.call("poison", w.poison_view(storage))
+        owners += [step] * (len(w.lines) - len(owners))
+    storages = alive.storages + w.workspaces
+    plan = describe(alive, storages, assign_offsets(storages))
+    source = w.text()
+    filename = f"<tracegrad {next(_numbers)}>"
+    code = builtins.compile(source, filename, "exec")
+    exec(code, w.namespace)
+    owners = [-1] * w.lines_before + owners
+    program = Program(source, filename, w.namespace, plan, tuple(owners), tuple(writes.values()))
+    return program, scheduled.steps
+
+
+def state_writes(graph: Graph, options: Options) -> dict[int, int]:
+    """Output position -> donated input that it is the new value of."""
+    writes: dict[int, int] = {}
+    for position, role in enumerate(graph.output_roles):
+        if role.startswith("state:"):
+            source = graph.input_names.index(role.removeprefix("state:"))
+            same = graph.inputs[source].type == graph.outputs[position].type
+            if source in options.donate and same and source not in writes.values():
+                writes[position] = source
+    return writes
+
+
+class NumpyExecutable:
+    """A compiled graph. Calls may overlap in threads; each runs in an arena of its own.
+
+    Results are fresh arrays, never views of the arguments or of each other. Only the new values of
+    donated state are written into the array given, and that array is returned.
+    """
+
+    backend = "numpy"
+
+    def __init__(self, program: Program, graph: Graph, options: Options):
+        self._program = program
+        self._graph, self._options = graph, options
+        self._idle = program.idle
+
+    @property
+    def source(self) -> str:
+        """The Python that runs."""
+        return self._program.source
+
+    @property
+    def memory(self) -> MemoryPlan:
+        return self._program.memory
+
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        program = self._program
+        for index in program.written:
+            if not arrays[index].flags.c_contiguous:
+                return self._through_copies(arrays)
+        idle = program.idle
+        try:
+            run = idle.pop()
+        except IndexError:
+            run = program.bind()
+        token = quiet.enter()
+        try:
+            return run(arrays)
+        except Exception as error:
+            raise self._located(error, len(arrays)) from error
+        finally:
+            quiet.leave(token)
+            idle.append(run)
+
+    def _through_copies(self, arrays: Sequence[Array]) -> list[Array]:
+        """Generated code writes contiguous arrays; others are updated by way of a copy."""
+        given = list(arrays)
+        for index in self._program.written:
+            given[index] = np.ascontiguousarray(arrays[index]).reshape(arrays[index].shape)
+        results = self(given)
+        for index in self._program.written:
+            if given[index] is not arrays[index]:
+                arrays[index][...] = given[index]
+                results = [arrays[index] if r is given[index] else r for r in results]
+        return results
+
+    def _located(self, error: Exception, count: int) -> Exception:
+        """`error` as a BackendError that names the op and the user's line."""
+        if count != len(self._graph.inputs):
+            return KernelError(
+                f"graph {self._graph.name!r} takes {len(self._graph.inputs)} arrays, {count} given"
+            )
+        step = -1
+        frame = error.__traceback__
+        while frame is not None:
+            if frame.tb_frame.f_code.co_filename == self._program.filename:
+                step = self._program.steps_of_lines[frame.tb_lineno - 1]
+            frame = frame.tb_next
+        if step < 0 or (isinstance(error, BackendError) and error.loc is not None):
+            return error
+        # The lines of this graph, not of the equal one that was compiled first.
+        node = steps_of(self._graph, self._options)[step]
+        if isinstance(error, BackendError):
+            return error.located(node.op.name, node.loc)
+        if isinstance(error, np.linalg.LinAlgError):
+            return LinAlgError(str(error), node.op.name, node.loc)
+        described = ", ".join(str(operand.type) for operand in node.inputs)
+        message = f"{type(error).__name__}: {error} (inputs: {described or 'none'})"
+        return KernelError(message, node.op.name, node.loc)
+
+
+_programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
+_programs_lock = threading.Lock()
+
+
+def compile(graph: Graph, options: Options = DEFAULT_OPTIONS) -> NumpyExecutable:
+    """Generated code for `graph`; equal graphs share it (the last PROGRAMS_KEPT are kept)."""
+    options = replace(options, donate=tuple(sorted(set(options.donate))))
+    key = (graph.fingerprint(), graph.output_roles, graph.input_names, options)
+    with _programs_lock:
+        program = _programs.get(key)
+        if program is not None:
+            _programs.move_to_end(key)
+    if program is None:
+        program, _ = build(graph, options)
+        with _programs_lock:
+            program = _programs.setdefault(key, program)
+            while len(_programs) > PROGRAMS_KEPT:
+                _programs.popitem(last=False)
+    return NumpyExecutable(program, graph, options)
+
+
+_numbers = count(1)

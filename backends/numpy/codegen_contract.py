@@ -1,0 +1,54 @@
+"""Matrix products as BLAS calls: transposed operands are views, transposed results too."""
+
+from __future__ import annotations
+
+from tracegrad.backends.numpy.codegen_elementwise import kernel_call
+from tracegrad.backends.numpy.codegen_writer import Writer, emits
+from tracegrad.ir.graph import Node
+from tracegrad.ir.types import f32, f64
+from tracegrad.passes.storage import View, transposed
+
+
+def blas_order(view: View) -> str | None:
+    """ "C" or "F" where BLAS takes the last two axes as they lie, else None."""
+    (m, n), (row, column) = view.shape[-2:], view.strides[-2:]
+    if (column == 1 or n == 1) and row >= max(n, 1):
+        return "C"
+    if (row == 1 or m == 1) and column >= max(m, 1):
+        return "F"
+    return None
+
+
+def _swapped(view: View) -> View:
+    axes = tuple(range(len(view.shape)))
+    return transposed(view, (*axes[:-2], axes[-1], axes[-2]))
+
+
+@emits("matmul")
+def emit_matmul(w: Writer, node: Node) -> None:
+    x, y = node.inputs
+    if node.dtype not in (f32, f64):
+        # integers, complex and halves: rare, and the kernel rounds halves once
+        w.call(w.np("copyto"), w.out(node), kernel_call(w, node, [w.ref(x), w.ref(y)]))
+        return
+    w.np("matmul")
+    out = w.placed.view(node)
+    left, right = _blas_operand(w, x), _blas_operand(w, y)
+    if out.storage.kind != "input" and blas_order(out) != "C" and blas_order(out) == "F":
+        # (x @ y).T = y.T @ x.T: BLAS writes rows
+        flip = "swapaxes(-1, -2)"
+        name = w.view(_swapped(out))
+        w.line(f"matmul({right}.{flip}, {left}.{flip}, {name})")
+        return
+    w.line(f"matmul({left}, {right}, {w.out(node)})")
+
+
+def _blas_operand(w: Writer, x: Node) -> str:
+    """The operand's name, after a copy where BLAS could not read it in place."""
+    view = w.placed.view(x)
+    name = w.ref(x)
+    if view.storage.kind == "input" or x.type.size == 0 or blas_order(view) is not None:
+        return name
+    copy = w.view(w.workspace(x.shape, x.dtype))
+    w.call(w.np("copyto"), copy, name)
+    return copy

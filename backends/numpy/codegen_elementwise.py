@@ -1,0 +1,150 @@
+"""Elementwise ops as calls that write into `out`, on whole arrays or on tiles (codegen_fused)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
+from tracegrad.backends.numpy.kernels import KERNELS
+from tracegrad.ir.graph import Node
+from tracegrad.ir.ops import OPS
+from tracegrad.ir.ops.traits import ELEMENTWISE
+from tracegrad.ir.types import DType, f32, f64, i8, i32, i64
+
+# Ops that are one ufunc on any dtype but the exceptions in `ufunc_of`.
+UFUNCS: dict[str, str] = {
+    "neg": "negative", "abs": "absolute", "sign": "sign", "add": "add", "sub": "subtract",
+    "mul": "multiply", "div": "true_divide", "maximum": "maximum", "minimum": "minimum",
+    "nextafter": "nextafter", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "bitwise_not": "invert", "shl": "left_shift", "shr": "right_shift", "eq": "equal", "lt": "less",
+    "le": "less_equal", "isfinite": "isfinite", "isnan": "isnan", "conj": "conjugate",
+    "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint", "exp": "exp",
+    "expm1": "expm1", "log": "log", "log1p": "log1p", "sqrt": "sqrt", "sin": "sin", "cos": "cos",
+    "tan": "tan", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sinh": "sinh",
+    "cosh": "cosh", "tanh": "tanh", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh",
+    "floor_div": "floor_divide", "rem": "remainder", "pow": "power", "atan2": "arctan2",
+}  # fmt: skip
+_BY_KEYWORD = frozenset({"maximum", "minimum"})  # NumPy deprecated their positional `out`
+# On every dtype; the others only on f32, f64 and complex (integers and halves go by their kernels).
+_ANY_DTYPE = frozenset(
+    "neg abs sign add sub mul maximum minimum and or xor bitwise_not shl shr eq lt le "
+    "isfinite isnan conj".split()
+)
+_FLOATS_ONLY = frozenset({"floor_div", "rem", "pow", "atan2", "nextafter"})
+_BITS: dict[int, DType] = {4: i32, 8: i64}
+SELECT_BY_BITS = 512  # elements from which the exact bit select beats a masked copy
+
+Operands = list[str]
+Scratch = Callable[[DType], str]
+
+
+def ufunc_of(op: str, dtype: DType) -> str | None:
+    """Name of the ufunc that is `op` on operands of `dtype`; None where its kernel does more."""
+    if op not in UFUNCS:
+        return None
+    if op in _ANY_DTYPE:
+        return UFUNCS[op]
+    if dtype is f32 or dtype is f64 or (dtype.is_complex and op not in _FLOATS_ONLY):
+        return UFUNCS[op]
+    return None
+
+
+def by_bits(dtype: DType, size: int) -> bool:
+    return size >= SELECT_BY_BITS and dtype.itemsize in _BITS and not dtype.is_complex
+
+
+def alias_positions(node: Node) -> tuple[int, ...]:
+    """Operands whose array the elementwise `node` may be written over, if the types are equal."""
+    name = node.op.name
+    if name == "where":
+        # bit select reads y to the end; a masked copy writes y first
+        return (1,) if by_bits(node.dtype, node.type.size) else (2,)
+    if name == "rsqrt" or (name != "cast" and ufunc_of(name, node.inputs[0].dtype) is not None):
+        return tuple(range(len(node.inputs)))
+    return ()
+
+
+def needs_scratch(node: Node) -> DType | None:
+    """The dtype of the one temporary the code of `node` uses."""
+    if node.op.name == "where" and by_bits(node.dtype, node.type.size):
+        return _BITS[node.dtype.itemsize]
+    return None
+
+
+def lines(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> list[str]:
+    """Code that writes `node` of the arrays `xs` into `out`; `xs` may broadcast."""
+    name, dtype = node.op.name, node.inputs[0].dtype
+    ufunc = ufunc_of(name, dtype)
+    if name == "pow" and ufunc and _splat(node.inputs[1]) == 2:
+        return [f"{w.np('square')}({xs[0]}, {out})"]
+    if ufunc is not None:
+        w.np(ufunc)
+        keyword = "out=" if name in _BY_KEYWORD else ""
+        return [f"{ufunc}({', '.join(xs)}, {keyword}{out})"]
+    if name == "where":
+        return _where(w, node, xs, out, scratch)
+    if name == "cast" and "bf16" not in (dtype.name, node.dtype.name):
+        w.np("copyto")
+        source = f"{xs[0]}.real" if dtype.is_complex and not node.dtype.is_complex else xs[0]
+        return [f"copyto({out}, {source}, 'unsafe')"]
+    if name == "rsqrt" and dtype in (f32, f64):
+        w.np("sqrt"), w.np("reciprocal")
+        return [f"sqrt({xs[0]}, {out})", f"reciprocal({out}, {out})"]
+    if name in ("real", "imag"):
+        return [f"{w.np('copyto')}({out}, {xs[0]}.{name})"]
+    return [f"{w.np('copyto')}({out}, {kernel_call(w, node, xs)})"]
+
+
+def _splat(node: Node) -> object:
+    while node.op.name == "broadcast_to":
+        node = node.inputs[0]
+    return node.attrs["value"].splat if node.op.name == "constant" else None
+
+
+def _where(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> list[str]:
+    mask, x, y = xs
+    dtype = node.dtype
+    if not by_bits(dtype, node.type.size):
+        w.np("copyto")
+        keep = [] if y == out else [f"copyto({out}, {y})"]
+        return [*keep, f"copyto({out}, {x}, 'unsafe', {mask})"]
+    # ((x ^ y) & -mask) ^ y: exact for nan and inf, no branch a random mask could mislead
+    bits = w.dtype(_BITS[dtype.itemsize])
+    keep = scratch(_BITS[dtype.itemsize])
+    w.np("negative"), w.np("bitwise_and"), w.np("bitwise_xor")
+    result = [f"negative({mask}.view({w.dtype(i8)}), {keep})"]
+    as_bits = lambda name: name if dtype in (i32, i64) else f"{name}.view({bits})"
+    zero = _splat(node.inputs[2])
+    if zero is not None and not np.asarray(zero, dtype.np).tobytes().strip(b"\0"):
+        return [*result, f"bitwise_and({as_bits(x)}, {keep}, {as_bits(out)})"]
+    return [
+        *result,
+        f"bitwise_xor({as_bits(x)}, {as_bits(y)}, {as_bits(out)})",
+        f"bitwise_and({as_bits(out)}, {keep}, {as_bits(out)})",
+        f"bitwise_xor({as_bits(out)}, {as_bits(y)}, {as_bits(out)})",
+    ]
+
+
+def kernel_call(w: Writer, node: Node, xs: Operands) -> str:
+    """The plain kernel; its attributes are bound once."""
+    name = w.use(f"kernel_{node.op.name}", KERNELS[node.op.name])
+    attrs = []
+    for key, value in node.attrs.items():
+        if isinstance(value, DType):
+            attrs.append(f"{key}={w.use(value.name + '_', value)}")
+        else:
+            attrs.append(f"{key}={value!r}")
+    return f"{name}({', '.join([*xs, *attrs])})"
+
+
+def emit_elementwise(w: Writer, node: Node) -> None:
+    xs = [w.operand(operand) for operand in node.inputs]
+    scratch = lambda dtype: w.view(w.workspace(node.shape, dtype))
+    for line in lines(w, node, xs, w.out(node), scratch):
+        w.line(line)
+
+
+EMITTERS.update({name: emit_elementwise for name, op in OPS.items() if op.has(ELEMENTWISE)})
+EMITTERS.pop("bitcast")

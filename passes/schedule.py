@@ -1,0 +1,176 @@
+"""The order of the steps: little live memory, and no state overwritten before its readers."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from tracegrad.ir.graph import INPUT, Graph, Node
+from tracegrad.passes.place import (
+    VIEW_OPS,
+    Facts,
+    Placed,
+    place,
+    same_place,
+    separate_outputs,
+    viewed,
+)
+from tracegrad.passes.storage import Storage
+
+
+@dataclass(eq=False)
+class Scheduled:
+    """`placed`, and its steps in the order they run."""
+
+    placed: Placed
+    steps: list[Node]
+
+
+def schedule(graph: Graph, writes: dict[int, int], facts: Facts) -> Scheduled:
+    """Place and order `graph`. `writes`: output position -> input whose array takes the new value.
+
+    A write into an input waits for every other reader of the old value, through views (a
+    write-after-read edge). Where that would make a cycle, or where the writer cannot read and write
+    one array, the new value is computed elsewhere and copied over.
+    """
+    again: frozenset[int] = frozenset()
+    while True:
+        separate = separate_outputs(graph, writes, again)
+        placed = place(separate, writes, facts)
+        order = _Order(placed, facts)
+        stuck = order.unsafe or order.run()
+        if not stuck:
+            return Scheduled(placed, order.steps)
+        again |= stuck
+
+
+class _Order:
+    def __init__(self, placed: Placed, facts: Facts):
+        self.placed = placed
+        graph = placed.graph
+        nodes = [node for node in graph.nodes if placed.is_step(node)]
+        self.position = {node: index for index, node in enumerate(nodes)}
+        self.steps: list[Node] = []
+        self.needs: dict[Node, set[Node]] = {}
+        self.reads: dict[Node, set[Storage]] = {}
+        self.readers: dict[Storage, list[Node]] = {}
+        self.old_readers: dict[Node, list[Node]] = {}  # of a graph input, through views
+        for node in nodes:
+            sources = {self._step_of(operand) for operand in node.inputs}
+            self.needs[node] = {source for source in sources if source is not None}
+            self.reads[node] = reads = set()
+            for operand in node.inputs:
+                reads.update(view.storage for view in placed.parts(operand))
+                base = self._looks_at(operand)
+                if base.op is INPUT:
+                    self.old_readers.setdefault(base, []).append(node)
+            for storage in reads:
+                self.readers.setdefault(storage, []).append(node)
+        self.unsafe = self._write_after_read(facts)
+
+    def _looks_at(self, node: Node) -> Node:
+        """What `node` is a view of; a view that had to be copied is a value of its own."""
+        while node.op.name in VIEW_OPS and node not in self.placed.copies:
+            node = viewed(node)
+        return node
+
+    def _step_of(self, node: Node) -> Node | None:
+        """The step that computes what `node` looks at; None for inputs and constants."""
+        while node not in self.position:
+            if node.op.name == "proj":
+                node = node.inputs[0]
+                continue
+            if not node.inputs:
+                return None
+            node = viewed(node)
+        return node
+
+    def _write_after_read(self, facts: Facts) -> frozenset[int]:
+        """Add the edges; the outputs whose writer reads what it overwrites in another order."""
+        graph, unsafe = self.placed.graph, set()
+        self.writers: dict[int, Node] = {}
+        for output, source in self.placed.writes.items():
+            node = graph.outputs[output]
+            if node is graph.inputs[source]:
+                continue
+            writer = self._step_of(node)
+            assert writer is not None
+            self.writers[output] = writer
+            old = self.old_readers.get(graph.inputs[source], ())
+            if writer in old and not self._may_overwrite(writer, output, facts):
+                unsafe.add(output)
+            self.needs[writer].update(reader for reader in old if reader is not writer)
+        return frozenset(unsafe)
+
+    def _may_overwrite(self, writer: Node, output: int, facts: Facts) -> bool:
+        node = self.placed.graph.outputs[output]
+        part = node.attrs["index"] if node.op.name == "proj" else 0
+        target = self.placed.view(node)
+        allowed = {operand for p, operand in facts.overwrites(writer) if p == part}
+        for position, operand in enumerate(writer.inputs):
+            for view in self.placed.parts(operand):
+                if view.storage is target.storage and not (
+                    position in allowed and same_place(view, target) and view.dtype is target.dtype
+                ):
+                    return False
+        return True
+
+    def run(self) -> frozenset[int]:
+        """Fill `steps`; the outputs whose write is part of a cycle, if there is one."""
+        waiting = {node: len(needs) for node, needs in self.needs.items()}
+        followers: dict[Node, list[Node]] = {node: [] for node in self.needs}
+        for node, needs in self.needs.items():
+            for need in needs:
+                followers[need].append(node)
+        unread = {storage: len(readers) for storage, readers in self.readers.items()}
+        allocated: set[Storage] = set()
+        done: set[Node] = set()
+        position = self.position
+
+        def growth(node: Node) -> int:
+            """Bytes of the arena that running `node` now takes, less what it frees."""
+            new = {view.storage for view in self.placed.parts(node)} - allocated
+            taken = sum(storage.nbytes for storage in new if storage.kind == "arena")
+            freed = sum(
+                storage.nbytes
+                for storage in self.reads[node]
+                if storage.kind == "arena" and unread[storage] == 1
+            )
+            return taken - freed
+
+        # Growth only falls while others run, so a node that was once free stays in `free`.
+        ready: list[int] = []
+        free: list[int] = []
+        by_position = list(self.needs)
+
+        def offer(node: Node) -> None:
+            heapq.heappush(free if growth(node) <= 0 else ready, position[node])
+
+        for node, count in waiting.items():
+            if count == 0:
+                offer(node)
+        while free or ready:
+            node = by_position[heapq.heappop(free or ready)]
+            if node in done:
+                continue
+            done.add(node)
+            self.steps.append(node)
+            allocated.update(view.storage for view in self.placed.parts(node))
+            for storage in self.reads[node]:
+                unread[storage] -= 1
+                if unread[storage] == 1:  # its last reader now frees it
+                    last = next(r for r in self.readers[storage] if r not in done)
+                    if waiting[last] == 0:
+                        offer(last)
+            for follower in followers[node]:
+                waiting[follower] -= 1
+                if waiting[follower] == 0:
+                    offer(follower)
+        if len(done) == len(self.needs):
+            return frozenset()
+        return frozenset(output for output, writer in self.writers.items() if writer not in done)
+
+
+def operand_storages(placed: Placed, node: Node) -> set[Storage]:
+    """Every storage that step `node` reads."""
+    return {view.storage for operand in node.inputs for view in placed.parts(operand)}
