@@ -36,6 +36,7 @@ from tracegrad.ir.graph import (
     substitute,
 )
 from tracegrad.ir.loc import UNKNOWN, Loc, at
+from tracegrad.ir.serialise import from_bytes, from_json, to_bytes, to_json
 from tracegrad.ir.text import constants_of, parse, print_graph
 from tracegrad.ir.types import (
     DTYPES,
@@ -94,6 +95,8 @@ __all__ = [
     "f32",
     "f64",
     "fingerprint",
+    "from_bytes",
+    "from_json",
     "i8",
     "i16",
     "i32",
@@ -106,6 +109,8 @@ __all__ = [
     "print_graph",
     "rebuild",
     "substitute",
+    "to_bytes",
+    "to_json",
     "u8",
     "u32",
     "u64",

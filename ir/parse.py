@@ -261,6 +261,14 @@ def parse(text: str, constants: Mapping[str, Any] | None = None) -> Graph:
     return graph
 
 
+def parse_type(text: str) -> TensorType | TupleType:
+    """The type that `str(type)` spells. Raises ParseError."""
+    line = _Line(text, 1, {})
+    type_ = line.type()
+    line.end()
+    return type_
+
+
 def _graph(lines: list[_Line], at: int, depth: int) -> tuple[Graph, int]:
     """The graph whose header stands on lines[at], and the number of the line after it."""
     header = lines[at]

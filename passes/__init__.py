@@ -1,1 +1,1 @@
-"""IR to IR: passes, the pipeline that orders them, and its observers. Imports `tracegrad.ir` only."""
+"""IR to IR: passes, the pipeline that orders them, its observers. Imports `tracegrad.ir` only."""
