@@ -137,7 +137,7 @@ class Writer:
         base = node
         while base.op.name in ("broadcast_to", "fence") and base not in self.placed.copies:
             base = viewed(base)
-        if base.op.name == "constant" and base.attrs["value"].is_splat:
+        if base.op.name == "constant" and base.type.size and base.attrs["value"].is_splat:
             return self.constant(base.attrs["value"].array.reshape(-1)[:1].reshape(()))
         view = self.placed.view(node)
         if node.op.name == "broadcast_to" and view.storage.kind == "input":
