@@ -93,7 +93,7 @@ def hazards(flags: Flags, node: Node, arguments: tuple[Any, ...], result: Any) -
         operand = node.inputs[position + 1]
         if _upper_bound(operand) >= size:
             error = IndexOutOfRange(f"an index lies outside [0, {size})", name, node.loc)
-            flags.hazard((operand, size), lambda i=index, n=size: _within(i, n), error)  # type: ignore[misc]
+            flags.hazard((operand, size), lambda i=index, n=size: _within(i, n), error)
     if name in ("floor_div", "rem") and node.type.dtype.is_int:
         divisor = node.inputs[1]
         if divisor.op.name == "constant" and np.all(divisor.attrs["value"].array != 0):

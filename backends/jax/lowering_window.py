@@ -108,7 +108,8 @@ def _walk_maxima(
     inside = None
     if windows.has_padding:
         inside = lax.pad(lax.full(x.shape, True), np.bool_(False), windows.widths)
-    best = found = None
+    best: Any = None
+    found: Any = None
     for position in windows.positions():
         value = windows.take(padded, position)
         valid = windows.take(inside, position) if inside is not None else None
@@ -151,7 +152,7 @@ def select_scatter(
     first = _first_maximum(x, windows)
     wide = lax.convert_element_type(ct, np.float32) if ct.dtype.itemsize == 2 else ct
     zero = full_like(wide, 0)
-    total = None
+    total: Any = None
     for number, position in enumerate(windows.positions()):
         chosen = lax.select(lax.eq(first, full_like(first, number)), wide, zero)
         placed = windows.put(chosen, position)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import jax
 
-CACHE_BYTES = 1 << 30  # the folder's bound; jax evicts the least recently used entries
+CACHE_BYTES = 1 << 30  # the folder's bound
 
 
 @contextmanager
@@ -25,6 +26,22 @@ def lowering(precision: str, cache_dir: str | None) -> Iterator[None]:
         if cache_dir is not None:
             stack.enter_context(_cache(cache_dir))
         yield
+    if cache_dir is not None:
+        prune(Path(cache_dir), CACHE_BYTES)
+
+
+def prune(directory: Path, limit: int) -> None:
+    """Delete the oldest entries until `limit` bytes are left. (jax's bound needs a package.)"""
+    entries = []
+    for path in directory.glob("*-cache"):
+        with suppress(FileNotFoundError):  # another process prunes too
+            entries.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= limit:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
 
 
 @contextmanager
@@ -38,7 +55,6 @@ def _cache(directory: str) -> Iterator[None]:
                 (config.compilation_cache_dir, directory),
                 (config.persistent_cache_min_compile_time_secs, 0.0),
                 (config.persistent_cache_min_entry_size_bytes, 0),
-                (config.compilation_cache_max_size, CACHE_BYTES),
             )
             for setting, value in settings:
                 stack.enter_context(setting(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -23,6 +24,7 @@ from tracegrad.backends.base import (
     Options,
     UnsupportedOp,
 )
+from tracegrad.backends.jax.settings import prune
 from tracegrad.backends.numpy import interpret
 from tracegrad.ir import loc, ops
 from tracegrad.ir.graph import Graph, Node, Op, emit, placeholder
@@ -319,6 +321,15 @@ def test_the_compilation_cache_fills_its_folder_and_leaves_the_setting_alone(tmp
 def test_a_mesh_larger_than_the_machine_says_what_to_do():
     with pytest.raises(BackendError, match="xla_force_host_platform_device_count=512"):
         backend.compile(doubling(), Options(mesh=Mesh.of(data=512)))
+
+
+def test_the_compilation_cache_folder_is_bounded_oldest_first(tmp_path):
+    for age, name in enumerate(("new", "middle", "old")):
+        path = tmp_path / f"{name}-cache"
+        path.write_bytes(bytes(100))
+        os.utime(path, (1000 - age, 1000 - age))
+    prune(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["middle-cache", "new-cache"]
 
 
 def test_an_unknown_device_lists_the_known_ones():
