@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+
 from tracegrad.backends.base import BackendError, KernelError, LinAlgError, UnsupportedOp
 from tracegrad.backends.numpy.kernels import KERNELS
 from tracegrad.backends.numpy.kernels.registry import Array

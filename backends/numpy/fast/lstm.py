@@ -1,8 +1,8 @@
 """One LSTM layer, forward and backward: one GEMM for all inputs, static buffers for the loop.
 
 Gates in PyTorch's order i, f, g, o. The three sigmoids are tanh in disguise, sigmoid(z) =
-(1 + tanh(z / 2)) / 2: their rows of the weights are halved once a call, so a step's 4H gates are one
-tanh.
+(1 + tanh(z / 2)) / 2: their rows of the weights are halved once a call, so a step's 4H gates are
+one tanh.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+
 from tracegrad.backends.numpy.kernels.registry import Array, kernel, narrow, widen
 
 Pairs = tuple[tuple[int, int], ...]

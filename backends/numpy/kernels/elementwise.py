@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from tracegrad.backends.base import IntegerDivisionByZero
 from tracegrad.backends.numpy.kernels import special
 from tracegrad.backends.numpy.kernels.registry import HALVES, KERNELS, Array, array, kernel, narrow

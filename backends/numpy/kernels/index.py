@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from tracegrad.backends.base import IndexOutOfRange
 from tracegrad.backends.numpy.kernels.registry import HALVES, Array, array, kernel, widen
 

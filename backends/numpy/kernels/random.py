@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+
 from tracegrad.backends.numpy.kernels.registry import Array, kernel
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))

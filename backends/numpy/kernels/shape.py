@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from tracegrad.backends.numpy.kernels.registry import Array, kernel
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from tracegrad.backends.base import CheckFailed, KernelError
 from tracegrad.backends.numpy.kernels.registry import Array, kernel
 from tracegrad.ir.graph import Graph

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+
 from tracegrad.backends.numpy.kernels.contract import Pairs, spread_and_pad, windows
 from tracegrad.backends.numpy.kernels.reduce import lowest
 from tracegrad.backends.numpy.kernels.registry import Array, array, kernel, narrow, widen
