@@ -1,0 +1,134 @@
+"""A compiled function under an outer tape: one entry for the path taken, its gradient a graph of its own.
+
+The forward's extra outputs are the values that the backward reads; the backward is compiled at its first use. The
+entry behaves like any program on the tape, so gradients of gradients nest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir import loc as _loc
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Graph, Node, postorder, rebuild
+from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.recorded import Recorded
+from tracegrad.tracer.program import GraphOp, Program, make_runner
+from tracegrad.tracer.tape import Constant, Entry, Leaf, Part
+
+
+class CallProgram(Program):
+    """The tape's view of a compiled call: inputs are the trace's inputs, outputs the tracked results."""
+
+    def __init__(self, graph: Graph, indices: list[int], wanted: tuple[bool, ...], compiler: Compiler):
+        self.op = GraphOp(graph)
+        self.attrs = ()
+        self.specs = tuple(node.type for node in graph.inputs)
+        self.graph = graph
+        self.inputs = graph.inputs
+        self.operand_nodes = graph.inputs
+        self.types = tuple(node.type for node in graph.outputs)
+        self.run = make_runner(graph)
+        self._vjps = {}
+        self._recording = {}
+        self.differentiable = True
+        self.indices = indices  # positions of the tracked results among the recording's outputs
+        self.wanted = wanted
+        self._compiler = compiler
+        with _loc.at(graph.outputs[0].loc):
+            self.joint = self.vjp(wanted, (True,) * len(self.types))
+        self.bare_reads: tuple[int, ...] | None = None
+        self.saved = self.joint.saved
+        self.joint.run = BackendRunner(self.joint.graph, compiler)
+
+    def record(self, runner: Any, plan: Any, outputs: list[Any], call: Any, arrays: list[Any]) -> dict[int, Any]:
+        """The tape entry of one call; returns output index -> entry."""
+        parents = []
+        reads = set(self.joint.reads_in)
+        for k, item in enumerate(plan.inputs):
+            owner = runner.owner_of(item, call) if item.kind in ("state", "argument") else None
+            entry = None
+            if owner is not None:
+                entry = owner._entry if hasattr(owner, "_entry") else owner.entries.get(0)
+            if entry is None or not self.wanted[k]:
+                entry = Constant(self.value_of(item, owner))
+            if k in reads or entry.kind.__class__ is not Leaf:
+                entry.value = self.value_of(item, owner)
+            parents.append(entry)
+        saved = [np.asarray(array) for array in outputs[plan.outputs :]]
+        found: dict[int, Any] = {}
+        if len(self.types) == 1:
+            entry = Entry(self, tuple(parents), self.types[0].shape, self.types[0].dtype.np)
+            entry.saved = saved
+            if self.joint.reads_out:
+                entry.value = np.asarray(outputs[self.indices[0]])
+            found[self.indices[0]] = entry
+            return found
+        whole = Entry(self, tuple(parents), (), self.types[0].dtype.np)
+        whole.saved = saved
+        whole.value = [
+            np.asarray(outputs[index]) if k in self.joint.reads_out else None for k, index in enumerate(self.indices)
+        ]
+        for k, index in enumerate(self.indices):
+            found[index] = Part(whole, k, self.types[k].shape, self.types[k].dtype.np)
+        return found
+
+    @staticmethod
+    def value_of(item: Any, owner: Any) -> np.ndarray:
+        if owner is None:
+            return item.source.array() if item.kind == "host" else item.source.snapshot()  # type: ignore[no-any-return]
+        return owner._data if hasattr(owner, "_entry") else owner.array  # type: ignore[no-any-return]
+
+
+class BackendRunner:
+    """The gradient graph, compiled by the function's own backend at its first use."""
+
+    def __init__(self, graph: Graph, compiler: Compiler):
+        self.graph, self.compiler = graph, compiler
+        self.executable: Any = None
+
+    def __call__(self, arrays: list[Any]) -> list[Any]:
+        if self.executable is None:
+            self.executable = self.compiler(self.graph).executable
+        return [np.asarray(array) for array in self.executable(arrays)]
+
+
+def differentiable(recorded: Recorded, grad: bool, compiler: Compiler) -> tuple[Recorded, CallProgram | None]:
+    """The recording, and the program of its tracked results when gradients flow into them from outside."""
+    indices = sorted({r.index for r in recorded.results if r.kind == "output" and r.tracked}) if grad else []
+    if not indices:
+        return recorded, None
+    trace = recorded.trace
+    make_stops_explicit(recorded)
+    wanted = tuple(item.node in trace.leaf_of for item in trace.inputs)
+    graph = Graph(
+        tuple(item.node for item in trace.inputs), tuple(recorded.outputs[k] for k in indices),
+        tuple(item.name for item in trace.inputs), name="forward",
+    )  # fmt: skip
+    return recorded, CallProgram(graph, indices, wanted, compiler)
+
+
+def make_stops_explicit(recorded: Recorded) -> None:
+    """What ran under no_grad reads its operands through `detach`, so that the graph alone says where gradients stop."""
+    trace = recorded.trace
+    roots = [*recorded.outputs, *(g.node for g in trace.guards)]
+    new: dict[Node, Node] = {}
+    stopped: dict[Node, Node] = {}
+    for node in postorder(roots):
+        operands = tuple(new[o] for o in node.inputs)
+        if node not in trace.active and node.op is not ops.detach:
+            replaced = []
+            for old, operand in zip(node.inputs, operands):
+                if trace.is_tracked(old):
+                    if operand not in stopped:
+                        with _loc.at(node.loc):
+                            stopped[operand] = ops.detach(operand)
+                    operand = stopped[operand]
+                replaced.append(operand)
+            operands = tuple(replaced)
+        new[node] = rebuild(node, operands) if operands else node
+    recorded.outputs = [new[n] for n in recorded.outputs]
+    for guard in trace.guards:
+        guard.node = new[guard.node]

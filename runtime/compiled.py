@@ -1,0 +1,199 @@
+"""A compiled function: recorded at its first call, replayed as executables from then on.
+
+A call looks up its signature (types of tensors, values of everything else, gradient mode), checks the Python facts
+that recording saw, walks the path tree, and commits: state is written, gradients set, results wrapped, all or
+nothing. Whatever does not fit records again, and `why()` says what changed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any
+
+from tracegrad.runtime.autograd_call import differentiable
+from tracegrad.runtime.guards import Observer, checker
+from tracegrad.runtime.inspection import Inspection
+from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.recorded import finish
+from tracegrad.runtime.run import Runner
+from tracegrad.runtime.segments import NotDeterministic, Segment, build
+from tracegrad.runtime.signature import Call, Signature
+from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
+from tracegrad.tracer.recording import Trace, recording_mode
+from tracegrad.tracer.state import get_mode, reset_mode, set_mode
+
+MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
+MAX_SPECIALISATIONS = 16  # recordings kept for one signature
+
+
+class Specialisation:
+    """One path tree: all paths that share a signature and the Python facts seen by its first recording."""
+
+    def __init__(self, facts: list[Any]):
+        self.facts = facts
+        self.check = checker(facts)
+        self.root: Segment | None = None
+        self.fingerprints: set[tuple] = set()
+
+
+class CompiledFunction(Inspection):
+    """What `tracegrad.compile` returns for a function. See `compile` for the options."""
+
+    def __init__(self, function: Callable[..., Any], *, backend: str, fullgraph: bool, keep_grads: bool | str,
+                 recheck: int | None, max_paths: int, max_unroll: int, name: str, compiler: Compiler):  # fmt: skip
+        update_wrapper(self, function, updated=())
+        self.function = function
+        self.backend = backend
+        self.fullgraph = fullgraph
+        self.keep_grads = keep_grads
+        self.recheck = recheck
+        self.max_paths = max_paths
+        self.max_unroll = max_unroll
+        self.name = name
+        self._compiler = compiler
+        self._lock = threading.RLock()
+        self._cache: dict[Any, list[Specialisation]] = {}
+        self._signatures: list[Signature] = []
+        self._events: list[Any] = []
+        self._misses: dict[str, int] = {}
+        self._eager_reason = ""
+        self._calls = 0
+        self._record_seconds = 0.0
+        self._runner = Runner(backend)
+        self._last: Segment | None = None
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        from functools import partial
+
+        return partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mode = get_mode()
+        if mode.trace is not None or self._eager_reason:
+            return self.function(*args, **kwargs)  # inside another recording: inlined
+        call = Call(args, kwargs, mode.grad)
+        self._calls += 1
+        if self.recheck and self._calls % self.recheck == 0:
+            return self._record(call, "recheck: a recorded call was asked for")
+        found = self._cache.get(call.key)
+        reason = ""
+        if found is not None:
+            for specialisation in found:
+                failed = specialisation.check()
+                if failed is None:
+                    if not call.aliases_fit(specialisation):
+                        reason = "an argument now shares memory with captured state (or no longer does)"
+                        continue
+                    done, result = self._runner.walk(specialisation.root, call)
+                    if done:
+                        self._last = done
+                        return result
+                    return self._record(call, result, specialisation)
+                reason = reason or specialisation.facts[failed].describe()
+        return self._record(call, reason)
+
+    # -- recording ----------------------------------------------------------------------------------------------
+
+    def _record(self, call: Call, reason: str, specialisation: Specialisation | None = None) -> Any:
+        with self._lock:
+            if not reason:
+                reason = call.signature.compared_with(self._signatures)
+            if self._too_many(call, reason):
+                return self.function(*call.args, **call.kwargs)
+            started = time.perf_counter()
+            trace = Trace(self.max_unroll)
+            try:
+                call.declare(trace)
+                with Observer(trace, self.function) as observer:
+                    token = set_mode(recording_mode(trace, call.grad))
+                    try:
+                        returned = self.function(*call.args, **call.kwargs)
+                    finally:
+                        reset_mode(token)
+                token = set_mode(recording_mode(trace, False))
+                try:
+                    recorded = finish(trace, returned, self.keep_grads)
+                finally:
+                    reset_mode(token)
+                recorded, program = differentiable(recorded, call.grad, self._compiler)
+                trace.undo_host_actions()
+                final, specialisation = self._add(call, recorded, program, observer.facts, specialisation, reason)
+            except UnsupportedError as error:
+                trace.discard()
+                return self._break(error, call)
+            except BaseException:
+                trace.discard()
+                raise
+            self._record_seconds += time.perf_counter() - started
+            self._signatures.append(call.signature)
+            self._event(reason, final, time.perf_counter() - started)
+        done, result = self._runner.walk(specialisation.root, call)
+        if not done:
+            raise AssertionError("a path just recorded was not found: " + result)
+        self._last = done
+        return result
+
+    def _add(self, call: Call, recorded: Any, program: Any, facts: list[Any], specialisation: Specialisation | None,
+             reason: str) -> tuple[Segment, Specialisation]:  # fmt: skip
+        saved = program.saved if program is not None else ()
+        fresh = specialisation is None
+        if specialisation is None:
+            specialisation = Specialisation(facts)
+        try:
+            root, final = build(specialisation.root, recorded, self._compiler, saved)
+        except NotDeterministic:
+            specialisation = Specialisation(facts)
+            fresh = True
+            root, final = build(None, recorded, self._compiler, saved)
+        specialisation.root = root
+        final.plan = self._runner.plan(final, recorded, program, [] if fresh else facts)
+        if fresh:
+            call.note_aliases(specialisation, recorded)
+            kept = self._cache.setdefault(call.key, [])
+            kept.append(specialisation)
+            del kept[:-MAX_SPECIALISATIONS]
+        specialisation.fingerprints.add((final.lowered.graph.fingerprint(),))
+        if len(specialisation.fingerprints) > self.max_paths:
+            self._stay_eager(
+                f"more than {self.max_paths} different paths through the function were taken (max_paths)",
+                "branch less on values: tg.where, tg.cond or tg.while_loop keep one graph; or raise max_paths",
+                recorded.trace,
+            )
+        return final, specialisation
+
+    def _too_many(self, call: Call, reason: str) -> bool:
+        """Count recordings that one Python fact caused; a fact that changes on every call means eager."""
+        if call.key not in self._cache:
+            return False
+        count = self._misses[reason] = self._misses.get(reason, 0) + 1
+        if count <= MAX_MISSES or reason.startswith(("recheck", "a new path")):
+            return False
+        self._stay_eager(f"this changes between calls: {reason}", "pass it as a tensor, or keep it out of the function")
+        return True
+
+    def _stay_eager(self, why: str, fix: str, trace: Trace | None = None) -> None:
+        if self.fullgraph:
+            where = trace.guards[-1].loc if trace is not None and trace.guards else None
+            raise GraphBreakError(f"{self.name} cannot be one graph", where=where, why=why, fix=fix)
+        self._eager_reason = why
+        warnings.warn(f"tracegrad: {self.name} runs eagerly from now on: {why}. Fix: {fix}", stacklevel=4)
+
+    def _break(self, error: UnsupportedError, call: Call) -> Any:
+        """Something that cannot be recorded: an error under fullgraph, else eager with one warning."""
+        if self.fullgraph:
+            raise GraphBreakError(f"{self.name} cannot be one graph:\n{error}") from None
+        self._eager_reason = str(error).splitlines()[0]
+        warnings.warn(f"tracegrad: {self.name} runs eagerly from now on:\n{error}", stacklevel=4)
+        return self.function(*call.args, **call.kwargs)
+
+    def _event(self, reason: str, final: Segment, seconds: float) -> None:
+        from tracegrad.runtime.inspection import Event
+
+        self._events.append(Event(reason or "the first call", seconds, self._compiler.compiles, final))
+        del self._events[:-200]

@@ -1,0 +1,66 @@
+"""A compiled function as a directory: text of every pass, JSON, pictures, source, and a manifest.
+
+    manifest.json              schema version, function, backend, files, passes with times
+    000_trace.txt ... NNN_*.txt  the graph after every pass, diffable
+    final.json                 the final graph, readable by tracegrad.ir
+    final.dot final.svg        pictures (folded above a few hundred nodes)
+    source.py | source.mlir    what runs
+    why.txt explain.txt        the explanations
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tracegrad.ir.serialise import to_json
+from tracegrad.ir.text import print_graph
+from tracegrad.ir.viz import to_dot, to_mermaid, to_svg
+
+SCHEMA = 1
+
+
+def write_dump(compiled: Any, directory: Path) -> Path:
+    """Write the dump; files are complete or absent (each is renamed into place)."""
+    lowered = compiled._lowered()
+    directory.mkdir(parents=True, exist_ok=True)
+    files: list[str] = []
+
+    def put(name: str, text: str) -> None:
+        handle, temporary = tempfile.mkstemp(dir=directory, prefix=".", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(temporary, directory / name)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        files.append(name)
+
+    for k, (name, graph) in enumerate(lowered.history):
+        put(f"{k:03d}_{name.replace('/', '-')}.txt", print_graph(graph))
+    final = lowered.final
+    put(f"{len(lowered.history):03d}_final.txt", print_graph(final))
+    put("final.json", json.dumps(to_json(final), indent=1) if not isinstance(to_json(final), str) else to_json(final))
+    put("final.dot", to_dot(final))
+    put("final.mmd", to_mermaid(final))
+    put("final.svg", to_svg(final))
+    put("source.py" if compiled.backend == "numpy" else "source.mlir", lowered.executable.source)
+    put("why.txt", compiled.why() + "\n")
+    put("explain.txt", compiled.explain() + "\n")
+    manifest = {
+        "schema": SCHEMA,
+        "function": compiled.name,
+        "backend": compiled.backend,
+        "fingerprint": final.fingerprint(),
+        "stats": compiled.stats(),
+        "passes": [
+            {"name": n, "seconds": s, "nodes_before": b, "nodes_after": a} for n, s, b, a in lowered.passes.rows
+        ],
+        "files": sorted(files),
+    }
+    put("manifest.json", json.dumps(manifest, indent=1))
+    return directory

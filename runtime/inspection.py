@@ -1,0 +1,145 @@
+"""What a compiled function tells about itself: graph, history, source, why, explain, memory, dump, benchmark."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracegrad.ir.graph import Graph
+from tracegrad.tracer.errors import TracegradError
+
+
+class NothingCompiledError(TracegradError, RuntimeError):
+    """A graph, a source or a dump was asked of a function that has not been called yet."""
+
+    code = "TG010"
+
+
+@dataclass
+class Event:
+    """One recording: why, how long, how many executables there were after it."""
+
+    reason: str
+    seconds: float
+    compiles: int
+    final: Any
+
+
+class Inspection:
+    """Mixin of CompiledFunction; reads its state, never changes it."""
+
+    _last: Any
+    _events: list[Event]
+    _compiler: Any
+    _calls: int
+    _eager_reason: str
+    name: str
+    backend: str
+
+    def _lowered(self) -> Any:
+        if self._last is None:
+            why = f"it runs eagerly: {self._eager_reason}" if self._eager_reason else "it has not been called yet"
+            raise NothingCompiledError(f"{self.name} has no graph", why=why, fix="call it once first")
+        return self._last.lowered
+
+    @property
+    def graph(self) -> Graph:
+        """The optimised graph of the path taken last (its final segment, if it branches on values)."""
+        return self._lowered().final  # type: ignore[no-any-return]
+
+    @property
+    def history(self) -> list[tuple[str, Graph]]:
+        """(pass name, graph after it), beginning with ("trace", the graph as recorded)."""
+        return list(self._lowered().history)
+
+    @property
+    def source(self) -> str:
+        """The program text that runs: generated Python for NumPy, StableHLO for JAX."""
+        return self._lowered().executable.source  # type: ignore[no-any-return]
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and seconds: calls, recordings, compiles (distinct executables), seconds."""
+        return {
+            "calls": self._calls,
+            "recordings": len(self._events),
+            "compiles": self._compiler.compiles,
+            "record_seconds": sum(e.seconds for e in self._events),
+            "compile_seconds": self._compiler.seconds,
+            "backend": self.backend,
+            "eager": bool(self._eager_reason),
+        }
+
+    def why(self) -> str:
+        """One line a recording: what was different from what was compiled before."""
+        lines = [f"recording {k}: {event.reason}" for k, event in enumerate(self._events)]
+        if self._eager_reason:
+            lines.append(f"eager: {self._eager_reason}")
+        return "\n".join(lines) or f"{self.name} has not been called yet"
+
+    def explain(self) -> str:
+        """What was compiled, why, how long it took, how large it is, pass by pass."""
+        lowered = self._lowered()
+        before, after = lowered.history[0][1], lowered.final
+        backward = sum(any(v.startswith("vjp(") for v in n.loc.via) for n in before.nodes)
+        stats = self.stats()
+        lines = [
+            f"{self.name}: compiled for {self.backend}",
+            f"  graph       {len(before.nodes)} nodes traced ({backward} of them backward), {len(after.nodes)} after passes",
+            f"  inputs      {role_counts(after.input_roles)}",
+            f"  outputs     {role_counts(after.output_roles)}",
+            f"  time        {stats['record_seconds']:.3f} s recording and compiling, of it passes "
+            f"{lowered.timings['passes']:.3f} s and {self.backend} {lowered.timings[self.backend]:.3f} s",
+            f"  executables {stats['compiles']} for {stats['recordings']} recordings, {stats['calls']} calls",
+            "  why",
+            *(f"    {line}" for line in self.why().splitlines()),
+            "  passes",
+            *(f"    {line}" for line in str(lowered.passes).splitlines()),
+        ]
+        return "\n".join(lines)
+
+    def memory(self) -> Any:
+        """The memory plan of the path taken last: for NumPy the planned peak, where it is and what lives there."""
+        return self._lowered().executable.memory
+
+    def dump(self, directory: str | Path) -> Path:
+        """Write everything about the path taken last into a directory; see docs/dump.md. Returns its path."""
+        from tracegrad.runtime.dump import write_dump
+
+        return write_dump(self, Path(directory))
+
+    def benchmark(self, *args: Any, repeats: int = 20, **kwargs: Any) -> dict[str, float]:
+        """Median seconds a call, eager and compiled in turn on the same arguments, and their ratio.
+
+        The function really runs: a training step moves its parameters by 2 * repeats steps.
+        """
+        function = self.function  # type: ignore[attr-defined]
+        self(*args, **kwargs)  # type: ignore[operator]
+        times: dict[str, list[float]] = {"eager": [], "compiled": []}
+        for _ in range(repeats):
+            for name, run in (("eager", function), ("compiled", self)):
+                started = time.perf_counter()
+                block(run(*args, **kwargs))
+                times[name].append(time.perf_counter() - started)
+        eager, compiled = statistics.median(times["eager"]), statistics.median(times["compiled"])
+        return {"eager": eager, "compiled": compiled, "speedup": eager / compiled}
+
+
+def block(value: Any) -> None:
+    """Wait for an asynchronous result."""
+    import optree
+
+    for leaf in optree.tree_leaves(value):
+        array = getattr(leaf, "_jax", None)
+        if array is not None:
+            array.block_until_ready()
+
+
+def role_counts(roles: tuple[str, ...]) -> str:
+    counts: dict[str, int] = {}
+    for role in roles:
+        kind = role.split(":")[0]
+        counts[kind] = counts.get(kind, 0) + 1
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"

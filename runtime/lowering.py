@@ -1,0 +1,77 @@
+"""Graph -> optimised graph -> executable, once per program: the passes' history, and a cache by fingerprint."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tracegrad.backends.base import Options
+from tracegrad.ir.graph import Graph
+from tracegrad.backends.optimise import optimise
+from tracegrad.passes.observers import History, Timing
+from tracegrad.tracer.program import LRU
+
+CACHE_SIZE = 256  # executables a compiled function keeps
+
+
+@dataclass
+class Lowered:
+    """One compiled graph with everything that explains it."""
+
+    graph: Graph  # as traced (segments: with their own inputs)
+    final: Graph  # after every pass
+    history: list[tuple[str, Graph]]
+    executable: Any
+    passes: Timing
+    timings: dict[str, float]
+
+
+class Compiler:
+    """Compiles graphs for one backend and remembers them by fingerprint."""
+
+    def __init__(self, backend: str, options: dict[str, Any]):
+        self.backend = backend
+        self.options = options
+        self._cache: LRU = LRU(CACHE_SIZE)
+        self.compiled: list[Lowered] = []
+        self.compiles = 0
+        self.seconds = 0.0
+
+    def __call__(self, graph: Graph, donate: tuple[int, ...] = ()) -> Lowered:
+        """The executable of `graph`; equal programs share one. Raises what passes and backends raise."""
+        key = (graph.fingerprint(), donate)
+        lowered = self._cache.get(key)
+        if lowered is None:
+            lowered = self._cache.add(key, self._lower(graph, donate))
+            self.compiled.append(lowered)
+            del self.compiled[:-CACHE_SIZE]
+            self.compiles += 1
+            self.seconds += sum(lowered.timings.values())
+        return lowered  # type: ignore[no-any-return]
+
+    def _lower(self, graph: Graph, donate: tuple[int, ...]) -> Lowered:
+        options = Options(donate=donate, **self.options)
+        history, timing = History(), Timing()
+        started = time.perf_counter()
+        if self.backend == "jax":
+            from tracegrad.backends import jax as backend
+        else:
+            from tracegrad.backends import numpy as backend  # type: ignore[no-redef]
+        final = optimise(graph, self.backend, options, (history, timing, *checks()))
+        passed = time.perf_counter()
+        executable = backend.compile(final, options)
+        done = time.perf_counter()
+        return Lowered(graph, final, history.graphs or [("trace", graph)], executable, timing, {"passes": passed - started, self.backend: done - passed})
+
+
+def checks() -> tuple[Any, ...]:
+    """The verifying observer at the level of TRACEGRAD_CHECK (0: none)."""
+    from tracegrad.passes.observers import Check, check_level
+
+    level = check_level()
+    if level == 0:
+        return ()
+    from tracegrad.backends.numpy import interpret
+
+    return (Check(level, interpret),)

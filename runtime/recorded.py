@@ -1,0 +1,136 @@
+"""A finished recording, read as data: which graph outputs it has and what to do with each after a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import optree
+
+from tracegrad.ir.graph import Node
+from tracegrad.tracer.numbers import TracedNumber
+from tracegrad.tracer.recording import Input, Trace
+from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.views import ViewStep
+
+
+@dataclass
+class Result:
+    """How one leaf of the returned structure is made after a run.
+
+    kind   "output": graph output `index` seen through `chain`; "number": output `index` as a Python number;
+           "owner": a captured tensor's storage (input `index`) through `chain`; "same": `value` itself
+    tracked  whether gradients flow into it from outside
+    """
+
+    kind: str
+    index: int = -1
+    chain: tuple[ViewStep, ...] = ()
+    value: Any = None
+    tracked: bool = False
+
+
+@dataclass
+class GradWrite:
+    """What happens to one tensor's `.grad`: "set" to output `index`, "clear" to None, "drop" (kept in the graph)."""
+
+    tensor: Tensor
+    kind: str
+    index: int = -1
+    where: str = ""
+
+
+@dataclass
+class Recorded:
+    """Outputs in order: results, state writes, gradients."""
+
+    trace: Trace
+    outputs: list[Node] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    roles: list[str] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    treedef: Any = None
+    writes: list[tuple[Input, int]] = field(default_factory=list)
+    grads: list[GradWrite] = field(default_factory=list)
+
+    def add(self, node: Node, name: str, role: str) -> int:
+        self.outputs.append(node)
+        self.names.append(name)
+        self.roles.append(role)
+        return len(self.outputs) - 1
+
+
+def finish(trace: Trace, returned: Any, keep_grads: bool | str) -> Recorded:
+    """Read the trace after the function has returned. No effects."""
+    recorded = Recorded(trace)
+    name_inputs(trace)
+    leaves, recorded.treedef = optree.tree_flatten(returned, none_is_leaf=True)
+    cells: dict[int, int] = {}
+    inputs = {id(item.source): k for k, item in enumerate(trace.inputs) if item.kind in ("argument", "state")}
+    for position, leaf in enumerate(leaves):
+        recorded.results.append(result_of(recorded, leaf, position, cells, inputs))
+    for item in trace.inputs:
+        cell = trace.cells.get(id(item.source))
+        if cell is not None and cell.written and item.kind in ("argument", "state"):
+            index = recorded.add(cell.value, f"new_{item.name}", f"state:{item.name}")
+            recorded.writes.append((item, index))
+    for slot in trace.grads.values():
+        add_gradient(recorded, slot, keep_grads)
+    return recorded
+
+
+def result_of(recorded: Recorded, leaf: Any, position: int, cells: dict[int, int], inputs: dict[int, int]) -> Result:
+    trace = recorded.trace
+    name = f"result{position}" if position else "result"
+    if isinstance(leaf, TracedNumber):
+        if leaf.trace is not trace:
+            leaf._leaked()
+        return Result("number", recorded.add(leaf.node, name, "result"), value=leaf.category)
+    if not isinstance(leaf, Tensor):
+        return Result("same", value=leaf)
+    traced = leaf._traced
+    if traced is None:
+        return Result("same", value=leaf)
+    if traced.trace is not trace:
+        traced.trace.leaked(leaf)
+    tracked = traced.tracked
+    cell = traced.cell
+    owner = inputs.get(id(cell.owner)) if cell.owner is not None else None
+    if owner is not None:
+        return Result("owner", owner, traced.chain, tracked=tracked)
+    index = cells.get(id(cell))
+    base = cell.nodes[traced.family]
+    if index is None or recorded.outputs[index] is not base:
+        index = cells[id(cell)] = recorded.add(base, name, "result")
+    return Result("output", index, traced.chain, tracked=tracked)
+
+
+def add_gradient(recorded: Recorded, slot: Any, keep_grads: bool | str) -> None:
+    tensor, value = slot.tensor, slot.value
+    if tensor._traced is not None or not slot.written:
+        return
+    if value is None:
+        recorded.grads.append(GradWrite(tensor, "clear"))
+    elif slot.found == "" and slot.cleared is not None and keep_grads == "auto":
+        recorded.grads.append(GradWrite(tensor, "drop", where=str(slot.cleared)))
+    elif keep_grads is False:
+        recorded.grads.append(GradWrite(tensor, "drop", where="keep_grads=False"))
+    elif value is tensor._grad:
+        return  # accumulated in place: a state write
+    else:
+        node = recorded.trace.node_of(value)
+        recorded.grads.append(GradWrite(tensor, "set", recorded.add(node, f"grad{len(recorded.grads)}", "gradient")))
+
+
+def name_inputs(trace: Trace) -> None:
+    """Unique names for all inputs: what the runtime knows of them, else a number."""
+    seen: set[str] = set()
+    for k, item in enumerate(trace.inputs):
+        name = base = item.name or f"{item.kind}{k}"
+        suffix = 1
+        while name in seen:
+            name = f"{base}_{suffix}"
+            suffix += 1
+        seen.add(name)
+        item.name = name
+

@@ -1,0 +1,172 @@
+"""The path tree: a recording split at its guards into segments, each computing only what its guard needs.
+
+Segment k is the backward slice of guard k minus what earlier segments exported. It is sealed when compiled: a
+later path through it takes its exports as they are and recomputes what it lacks. Executables are shared by
+fingerprint, so a loop compiles once, not once an iteration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
+from tracegrad.runtime.lowering import Compiler, Lowered
+from tracegrad.runtime.recorded import Recorded
+from tracegrad.tracer.recording import Input
+
+
+@dataclass(eq=False)
+class Segment:
+    """One compiled piece. A final one has `recorded`; another has a guard and children by its answers."""
+
+    lowered: Lowered
+    sources: list[Any]  # Inputs, and (depth, position) of imports
+    slice: list[Node] = field(default_factory=list)
+    exports: list[Node] = field(default_factory=list)
+    outside: dict[Node, Any] = field(default_factory=dict)  # where the slice's outer operands come from
+    guard_kind: str = ""
+    children: dict[Any, Segment] = field(default_factory=dict)
+    recorded: Recorded | None = None
+    plan: Any = None
+
+
+class NotDeterministic(Exception):
+    """A second run of the Python function did not reproduce the recorded prefix."""
+
+
+def answer_key(kind: str, array: Any) -> Any:
+    """What a guard's value is looked up by."""
+    if kind == "bool":
+        return bool(array)
+    array = np.asarray(array)
+    return (array.shape, array.tobytes())
+
+
+def build(root: Segment | None, recorded: Recorded, compiler: Compiler, saved: tuple[Node, ...]) -> tuple[Segment, Segment]:
+    """Add a recorded path to the tree. Returns the root and the new final segment.
+
+    saved: forward values that a later backward reads; extra outputs of the final segment.
+    Raises NotDeterministic when the path does not begin as the sealed one did.
+    """
+    trace = recorded.trace
+    by_node: dict[Node, Any] = {item.node: item for item in trace.inputs}
+    finals = [*recorded.outputs, *saved]
+    parent: Segment | None = None
+    parent_answer: Any = None
+    seen_guards: dict[tuple[Node, str], Any] = {}
+    depth = 0
+    for k, guard in enumerate(trace.guards):
+        if (guard.node, guard.kind) in seen_guards:
+            continue
+        seen_guards[guard.node, guard.kind] = guard.answer
+        existing = root if parent is None else parent.children.get(parent_answer)
+        new = [n for n in postorder((guard.node,), stop=by_node.__contains__) if n not in by_node]
+        if existing is not None:
+            match(existing, new, guard, by_node, depth)
+            segment = existing
+        else:
+            rest = [g.node for g in trace.guards[k + 1 :]] + finals
+            exports = needed_later(new, rest, by_node)
+            segment = seal(new, guard.node, exports, by_node, compiler, f"segment{depth}")
+            segment.guard_kind = guard.kind
+            if parent is None:
+                root = segment
+            else:
+                parent.children[parent_answer] = segment
+            for position, node in enumerate(exports):
+                by_node[node] = (depth, position + 1)
+        parent, parent_answer = segment, guard.answer
+        depth += 1
+    final = make_final(recorded, saved, by_node, compiler)
+    if parent is None:
+        return final, final
+    parent.children[parent_answer] = final
+    assert root is not None
+    return root, final
+
+
+def needed_later(new: list[Node], rest: list[Node], known: dict[Node, Any]) -> list[Node]:
+    """Nodes of this segment that something after it reads."""
+    own = set(new)
+    needed = {n for n in rest if n in own}
+    for node in postorder(rest, stop=lambda n: n in own or n in known):
+        if node not in own:
+            needed.update(operand for operand in node.inputs if operand in own)
+    return [n for n in new if n in needed]
+
+
+def seal(
+    new: list[Node], guard: Node, exports: list[Node], by_node: dict[Node, Any], compiler: Compiler, name: str
+) -> Segment:  # fmt: skip
+    graph, sources = cut([guard, *exports], by_node, name, ["guard"] + ["export"] * len(exports))
+    own = set(new)
+    outside = {o: origin(by_node[o]) for n in new for o in n.inputs if o not in own}
+    if guard not in own:
+        outside[guard] = origin(by_node[guard])
+    return Segment(compiler(graph), sources, new, exports, outside)
+
+
+def cut(outputs: list[Node], by_node: dict[Node, Any], name: str, roles: list[str]) -> tuple[Graph, list[Any]]:
+    """The graph of `outputs` with inputs for what is known already; and where those inputs come from."""
+    reached = [n for n in postorder(outputs, stop=by_node.__contains__) if n in by_node]
+    order = {"argument": 0, "state": 1, "host": 2, "random": 3}
+    reached.sort(key=lambda n: order[by_node[n].kind] if isinstance(by_node[n], Input) else 4)
+    inputs: list[Node] = []
+    mapping: dict[Node, Node] = {}
+    names: list[str] = []
+    input_roles: list[str] = []
+    for node in reached:
+        source = by_node[node]
+        if isinstance(source, Input):
+            inputs.append(node)
+            mapping[node] = node
+            names.append(source.name)
+            input_roles.append(source.kind)
+        else:
+            stand_in = placeholder(node.type, node.loc)
+            inputs.append(stand_in)
+            mapping[node] = stand_in
+            names.append(f"import{source[0]}_{source[1]}")
+            input_roles.append("import")
+    graph = Graph(
+        tuple(inputs), substitute(outputs, mapping), tuple(names), tuple(f"{r}{k}" for k, r in enumerate(roles)),
+        tuple(input_roles), tuple(roles), name,
+    )  # fmt: skip
+    return graph, [by_node[n] for n in reached]
+
+
+def make_final(recorded: Recorded, saved: tuple[Node, ...], by_node: dict[Node, Any], compiler: Compiler) -> Segment:
+    outputs = [*recorded.outputs, *saved]
+    graph, sources = cut(outputs, by_node, "final" if recorded.trace.guards else "step", ["result"] * len(outputs))
+    names = [*recorded.names, *(f"saved{k}" for k in range(len(saved)))]
+    graph = graph.replace(output_names=tuple(names), output_roles=(*recorded.roles, *("saved",) * len(saved)))
+    written = {f"state:{item.name}": item for item, _ in recorded.writes}
+    donate = tuple(k for k, name in enumerate(graph.input_names) if f"state:{name}" in written)
+    return Segment(compiler(graph, donate), sources, recorded=recorded)
+
+
+def origin(source: Any) -> Any:
+    """Identity of an input across recordings."""
+    return source.key if isinstance(source, Input) else source
+
+
+def match(sealed: Segment, new: list[Node], guard: Any, by_node: dict[Node, Any], depth: int) -> None:
+    """Check that this path computes what the sealed segment does, and take over its exports."""
+    if len(sealed.slice) != len(new) or sealed.guard_kind != guard.kind:
+        raise NotDeterministic
+    pairs = dict(zip(sealed.slice, new))
+    for old, node in pairs.items():
+        if old.op is not node.op or old.attrs != node.attrs or old.type != node.type:
+            raise NotDeterministic
+        for a, b in zip(old.inputs, node.inputs):
+            if a in pairs:
+                if pairs[a] is not b:
+                    raise NotDeterministic
+            elif b not in by_node or sealed.outside[a] != origin(by_node[b]):
+                raise NotDeterministic
+    for position, old in enumerate(sealed.exports):
+        by_node[pairs[old]] = (depth, position + 1)
+

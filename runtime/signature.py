@@ -1,0 +1,138 @@
+"""What a call looks like: tensor types, other arguments by value, gradient mode, aliasing of arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optree
+
+from tracegrad.tracer.recording import Trace
+from tracegrad.tracer.state import get_default_dtype
+from tracegrad.tracer.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Readable form of a call's key: (path in the arguments, description) pairs."""
+
+    parts: tuple[tuple[str, str], ...]
+
+    def compared_with(self, earlier: list[Signature]) -> str:
+        """One sentence on what is new; empty for the first call."""
+        if not earlier:
+            return ""
+
+        def distance(other: Signature) -> int:
+            return len(set(self.parts) ^ set(other.parts))
+
+        nearest = min(reversed(earlier), key=distance)
+        before, now = dict(nearest.parts), dict(self.parts)
+        changes = [
+            f"{name}: {before[name] if name in before else 'absent'} -> {now[name] if name in now else 'absent'}"
+            for name in (*now, *(n for n in before if n not in now))
+            if before.get(name) != now.get(name)
+        ]
+        return "; ".join(changes) or "the same signature with other Python state"
+
+
+class Call:
+    """One call's arguments, flattened once."""
+
+    __slots__ = ("args", "kwargs", "grad", "leaves", "tensors", "owners", "key", "_treedef")
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], grad: bool):
+        self.args, self.kwargs, self.grad = args, kwargs, grad
+        if not kwargs and all([isinstance(a, Tensor) for a in args]):
+            leaves: Any = args
+            self._treedef: Any = len(args)
+        else:
+            leaves, self._treedef = optree.tree_flatten((args, kwargs), none_is_leaf=True)
+        self.leaves = leaves
+        tensors = self.tensors = []
+        owners = self.owners = []
+        parts: list[Any] = [self._treedef, grad, get_default_dtype()]
+        first: dict[int, int] = {}
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                owner = leaf._storage if leaf._storage is not None else leaf
+                position = first.setdefault(id(owner), len(owners))
+                tensors.append(leaf)
+                owners.append(owner)
+                array = leaf._jax if leaf._jax is not None else leaf._data
+                parts.append((array.shape, array.dtype, leaf._entry is not None, leaf._entry.__class__, position))
+                if owner is not leaf:
+                    parts.append((leaf._chain, leaf._family, owner.array.shape))
+            else:
+                parts.append(type(leaf))
+                parts.append(value_key(leaf))
+        self.key = tuple(parts)
+
+    @property
+    def signature(self) -> Signature:
+        """For explanations only: not on the hot path."""
+        if isinstance(self._treedef, int):
+            paths: Any = [f"argument {k}" for k in range(len(self.leaves))]
+        else:
+            accessors = optree.tree_accessors((self.args, self.kwargs), none_is_leaf=True)
+            paths = [accessor.codify("") for accessor in accessors]
+            paths = [readable(path) for path in paths]
+        parts = [(path, describe(leaf)) for path, leaf in zip(paths, self.leaves)]
+        parts.append(("gradient mode", "on" if self.grad else "off"))
+        parts.append(("default dtype", get_default_dtype().public_name))
+        return Signature(tuple(parts))
+
+    def declare(self, trace: Trace) -> None:
+        """Make the arguments inputs of the trace, in order."""
+        for position, tensor in enumerate(self.tensors):
+            trace.declare_argument(tensor, f"arg{position}")
+
+    def note_aliases(self, specialisation: Any, recorded: Any) -> None:
+        """Remember which storages are captured, to notice an argument that shares memory with one."""
+        specialisation.captured = {id(i.source) for i in recorded.trace.inputs if i.kind == "state"}
+        specialisation.shared = tuple(self.shared_with_state(recorded))
+
+    def shared_with_state(self, recorded: Any) -> list[int]:
+        touched = recorded.trace.touched_by_capture
+        return [id(owner) if id(owner) in touched else 0 for owner in self.owners]
+
+    def aliases_fit(self, specialisation: Any) -> bool:
+        captured = specialisation.captured
+        if any(specialisation.shared):
+            return all(s in (0, id(o)) for s, o in zip(specialisation.shared, self.owners)) and not any(
+                id(o) in captured for s, o in zip(specialisation.shared, self.owners) if not s
+            )
+        return not (captured and any([id(owner) in captured for owner in self.owners]))
+
+
+def value_key(leaf: Any) -> Any:
+    """What a non-tensor argument is compared by: its value if it is hashable, else its identity."""
+    if isinstance(leaf, float):
+        return (leaf, np.float64(leaf).tobytes())
+    if isinstance(leaf, np.ndarray):
+        return (leaf.shape, leaf.dtype, leaf.tobytes())
+    try:
+        hash(leaf)
+    except TypeError:
+        return id(leaf)
+    return leaf
+
+
+def describe(leaf: Any) -> str:
+    if isinstance(leaf, Tensor):
+        grad = ", requires grad" if leaf.requires_grad else ""
+        return f"{leaf.dtype.public_name}{list(leaf.shape)}{grad}"
+    text = repr(leaf)
+    return text if len(text) <= 60 else f"{type(leaf).__name__} {text[:40]}..."
+
+
+def readable(path: str) -> str:
+    """`[0][1]` -> "argument 1", `[1]['x']` -> "x", deeper ones keep their path."""
+    if path.startswith("[0]["):
+        position, _, rest = path[4:].partition("]")
+        return f"argument {position}{rest}"
+    if path.startswith("[1]["):
+        name, _, rest = path[4:].partition("]")
+        return name.strip("'\"") + rest
+    return path

@@ -1,0 +1,45 @@
+"""Differentiation by hand: `grad`, `backward`, and custom functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tracegrad.tracer.backward import backward as _backward
+from tracegrad.tracer.backward import grad_of
+from tracegrad.tracer.custom import Function
+from tracegrad.tracer.state import enable_grad, inference_mode, no_grad, set_grad_enabled
+from tracegrad.tracer.tensor import Tensor
+
+
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, Tensor) or value is None else list(value)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], grad_outputs: Any = None,
+    retain_graph: bool | None = None, create_graph: bool = False, allow_unused: bool | None = None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Gradients of the sum of outputs with respect to inputs, weighted by `grad_outputs` (cotangents).
+
+    Returns one tensor of each input's shape and dtype. Leaves `.grad` alone. Raises GradientError for an
+    unused input (unless allow_unused) and for a graph that was freed.
+    """
+    out, into = _listed(outputs), _listed(inputs)
+    cotangents = [None] * len(out) if grad_outputs is None else _listed(grad_outputs)
+    return tuple(grad_of(out, into, cotangents, retain_graph, create_graph, allow_unused))
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor], grad_tensors: Any = None, retain_graph: bool | None = None,
+    create_graph: bool = False, inputs: Any = None,
+) -> None:  # fmt: skip
+    """Accumulate the gradients of `tensors` into the leaves' `.grad`."""
+    roots = _listed(tensors)
+    cotangents = [None] * len(roots) if grad_tensors is None else _listed(grad_tensors)
+    _backward(roots, cotangents, retain_graph, create_graph, inputs)
+
+
+__all__ = [
+    "Function", "backward", "enable_grad", "grad", "inference_mode", "no_grad", "set_grad_enabled",
+]  # fmt: skip

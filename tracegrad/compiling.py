@@ -1,0 +1,74 @@
+"""`tracegrad.compile`: functions and modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tracegrad.nn.module import Module
+
+_INSPECTION = ("graph", "history", "source", "stats", "why", "explain", "memory", "dump", "benchmark")
+
+
+def compile(
+    model: Callable[..., Any] | Module | None = None, *, backend: str = "auto", fullgraph: bool = False,
+    dynamic: bool | None = None, keep_grads: bool | str = "auto", recheck: int | None = None, max_paths: int = 8,
+    max_unroll: int = 10_000, **options: Any,
+) -> Any:  # fmt: skip
+    """`model` (a function or a Module), traced at its first call and run as one compiled graph from then on.
+
+    Ordinary imperative code is fine: forward, `loss.backward()`, `opt.step()`, `sched.step()`. Parameters, buffers,
+    optimiser state and the random state are captured without being declared and updated after each run.
+
+    backend     "numpy", "jax", "eager" (returns `model`), or "auto" (NumPy)
+    fullgraph   raise GraphBreakError instead of running eagerly what cannot be one graph
+    dynamic     accepted; every shape gets its own graph
+    keep_grads  whether `.grad` is written after a step that clears it itself: True, False, or "auto" (only if the
+                step did not clear it before reading it)
+    recheck     every N-th call records again, to find Python state that changed unseen
+    max_paths   different paths through branches on tensor values that are kept, then eager with a warning
+    max_unroll  branches on tensor values in one call
+    options     for the backend: device, mesh, input_specs, cache_dir (jax); threads, fuse (numpy)
+
+    The result has .graph, .history, .source, .stats(), .why(), .explain(), .memory(), .dump(dir), .benchmark(*args).
+    Usable as a decorator, with or without arguments. Raises ArgumentError for an unknown option value,
+    JaxNotInstalledError for backend="jax" without jax.
+    """
+    keywords = dict(
+        backend=backend, fullgraph=fullgraph, keep_grads=keep_grads, recheck=recheck, max_paths=max_paths,
+        max_unroll=max_unroll, **options,
+    )  # fmt: skip
+    del dynamic
+    if model is None:
+        return lambda function: compile(function, **keywords)
+    from tracegrad.runtime.compile import compile_function
+
+    if isinstance(model, Module):
+        return compiled_module(model, keywords)
+    return compile_function(model, **keywords)
+
+
+class CompiledModule:
+    """Mixin: a module whose call is compiled. It shares the original's state: one set of parameters, two ways to call."""
+
+    _compiled: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return type(self).__dict__["_compiled"](*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _INSPECTION:
+            return getattr(type(self).__dict__["_compiled"], name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def compiled_module(model: Module, keywords: dict[str, Any]) -> Module:
+    """A module of the same class, state and `state_dict` keys whose `__call__` is compiled."""
+    from tracegrad.runtime.compile import compile_function
+
+    original = type(model)
+    call = compile_function(model.__call__, name=original.__name__, **keywords)
+    kind = type(original.__name__, (CompiledModule, original), {"_compiled": call})
+    result = object.__new__(kind)
+    result.__dict__ = model.__dict__
+    return result  # type: ignore[return-value]

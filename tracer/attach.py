@@ -1,0 +1,141 @@
+"""Gives Tensor its methods: one table each of views, functions, in-place forms, casts and hot operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracegrad.ir.types import DType, bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8
+from tracegrad.tracer import creation, functions, indexing, inplace, quick, sampling, view_methods
+from tracegrad.tracer.creation import check_device
+from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.methods import IN_PLACE, METHODS
+from tracegrad.tracer.tensor import Device, Tensor
+
+CASTS = {
+    "float": f32, "double": f64, "half": f16, "bfloat16": bf16, "int": i32, "long": i64, "short": i16, "char": i8,
+    "byte": u8, "bool": bool_, "cfloat": c64, "cdouble": c128,
+}  # fmt: skip
+
+
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False, **inert: Any) -> Tensor:
+    """This tensor with another dtype (itself if nothing changes and not copy). Devices other than the CPU refuse."""
+    for value in args:
+        if isinstance(value, DType):
+            dtype = value
+        elif isinstance(value, Tensor):
+            dtype = value.dtype
+        elif isinstance(value, (str, Device)):
+            device = value
+        elif not isinstance(value, bool):
+            raise ArgumentError(f"to() takes a dtype, a device or a tensor, got {value!r}", where=here())
+    check_device(device)
+    if dtype is None or dtype is self.dtype:
+        return self.clone() if copy else self  # type: ignore[attr-defined,no-any-return]
+    return functions.cast(self, dtype=dtype)  # type: ignore[no-any-return]
+
+
+def cast_method(name: str, dtype: DType) -> Any:
+    def cast(self: Tensor) -> Tensor:
+        return to(self, dtype)
+
+    cast.__name__ = cast.__qualname__ = name
+    cast.__doc__ = f"This tensor as {dtype.public_name}."
+    return cast
+
+
+def cpu(self: Tensor) -> Tensor:
+    """This tensor: eager tensors live on the CPU."""
+    return self
+
+
+def cuda(self: Tensor, device: Any = None) -> Tensor:
+    """Refused: eager tensors live on the CPU; compiled functions run on accelerators."""
+    check_device("cuda")
+    return self
+
+
+def type_(self: Tensor, dtype: Any = None) -> Any:
+    """The dtype's name, or this tensor cast to `dtype`."""
+    return f"tracegrad.{self.dtype.public_name}" if dtype is None else to(self, dtype)
+
+
+def detach_(self: Tensor) -> Tensor:
+    """Drop this tensor's history."""
+    if self._traced is not None:
+        raise ArgumentError("detach_() while recording", where=here(), fix="use y = x.detach()")
+    self._entry = None
+    return self
+
+
+def eq_method(self: Tensor, other: Any) -> Any:
+    return functions.eq(self, other) if quick.is_operand(other) else NotImplemented
+
+
+def ne_method(self: Tensor, other: Any) -> Any:
+    return functions.ne(self, other) if quick.is_operand(other) else NotImplemented
+
+
+def contains(self: Tensor, value: Any) -> bool:
+    return bool(functions.any(functions.eq(self, value)))
+
+
+def attach() -> None:
+    """Called once, at import."""
+    for table in (METHODS, view_methods.FUNCTIONS, creation.NEW_METHODS):
+        for name, function in table.items():
+            setattr(Tensor, name, method_of(name, function))
+    for name, getter in view_methods.PROPERTIES.items():
+        setter = inplace.set_data if name == "data" else None
+        setattr(Tensor, name, property(getter, setter))
+    for name, function in IN_PLACE.items():
+        setattr(Tensor, name, inplace.in_place(name, function))
+    for name, function in sampling.IN_PLACE.items():
+        setattr(Tensor, name, function)
+    Tensor.bernoulli = sampling.bernoulli  # type: ignore[attr-defined]
+    Tensor.multinomial = sampling.multinomial  # type: ignore[attr-defined]
+    for name, dtype in CASTS.items():
+        setattr(Tensor, name, cast_method(name, dtype))
+    for function in (to, cpu, cuda, detach_, inplace.copy_, inplace.zero_, inplace.fill_):
+        setattr(Tensor, function.__name__, function)
+    Tensor.type = type_  # type: ignore[attr-defined]
+    Tensor.__getitem__ = indexing.getitem  # type: ignore[attr-defined]
+    Tensor.__setitem__ = indexing.setitem  # type: ignore[attr-defined]
+    Tensor.__eq__ = eq_method  # type: ignore[assignment]
+    Tensor.__ne__ = ne_method  # type: ignore[assignment]
+    Tensor.__contains__ = contains  # type: ignore[attr-defined]
+    hot = {
+        "add": (quick.add, quick.radd), "sub": (quick.sub, quick.rsub), "mul": (quick.mul, quick.rmul),
+        "truediv": (quick.truediv, quick.rtruediv), "matmul": (quick.matmul, quick.rmatmul),
+    }  # fmt: skip
+    import numpy as np
+
+    ufuncs = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide}
+    for name, (method, reflected) in hot.items():
+        setattr(Tensor, f"__{name}__", method)
+        setattr(Tensor, f"__r{name}__", reflected)
+        plain = {"truediv": "div"}.get(name, name)
+        if name in ufuncs:
+            slow = inplace.in_place(f"{plain}_", METHODS[plain])
+            written = inplace.quick_in_place(f"{plain}_", ufuncs[name], slow)
+            setattr(Tensor, f"{plain}_", written)
+            setattr(Tensor, f"__i{name}__", written)
+    for name in ("neg", "tanh", "exp", "sqrt", "relu"):
+        setattr(Tensor, name, method_of(name, getattr(quick, name)))
+    Tensor.__neg__ = Tensor.neg  # type: ignore[attr-defined]
+
+
+def method_of(name: str, function: Any) -> Any:
+    """A plain function, so that it binds `self`; keeps the docstring."""
+    if isinstance(function, functions.UserOp):
+
+        def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return function(self, *args, **kwargs)
+
+        method.__name__ = method.__qualname__ = name
+        method.__doc__ = function.__doc__
+        return method
+    return function
+
+
+attach()

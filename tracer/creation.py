@@ -1,0 +1,246 @@
+"""Making tensors from Python and NumPy values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir.types import DType, bool_, c64, c128, dtype_of, i64
+from tracegrad.tracer.errors import ArgumentError, DevicePlacementError, UnsupportedError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import get_default_dtype, get_mode
+from tracegrad.tracer.tape import Leaf
+from tracegrad.tracer.tensor import Device, Tensor, wrap
+
+
+def array_from(data: Any, dtype: DType | None) -> np.ndarray:
+    """A fresh C-contiguous array with PyTorch's dtypes: Python floats are the default dtype, ints int64."""
+    if isinstance(data, (np.ndarray, np.generic)):
+        dtype_of(data.dtype)
+        return np.array(data, dtype=dtype.np if dtype else None, order="C")
+    try:
+        array = np.array(data)
+    except ValueError as error:
+        raise ArgumentError(f"cannot make a tensor of ragged data: {error}", where=here()) from None
+    if dtype is not None:
+        return array.astype(dtype.np)
+    kind = array.dtype.kind
+    if kind == "f":
+        if is_python(data):
+            return array.astype(get_default_dtype().np)
+        return array
+    if kind in "iu":
+        return array.astype(i64.np) if is_python(data) else array
+    if kind == "c":
+        return array.astype((c64 if get_default_dtype().itemsize == 4 else c128).np)
+    if kind == "b":
+        return array.astype(bool_.np)
+    raise ArgumentError(
+        f"cannot make a tensor of {type(data).__name__} (NumPy reads it as {array.dtype})", where=here(),
+        fix="give numbers, nested lists of numbers, or a NumPy array of numbers",
+    )  # fmt: skip
+
+
+def is_python(data: Any) -> bool:
+    """Whether the first number in nested sequences is a Python number (an empty list counts as one)."""
+    while isinstance(data, (list, tuple)):
+        if not data:
+            return True
+        data = data[0]
+    return not isinstance(data, (np.ndarray, np.generic))
+
+
+def check_device(device: Any) -> None:
+    if device is not None and Device(device).type != "cpu":
+        raise DevicePlacementError(
+            f"device {str(device)!r}: eager tensors live on the CPU", where=here(),
+            fix='run on an accelerator by compiling: tg.compile(step, backend="jax")',
+        )  # fmt: skip
+
+
+def finish(tensor: Tensor, requires_grad: bool) -> Tensor:
+    if requires_grad:
+        tensor.requires_grad_()
+    trace = get_mode().trace
+    return tensor if trace is None else trace.adopt(tensor)  # type: ignore[no-any-return]
+
+
+def contains_tensors(data: Any) -> bool:
+    if isinstance(data, (list, tuple)):
+        return any(map(contains_tensors, data))
+    return isinstance(data, Tensor) or hasattr(data, "_traced_number")
+
+
+def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor holding a copy of `data` (numbers, nested lists, arrays). Python floats become float32."""
+    check_device(device)
+    if isinstance(data, Tensor):
+        result = data.detach().clone()  # type: ignore[attr-defined]
+        result = result.to(dtype) if dtype else result
+        return result.requires_grad_() if requires_grad else result  # type: ignore[no-any-return]
+    if contains_tensors(data):
+        if get_mode().trace is not None:
+            return stack_nested(data, dtype)
+        data = plain(data)
+    return finish(wrap(array_from(data, dtype)), requires_grad)
+
+
+def stack_nested(data: Any, dtype: DType | None) -> Tensor:
+    """A list holding traced values, as a stack of them (so that they stay in the graph)."""
+    from tracegrad.tracer import functions
+
+    if isinstance(data, (list, tuple)):
+        return functions.stack([stack_nested(item, dtype) for item in data])  # type: ignore[no-any-return]
+    if hasattr(data, "_traced_number"):
+        return data.as_tensor(dtype)  # type: ignore[no-any-return]
+    result = data.detach() if isinstance(data, Tensor) else wrap(array_from(data, dtype))
+    return result.to(dtype) if dtype else result  # type: ignore[no-any-return]
+
+
+def plain(data: Any) -> Any:
+    if isinstance(data, (list, tuple)):
+        return [plain(item) for item in data]
+    return data.tolist() if isinstance(data, Tensor) else data
+
+
+def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
+    """`data` as a tensor: itself if it is one of that dtype, sharing memory with a NumPy array."""
+    check_device(device)
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(dtype)  # type: ignore[attr-defined,no-any-return]
+    if isinstance(data, np.ndarray) and (dtype is None or dtype.np == data.dtype):
+        return from_numpy(data)
+    return tensor(data, dtype=dtype)
+
+
+asarray = as_tensor
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor on the array's own memory: writes are seen both ways."""
+    if not isinstance(array, np.ndarray):
+        raise ArgumentError(f"from_numpy() needs a NumPy array, got {type(array).__name__}", where=here())
+    dtype_of(array.dtype)
+    if any(stride < 0 for stride in array.strides):
+        raise UnsupportedError(
+            "from_numpy() of an array with negative strides", where=here(), fix="copy it first: array.copy()"
+        )
+    trace = get_mode().trace
+    if trace is not None:
+        return trace.adopt(wrap(array))  # type: ignore[no-any-return]
+    result = wrap(array)
+    from tracegrad.tracer.storage import Storage
+
+    result._storage = Storage(result)  # the array is an alias from the start
+    return result
+
+
+def rebuild_tensor(array: np.ndarray, requires_grad: bool, kind: type) -> Tensor:
+    """For copy and multiprocessing: a tensor of class `kind`."""
+    result = kind.__new__(kind)
+    result._data = array
+    if requires_grad:
+        result._entry = Leaf(result)
+    return result  # type: ignore[no-any-return]
+
+
+def size_of(size: tuple[Any, ...]) -> tuple[int, ...]:
+    if len(size) == 1 and isinstance(size[0], (tuple, list)):
+        size = tuple(size[0])
+    return tuple(int(s) for s in size)
+
+
+def filled(shape: tuple[int, ...], value: Any, dtype: DType | None, device: Any, requires_grad: bool) -> Tensor:
+    check_device(device)
+    if dtype is None:
+        category = type(value)
+        dtype = bool_ if category is bool else i64 if category is int else get_default_dtype()
+    return finish(wrap(np.full(shape, value, dtype.np)), requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros (float32 unless dtype says otherwise)."""
+    return filled(size_of(size), 0.0, dtype, device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones (float32 unless dtype says otherwise)."""
+    return filled(size_of(size), 1.0, dtype, device, requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor whose values mean nothing yet; here they are zeros, so that no run depends on old memory."""
+    return filled(size_of(size), 0.0, dtype, device, requires_grad)
+
+
+def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of one value; its dtype follows the value's kind."""
+    if isinstance(fill_value, Tensor) or hasattr(fill_value, "_traced_number"):
+        from tracegrad.tracer import functions
+
+        base = zeros(*size_of((size,)), dtype=dtype or fill_value.dtype)
+        return functions.add(base, fill_value)  # type: ignore[no-any-return]
+    return filled(size_of((size,)), fill_value, dtype, device, requires_grad)
+
+
+def like(function: Any) -> Any:
+    def made_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        return function(tuple(input.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)  # type: ignore[no-any-return]
+
+    made_like.__name__ = made_like.__qualname__ = f"{function.__name__}_like"
+    made_like.__doc__ = f"`{function.__name__}` with the shape and dtype of `input`."
+    return made_like
+
+
+zeros_like, ones_like, empty_like = like(zeros), like(ones), like(empty)
+
+
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of one value with the shape and dtype of `input`."""
+    return full(tuple(input.shape), fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+
+
+def new_method(function: Any) -> Any:
+    def new(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        return function(*args, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)  # type: ignore[no-any-return]
+
+    new.__name__ = new.__qualname__ = f"new_{function.__name__}"
+    new.__doc__ = f"`{function.__name__}` with this tensor's dtype unless given."
+    return new
+
+
+def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+           requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """Numbers from start (0) up to, not including, end. int64 if all are ints, else float32."""
+    check_device(device)
+    if end is None:
+        start, end = 0, start
+    if dtype is None:
+        whole = all(isinstance(v, (int, np.integer)) for v in (start, end, step))
+        dtype = i64 if whole else get_default_dtype()
+    return finish(wrap(np.arange(start, end, step).astype(dtype.np)), requires_grad)
+
+
+def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """`steps` evenly spaced numbers from start to end, both included."""
+    check_device(device)
+    dtype = dtype or get_default_dtype()
+    return finish(wrap(np.linspace(start, end, steps).astype(dtype.np)), requires_grad)
+
+
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """The identity matrix, n by m (n)."""
+    check_device(device)
+    return finish(wrap(np.eye(n, m, dtype=(dtype or get_default_dtype()).np)), requires_grad)
+
+
+FUNCTIONS = {
+    f.__name__: f
+    for f in (
+        tensor, as_tensor, from_numpy, zeros, ones, empty, full, zeros_like, ones_like, empty_like, full_like,
+        arange, linspace, eye,
+    )
+} | {"asarray": as_tensor}  # fmt: skip
+NEW_METHODS = {f"new_{f.__name__}": new_method(f) for f in (zeros, ones, empty, full, tensor)}

@@ -1,0 +1,172 @@
+"""User-level ops: one emit function each, serving eager execution, the tape's backward, and recording.
+
+An emit function takes IR nodes and emits IR. Eager calls turn it into a small cached program per signature
+(`program.py`); recording calls it on the trace's own nodes; the tape derives its gradient from the same IR. So an
+op has one definition, and the modes cannot disagree about it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir.graph import Node
+from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import get_mode
+
+
+@dataclass(frozen=True)
+class Weak:
+    """A Python number (or a number read from a tensor) as an operand: promotes as PyTorch's scalars do.
+
+    `node` is 0-d: f64, i64, bool or c128; `category` is "float", "int", "bool" or "complex".
+    """
+
+    node: Node
+    category: str
+
+
+class UserOp:
+    """A function on tensors with PyTorch's calling convention, defined by an emit function.
+
+    Positional-only parameters are operands (tensors, numbers or None); the others are static attributes.
+    """
+
+    def __init__(self, emit: Callable[..., Any], results: tuple[str, ...] = (), eager_only: str = ""):
+        self.emit = emit
+        self.name = emit.__name__.rstrip("_") if not emit.__name__.startswith("_") else emit.__name__
+        self.__name__ = emit.__name__
+        self.__qualname__ = emit.__qualname__
+        self.__doc__ = emit.__doc__
+        self.__module__ = emit.__module__
+        self.__wrapped__ = emit
+        self.eager_only = eager_only
+        self.results = namedtuple(self.name, results) if results else None  # type: ignore[misc]
+        self.operands: list[str] = []
+        self.optional: dict[str, Any] = {}
+        self.static: dict[str, Any] = {}
+        self.variadic = False
+        for parameter in inspect.signature(emit).parameters.values():
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                self.operands.append(parameter.name)
+                if parameter.default is not parameter.empty:
+                    self.optional[parameter.name] = parameter.default
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                self.variadic = True
+            else:
+                self.static[parameter.name] = parameter.default
+        self._static_names = tuple(self.static)
+
+    def __repr__(self) -> str:
+        return f"<function {self.name}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        operands, attrs = self.bind(args, kwargs)
+        return apply(self, operands, attrs)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, tuple]:
+        """Split a call into operands and static attributes (a tuple of values in declared order)."""
+        if self.variadic:
+            operands = args
+            rest: tuple[Any, ...] = ()
+        else:
+            count = len(self.operands)
+            operands, rest = args[:count], args[count:]
+            if len(operands) < count:
+                operands = (*operands, *map(self._missing(kwargs), self.operands[len(operands) :]))
+        values = dict(self.static)
+        if len(rest) > len(values):
+            # PyTorch's varargs: x.sum(0, 1) means x.sum((0, 1)), where the first attribute takes ints.
+            if all(type(value) is int for value in rest) and self._static_names:
+                rest = (rest,)
+            else:
+                raise ArgumentError(
+                    f"{self.name}() takes {len(self.operands)} tensors and {list(values)}, "
+                    f"got {len(args)} positional arguments",
+                    where=here(),
+                )
+        values.update(zip(self._static_names, rest))
+        for name, value in kwargs.items():
+            if name not in values:
+                if name in self.operands:
+                    if self.operands.index(name) < len(args):
+                        raise ArgumentError(
+                            f"{self.name}() got {name!r} twice, by position and by name", where=here()
+                        )
+                    continue
+                raise ArgumentError(
+                    f"{self.name}() has no argument {name!r}",
+                    where=here(),
+                    fix=f"it takes {', '.join([*self.operands, *values])}",
+                )
+            values[name] = value
+        for name, value in values.items():
+            if value is inspect.Parameter.empty:
+                raise ArgumentError(f"{self.name}() needs the argument {name!r}", where=here())
+        return operands, tuple(map(hashable, values.values()))
+
+    def _missing(self, kwargs: dict[str, Any]) -> Callable[[str], Any]:
+        def value(name: str) -> Any:
+            if name in kwargs:
+                return kwargs[name]
+            if name in self.optional:
+                return self.optional[name]
+            raise ArgumentError(f"{self.name}() needs the tensor {name!r}", where=here())
+
+        return value
+
+    def emit_on(self, operands: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Node, ...]:
+        """Emit IR for nodes, Weaks and Nones; always a tuple of nodes."""
+        out = self.emit(*operands, **dict(zip(self._static_names, attrs)))
+        return (out,) if isinstance(out, Node) else tuple(out)
+
+    def pack(self, results: list[Any]) -> Any:
+        if self.results is not None:
+            return self.results(*results)
+        return results[0] if len(results) == 1 else tuple(results)
+
+
+def hashable(value: Any) -> Any:
+    """Attributes are part of cache keys: lists become tuples, NumPy numbers Python numbers."""
+    kind = type(value)
+    if kind is int or kind is float or kind is str or kind is bool or value is None:
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(map(hashable, value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if hasattr(value, "__index__") and not isinstance(value, int):
+        return int(value)  # a 0-d integer tensor as a size or an axis
+    return value
+
+
+def user_op(
+    emit: Callable[..., Any] | None = None,
+    *,
+    results: tuple[str, ...] = (),
+    eager_only: str = "",
+) -> Any:
+    """Decorator that makes a user-level op of an emit function.
+
+    results      names of a several-result op's fields (a named tuple, as in torch.return_types)
+    eager_only   why the op cannot be recorded (a data-dependent shape); then the function gets NumPy arrays
+    """
+    if emit is None:
+        return lambda function: UserOp(function, results, eager_only)
+    return UserOp(emit, results, eager_only)
+
+
+def apply(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...] = ()) -> Any:
+    """Run (eager) or record one user-level op."""
+    mode = get_mode()
+    if mode.trace is not None:
+        return mode.trace.apply(op, operands, attrs)
+    from tracegrad.tracer.eager import run_eager
+
+    return run_eager(op, operands, attrs, mode.grad)

@@ -1,0 +1,74 @@
+"""Errors the tracer raises: what happened, the user's line, why, and how to fix it."""
+
+from __future__ import annotations
+
+
+class TracegradError(Exception):
+    """Base of the library's own errors. `code` has a paragraph in docs/errors.md."""
+
+    code = "TG000"
+
+    def __init__(self, what: str, *, where: object = None, why: str = "", fix: str = ""):
+        lines = [what]
+        if where:
+            lines.append(f"  where: {where}")
+        if why:
+            lines.append(f"  why:   {why}")
+        if fix:
+            lines.append(f"  fix:   {fix}")
+        lines[-1] += f"  [{self.code}]"
+        super().__init__("\n".join(lines))
+
+
+class GradientError(TracegradError, RuntimeError):
+    """backward() or grad() that cannot be: no graph, freed graph, non-scalar loss."""
+
+    code = "TG001"
+
+
+class InPlaceError(TracegradError, RuntimeError):
+    """An in-place write that PyTorch refuses too (a leaf that needs grad, an expanded tensor...)."""
+
+    code = "TG002"
+
+
+class LeakedTensorError(TracegradError, RuntimeError):
+    """A tensor recorded inside a compiled function was used after its trace had ended."""
+
+    code = "TG003"
+
+
+class UnsupportedError(TracegradError, NotImplementedError):
+    """Something the library does not do (yet), eager or while recording."""
+
+    code = "TG004"
+
+
+class DroppedGradientError(TracegradError, RuntimeError):
+    """`.grad` was read, but the compiled step kept it inside the graph."""
+
+    code = "TG005"
+
+
+class ArgumentError(TracegradError, TypeError):
+    """A function was called with arguments it does not take."""
+
+    code = "TG006"
+
+
+class ShapeError(TracegradError, RuntimeError):
+    """Shapes or dtypes that do not fit together."""
+
+    code = "TG007"
+
+
+class GraphBreakError(TracegradError, RuntimeError):
+    """A compiled function did something that cannot stay in one graph, under fullgraph=True."""
+
+    code = "TG008"
+
+
+class DevicePlacementError(TracegradError, RuntimeError):
+    """A device that this machine or backend does not have."""
+
+    code = "TG009"

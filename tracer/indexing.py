@@ -1,0 +1,157 @@
+"""`x[...]` and `x[...] = v`: parsed once into view steps (slices, ints, None) and at most one advanced index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir.types import bool_, i64
+from tracegrad.tracer import functions
+from tracegrad.tracer.creation import as_tensor
+from tracegrad.tracer.errors import ShapeError, UnsupportedError
+from tracegrad.tracer.inplace import fitted, write
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.tensor import Tensor, wrap
+from tracegrad.tracer.views import Reshape, Slice, make_view
+
+
+def getitem(self: Tensor, index: Any) -> Tensor:
+    """A view for ints, slices, None and Ellipsis; a copy where a tensor, array or list takes part."""
+    view, advanced = resolve(self, index)
+    if not advanced:
+        return view
+    positions, indices = place(view, advanced)
+    return functions.index(view, *indices, positions=positions)  # type: ignore[no-any-return]
+
+
+def setitem(self: Tensor, index: Any, value: Any) -> None:
+    """Write through the view that `index` selects; repeated places in an advanced index: any one write wins."""
+    mask = lone_mask(self, index)
+    if mask is not None and not (isinstance(value, Tensor) and value.ndim):
+        result = functions.masked_fill(self, mask, value)
+        write(self, fitted(self, result, "x[mask] = value"))
+        return
+    view, advanced = resolve(self, index)
+    value = value if isinstance(value, Tensor) else as_tensor(value)
+    if value.dtype is not self.dtype:
+        value = value.to(self.dtype)  # type: ignore[attr-defined]
+    if not advanced:
+        while value.ndim > view.ndim and value.shape[0] == 1:
+            value = value[0]  # type: ignore[index]
+        write(view, fitted(view, value, "x[...] = value"))
+        return
+    positions, indices = place(view, advanced)
+    write(view, functions.index_put(view, value, *indices, positions=positions, accumulate=False))
+
+
+def lone_mask(self: Tensor, index: Any) -> Tensor | None:
+    if isinstance(index, np.ndarray) and index.dtype == np.bool_:
+        index = wrap(index)
+    if isinstance(index, Tensor) and index.dtype is bool_ and index.ndim:
+        if index.shape != self.shape[: index.ndim]:
+            raise IndexError(
+                f"a mask of shape {list(index.shape)} does not fit a tensor of shape {list(self.shape)} ({here()})"
+            )
+        return index.reshape(*index.shape, *[1] * (self.ndim - index.ndim))  # type: ignore[attr-defined,no-any-return]
+    return None
+
+
+def is_advanced(item: Any) -> bool:
+    return isinstance(item, (Tensor, np.ndarray, list)) and not isinstance(item, (bool, np.bool_))
+
+
+def resolve(self: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Any]]]:
+    """The view of the basic part, and (axis of that view, index) for every advanced item."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    items = [as_tensor(item) if isinstance(item, (list, np.ndarray)) else item for item in items]
+    consumed = sum(consumes(item) for item in items if item is not None and item is not Ellipsis)
+    ellipses = [k for k, item in enumerate(items) if item is Ellipsis]
+    if len(ellipses) > 1 or consumed > self.ndim:
+        raise IndexError(f"too many indices for a tensor of {self.ndim} dimensions ({here()})")
+    at = ellipses[0] if ellipses else len(items)
+    items[at : at + len(ellipses)] = [slice(None)] * (self.ndim - consumed)
+
+    start, stop, step = [0] * self.ndim, list(self.shape), [1] * self.ndim
+    shape: list[int] = []
+    advanced: list[tuple[int, Any]] = []
+    axis = 0
+    for item in items:
+        if item is None:
+            shape.append(1)
+            continue
+        if isinstance(item, (bool, np.bool_)):
+            raise UnsupportedError(
+                "indexing with a Python bool", where=here(), fix="index with a tensor mask, or use None and slices"
+            )
+        size = self.shape[axis] if axis < self.ndim else 0
+        if isinstance(item, slice):
+            start[axis], stop[axis], step[axis] = bounds(item, size)
+            shape.append(-(-(stop[axis] - start[axis]) // step[axis]))
+        elif isinstance(item, Tensor) and (item.ndim or item.dtype is bool_):
+            advanced.append((len(shape), item))
+            for k in range(max(consumes(item), 0)):
+                shape.append(self.shape[axis + k])
+            axis += consumes(item)
+            continue
+        elif isinstance(item, Tensor) and get_mode().trace is not None:
+            advanced.append((len(shape), item))  # a traced position: a gather, not a guard
+            shape.append(size)
+        else:
+            position = item.__index__()
+            if not -size <= position < size:
+                raise IndexError(f"index {position} is out of range for dimension {axis} of size {size} ({here()})")
+            start[axis], stop[axis] = position % size, position % size + 1
+        axis += 1
+    view = self
+    if stop != list(self.shape) or any(start) or any(s != 1 for s in step):
+        view = make_view(view, Slice(tuple(start), tuple(stop), tuple(step)))
+    if tuple(shape) != view.shape or (view is self and not advanced):
+        view = make_view(view, Reshape(tuple(shape)))
+    return view, advanced
+
+
+def consumes(item: Any) -> int:
+    """How many axes an index item uses up."""
+    if isinstance(item, Tensor) and item.dtype is bool_:
+        return item.ndim
+    return 0 if item is None else 1
+
+
+def bounds(item: slice, size: int) -> tuple[int, int, int]:
+    step = 1 if item.step is None else item.step.__index__()
+    if step <= 0:
+        raise ShapeError("a slice step must be positive", where=here(), fix="use x.flip(dim) to reverse")
+    start, stop, step = slice(
+        None if item.start is None else item.start.__index__(),
+        None if item.stop is None else item.stop.__index__(), step,
+    ).indices(size)  # fmt: skip
+    return start, max(start, stop), step
+
+
+def place(view: Tensor, advanced: list[tuple[int, Any]]) -> tuple[tuple[int, ...], list[Tensor]]:
+    """Axes of `view` that are indexed and integer index tensors for them; masks become positions."""
+    positions: list[int] = []
+    indices: list[Tensor] = []
+    for axis, item in advanced:
+        if item.dtype is bool_:
+            if get_mode().trace is not None:
+                raise UnsupportedError(
+                    "reading x[mask] while recording", where=here(),
+                    why="the shape of the result depends on the mask's values",
+                    fix="use tg.where(mask, x, other), or x * mask; or compute it outside the compiled function",
+                )  # fmt: skip
+            if item.shape != view.shape[axis : axis + item.ndim]:
+                raise IndexError(
+                    f"a mask of shape {list(item.shape)} does not fit dimensions of {list(view.shape)} ({here()})"
+                )
+            for k, found in enumerate(np.nonzero(item._data)):
+                positions.append(axis + k)
+                indices.append(wrap(found))
+        else:
+            if not item.dtype.is_int:
+                raise IndexError(f"an index tensor must be of integers or bools, got {item.dtype} ({here()})")
+            positions.append(axis)
+            indices.append(item if item.dtype is i64 else item.to(i64))
+    return tuple(positions), indices

@@ -1,0 +1,201 @@
+"""In-place writes: one function, `write`, through which every `op_`, `x[...] = v` and `copy_` goes.
+
+Eager, the real buffer is written (so NumPy aliases see it) after values that the tape still needs have moved out;
+a tracked write rebases the history of the writer's family through its view chain, and aliases re-derive from it.
+A write under no_grad, and what other families see, is data only: gradient as if it were the old value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir.types import TensorType, dtype_of
+from tracegrad.tracer import quiet
+from tracegrad.tracer.errors import InPlaceError, ShapeError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.program import program_for
+from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.storage import protect_saved, writable
+from tracegrad.tracer.tape import Constant, Entry, Leaf
+from tracegrad.tracer.tensor import Tensor, wrap
+from tracegrad.tracer.views import Expand, WriteBack, view_entry
+
+
+def write(target: Tensor, value: Tensor) -> Tensor:
+    """Replace the target's elements by `value` (same shape and dtype): values, aliases and history."""
+    mode = get_mode()
+    if mode.trace is not None:
+        mode.trace.write(target, value)
+        return target
+    tracked = mode.grad and (value._entry is not None or target._entry is not None)
+    check_allowed(target, mode.grad, value._entry is not None)
+    new_entry = value._entry
+    array = value._data
+    if target._storage is not None and np.may_share_memory(array, target._data):
+        array = array.copy()
+    protect_saved(target)
+    writable(target)[...] = array
+    if tracked:
+        rebase(target, new_entry)
+    return target
+
+
+def check_allowed(target: Tensor, grad: bool, tracked: bool) -> None:
+    """Refuse what PyTorch refuses. Raises InPlaceError."""
+    if any(isinstance(step, Expand) for step in target._chain):
+        raise InPlaceError(
+            "in-place write on an expanded tensor", where=here(),
+            why="several of its elements are one place in memory", fix="write on x.clone()",
+        )  # fmt: skip
+    if not grad:
+        return
+    entry = target._entry
+    base = target._storage.entries.get(target._family) if target._storage is not None else None
+    if isinstance(entry, Leaf) or isinstance(base, Leaf):
+        what = "a leaf that requires grad" if isinstance(entry, Leaf) else "a view of a leaf that requires grad"
+        raise InPlaceError(
+            f"in-place write on {what}", where=here(), why="its gradient would have no meaning",
+            fix="write under tg.no_grad(), or on a clone",
+        )  # fmt: skip
+    if target.__dict__.get("_made_without_grad") and (tracked or base is not None):
+        raise InPlaceError(
+            "in-place write, with gradients, on a view made under no_grad", where=here(),
+            why="the view does not know its history", fix="make the view outside no_grad",
+        )  # fmt: skip
+
+
+def rebase(target: Tensor, entry: Entry | None) -> None:
+    """The target's history is now `entry`; its family's other aliases follow."""
+    storage = target._storage
+    if storage is None:
+        target._entry = entry
+        return
+    family = target._family
+    if target._chain:
+        base = storage.entries.get(family) or Constant(storage.array)
+        value = entry or Constant(target._data)
+        specs = (spec(base), spec(value))
+        program = program_for(WriteBack(target._chain), (), specs)
+        entry = Entry(program, (base, value), base.shape, base.dtype)
+    storage.entries[family] = entry
+    for member in storage.members():
+        if member._family == family:
+            derived = entry
+            for step in member._chain:
+                derived = view_entry(step, derived)  # type: ignore[arg-type]
+            member._entry = derived
+            storage.watch(derived)
+
+
+def spec(entry: Entry) -> TensorType:
+    return TensorType(entry.shape, dtype_of(entry.dtype))
+
+
+def fitted(target: Tensor, value: Any, name: str) -> Tensor:
+    """`value` with the target's dtype and shape. Raises ShapeError when an in-place op would change either."""
+    from tracegrad.tracer.functions.promotion import can_cast
+
+    if value.dtype is not target.dtype:
+        if not can_cast(value.dtype, target.dtype):
+            raise ShapeError(
+                f"{name}: the result is {value.dtype}, it cannot be stored in a {target.dtype} tensor", where=here(),
+                fix="use the op without the underscore, or cast the operand",
+            )  # fmt: skip
+        value = value.to(target.dtype)
+    if value.shape != target.shape:
+        try:
+            value = value.expand(target.shape)
+        except ShapeError:
+            raise ShapeError(
+                f"{name}: the result has shape {list(value.shape)}, the tensor written has {list(target.shape)}",
+                where=here(), why="an in-place op cannot change the shape",
+            ) from None  # fmt: skip
+    return value
+
+
+def in_place(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """The `name_` method of an out-of-place function."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return write(self, fitted(self, function(self, *args, **kwargs), name))
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"In-place `{name[:-1]}`."
+    return method
+
+
+def quick_in_place(name: str, ufunc: Callable[..., Any], slow: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """In-place arithmetic without gradients straight into the buffer: what optimisers do."""
+
+    def method(self: Tensor, other: Any, *args: Any, **kwargs: Any) -> Tensor:
+        mode = get_mode()
+        if mode.trace is None and not mode.grad and not args and self._jax is None:
+            a = self._data
+            b = other._data if isinstance(other, Tensor) else other
+            alpha = kwargs.get("alpha") if len(kwargs) == 1 else None
+            plain = b.__class__ is float or (b.__class__ is np.ndarray and b.dtype is a.dtype and b.ndim <= a.ndim)
+            if plain and a.dtype.kind == "f" and a.flags.writeable and (not kwargs or alpha.__class__ is float):
+                if any(isinstance(step, Expand) for step in self._chain):
+                    return slow(self, other, **kwargs)
+                protect_saved(self)
+                token = quiet.enter()
+                try:
+                    ufunc(a, b if alpha is None else b * alpha, a)
+                except ValueError:
+                    return slow(self, other, **kwargs)
+                finally:
+                    quiet.leave(token)
+                return self
+        return slow(self, other, *args, **kwargs)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = slow.__doc__
+    return method
+
+
+def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Overwrite this tensor's elements with `src`, cast and broadcast to fit."""
+    from tracegrad.tracer.creation import as_tensor
+
+    source = as_tensor(src)
+    if source.dtype is not self.dtype:
+        source = source.to(self.dtype)  # type: ignore[attr-defined]
+    return write(self, fitted(self, source, "copy_"))
+
+
+def zero_(self: Tensor) -> Tensor:
+    """Set every element to zero."""
+    return fill_(self, 0)
+
+
+def fill_(self: Tensor, value: Any) -> Tensor:
+    """Set every element to `value`."""
+    if isinstance(value, Tensor):
+        return copy_(self, value)
+    if get_mode().trace is None:
+        if hasattr(value, "_traced_number"):
+            value = float(value)
+        return write(self, wrap(np.broadcast_to(np.asarray(value).astype(self._data.dtype), self._data.shape)))
+    from tracegrad.tracer import functions
+
+    return copy_(self, functions.full_like(self, value))
+
+
+def set_data(self: Tensor, value: Tensor) -> None:
+    """`tensor.data = other`: this tensor takes over the other's memory; its gradient status stays."""
+    if get_mode().trace is not None:
+        copy_(self.detach(), value)  # type: ignore[attr-defined]
+        return
+    leaf = isinstance(self._entry, Leaf)
+    for name in ("_jax", "_const", "_storage", "_chain", "_family"):
+        self.__dict__.pop(name, None)
+    self._data = value._data
+    if value._storage is not None:
+        self._storage = value._storage
+        self._chain = value._chain
+    if leaf:
+        self._entry = Leaf(self)
+

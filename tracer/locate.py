@@ -1,0 +1,82 @@
+"""From a running Python frame to a `Loc`: the innermost line that is not the library's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextvars import ContextVar
+from pathlib import Path
+from types import CodeType, FrameType
+
+from tracegrad.ir.loc import Loc
+
+_ROOT = Path(__file__).resolve().parent.parent
+# A checkout and an installed package both keep the stages beside or inside one folder; tests and examples that
+# happen to stand in the same checkout are user code.
+_OWN = tuple(
+    str(folder) + os.sep
+    for folder in (
+        _ROOT / "tracer", _ROOT / "ir", _ROOT / "passes", _ROOT / "backends", _ROOT / "runtime",
+        _ROOT / "tracegrad", Path(sys.modules["tracegrad"].__file__ or "").resolve().parent,
+    )
+)  # fmt: skip
+
+_scope: ContextVar[tuple[str, ...]] = ContextVar("tracegrad_scope", default=())
+_locs: dict[tuple[CodeType, int, tuple[str, ...]], Loc] = {}
+_own_code: dict[CodeType, bool] = {}
+_LOC_CACHE_SIZE = 50_000
+
+
+def is_own_code(code: CodeType) -> bool:
+    """Whether `code` is the library's (its frames are skipped in locations and errors)."""
+    own = _own_code.get(code)
+    if own is None:
+        name = code.co_filename
+        own = name.startswith(_OWN) and not name.endswith(("demo.py", "_demo.py"))
+        own = own or name.startswith(("<frozen", "<__array_function__")) or name == "<string>"
+        own = own or os.sep + "contextlib.py" in name or os.sep + "functools.py" in name
+        _own_code[code] = own
+    return own
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame of user code."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_own_code(frame.f_code):
+        frame = frame.f_back
+    return frame
+
+
+def here() -> Loc:
+    """Where the user's program is now, with the module path being called."""
+    frame = user_frame()
+    if frame is None:
+        return Loc("<library>", 0)
+    key = (frame.f_code, frame.f_lineno, _scope.get())
+    loc = _locs.get(key)
+    if loc is None:
+        if len(_locs) >= _LOC_CACHE_SIZE:
+            _locs.clear()
+        path = frame.f_code.co_filename
+        try:
+            relative = os.path.relpath(path)
+            path = path if relative.startswith("..") else relative
+        except ValueError:  # another drive
+            pass
+        loc = _locs[key] = Loc(path, frame.f_lineno, frame.f_code.co_qualname, ".".join(key[2]))
+    return loc
+
+
+class scope:
+    """Names the module being called: one push, one pop. Locations inside carry the dotted path."""
+
+    __slots__ = ("name", "token")
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __enter__(self) -> None:
+        self.token = _scope.set((*_scope.get(), self.name) if self.name else _scope.get())
+
+    def __exit__(self, *exception: object) -> None:
+        _scope.reset(self.token)

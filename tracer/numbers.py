@@ -1,0 +1,222 @@
+"""Python numbers that stay in the graph: `loss.item()`, and hyper-parameters read while recording.
+
+Not a float subclass: `math.sqrt` and `range` would bypass a subclass's operators. Arithmetic emits IR in float64 or
+int64 (Python's own precision); a comparison makes a guard on its answer; converting to a real Python number guards
+the exact bits.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir import loc as _loc
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Node
+from tracegrad.ir.types import TensorType, bool_, f64, i64
+from tracegrad.tracer.errors import LeakedTensorError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import get_mode
+
+
+class TracedNumber:
+    """A number of the running trace: `node` is 0-d f64, i64 or bool. `host` reads it outside the graph, if it can."""
+
+    __slots__ = ("trace", "node", "category", "host")
+    _traced_number = True
+
+    def __init__(self, trace: Any, node: Node, category: str, host: Callable[[], Any] | None = None):
+        self.trace, self.node, self.category, self.host = trace, node, category, host
+
+    def _live(self) -> Any:
+        if get_mode().trace is not self.trace:
+            self._leaked()
+        return self.trace
+
+    def _leaked(self) -> None:
+        raise LeakedTensorError(
+            "a number read from a tensor inside a compiled function is used outside its trace", where=here(),
+            why="it stands for a value of the graph", fix="return it from the compiled function",
+        )  # fmt: skip
+
+    @property
+    def dtype(self) -> Any:
+        from tracegrad.tracer.state import get_default_dtype
+
+        return get_default_dtype() if self.category == "float" else self.node.dtype
+
+    def as_tensor(self, dtype: Any = None) -> Any:
+        """The number as a 0-d tensor (float32 unless dtype says otherwise)."""
+        trace = self._live()
+        with _loc.at(here()):
+            node = ops.cast(self.node, dtype=dtype or self.dtype)
+        return trace.fresh(node)
+
+    def _binary(self, other: Any, kind: str, reflected: bool) -> Any:
+        from tracegrad.tracer.tensor import Tensor
+
+        if isinstance(other, (Tensor, np.ndarray)) or not isinstance(other, (bool, int, float, TracedNumber, np.generic)):
+            return NotImplemented
+        trace = self._live()
+        with _loc.at(here()):
+            a, b = self, trace.as_number(other)
+            if reflected:
+                a, b = b, a
+            return trace.number(*arithmetic(kind, a, b))
+
+    def _compare(self, other: Any, kind: Callable[[Any, Any], bool]) -> Any:
+        trace = self._live()
+        if not isinstance(other, (bool, int, float, TracedNumber, np.generic)):
+            return NotImplemented
+        if self.host is not None and not isinstance(other, TracedNumber):
+            return trace.guard_host(self.host, kind, other)
+        with _loc.at(here()):
+            a, b = match(self, trace.as_number(other))
+            node = COMPARE[kind](a, b)
+        return trace.guard_bool(node)
+
+    def __neg__(self) -> Any:
+        with _loc.at(here()):
+            return self._live().number(ops.neg(self._numeric()), self._up())
+
+    def __abs__(self) -> Any:
+        with _loc.at(here()):
+            return self._live().number(ops.abs_(self._numeric()), self._up())
+
+    def __pos__(self) -> Any:
+        return self
+
+    def _numeric(self) -> Node:
+        return ops.cast(self.node, dtype=i64) if self.category == "bool" else self.node
+
+    def _up(self) -> str:
+        return "int" if self.category == "bool" else self.category
+
+    def __bool__(self) -> bool:
+        trace = self._live()
+        if self.host is not None:
+            return trace.guard_host(self.host, _truth, None)  # type: ignore[no-any-return]
+        with _loc.at(here()):
+            node = self.node if self.category == "bool" else ops.cast(self.node, dtype=bool_)
+        return trace.guard_bool(node)  # type: ignore[no-any-return]
+
+    def _exact(self, why: str) -> Any:
+        trace = self._live()
+        if self.host is not None:
+            value = self.host()
+            trace.guard_host(self.host, same_bits, value)
+            return value
+        return trace.guard_bits(self.node, why).item()
+
+    def __float__(self) -> float:
+        return float(self._exact("float()"))
+
+    def __int__(self) -> int:
+        return int(self._exact("int()"))
+
+    def __index__(self) -> int:
+        if self.category == "float":
+            raise TypeError("a float cannot be used as an index")
+        return int(self._exact("use as an index"))
+
+    def __hash__(self) -> int:
+        return hash(self._exact("hash()"))
+
+    def __format__(self, spec: str) -> str:
+        return format(self._exact("formatting"), spec)
+
+    def __repr__(self) -> str:
+        return f"<traced {self.category}>"
+
+    def __str__(self) -> str:
+        return str(self._exact("str()"))
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self._exact("round()"), digits) if digits is not None else round(self._exact("round()"))
+
+    def __trunc__(self) -> int:
+        return math.trunc(self._exact("trunc()"))
+
+    def __floor__(self) -> int:
+        return math.floor(self._exact("floor()"))
+
+    def __ceil__(self) -> int:
+        return math.ceil(self._exact("ceil()"))
+
+    def item(self) -> TracedNumber:
+        return self
+
+    def is_integer(self) -> bool:
+        return float(self).is_integer()
+
+
+def _truth(value: Any, _: Any) -> bool:
+    return bool(value)
+
+
+def same_bits(value: Any, expected: Any) -> bool:
+    """Equal type and bits: nan is itself, -0.0 is not 0.0."""
+    if type(value) is not type(expected):
+        return False
+    if isinstance(value, float):
+        return math.copysign(1, value) == math.copysign(1, expected) and (
+            value == expected or (value != value and expected != expected)
+        )
+    return bool(value == expected)
+
+
+def match(a: TracedNumber, b: TracedNumber) -> tuple[Node, Node]:
+    """Both as f64, or both as i64."""
+    dtype = f64 if "float" in (a.category, b.category) else i64
+    return ops.cast(a.node, dtype=dtype), ops.cast(b.node, dtype=dtype)
+
+
+def arithmetic(kind: str, a: TracedNumber, b: TracedNumber) -> tuple[Node, str]:
+    """Python's arithmetic on numbers: `/` is always float, `**` of ints with a non-negative constant stays int."""
+    x, y = match(a, b)
+    category = "float" if x.dtype is f64 else "int"
+    if kind in ("div", "pow") and category == "int":
+        x, y, category = ops.cast(x, dtype=f64), ops.cast(y, dtype=f64), "float"
+    return ARITHMETIC[kind](x, y), category
+
+
+ARITHMETIC: dict[str, Any] = {
+    "add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div, "pow": ops.pow_,
+    "floordiv": ops.floor_div, "mod": ops.rem,
+}  # fmt: skip
+COMPARE: dict[Any, Any] = {
+    operator.lt: lambda a, b: ops.lt(a, b),
+    operator.le: lambda a, b: ops.le(a, b),
+    operator.gt: lambda a, b: ops.lt(b, a),
+    operator.ge: lambda a, b: ops.le(b, a),
+    operator.eq: lambda a, b: ops.eq(a, b),
+    operator.ne: lambda a, b: ops.bitwise_not(ops.eq(a, b)),
+}
+
+
+def _install() -> None:
+    names = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "pow": "pow", "floordiv": "floordiv", "mod": "mod"}
+
+    def forward(kind: str) -> Any:
+        return lambda self, other: self._binary(other, kind, False)
+
+    def backward(kind: str) -> Any:
+        return lambda self, other: self._binary(other, kind, True)
+
+    def compare(kind: Any) -> Any:
+        return lambda self, other: self._compare(other, kind)
+
+    for python, kind in names.items():
+        setattr(TracedNumber, f"__{python}__", forward(kind))
+        setattr(TracedNumber, f"__r{python}__", backward(kind))
+    for kind in COMPARE:
+        setattr(TracedNumber, f"__{kind.__name__}__", compare(kind))
+
+
+_install()
+# Assigning __eq__ after the class body keeps the class hashable: __hash__ above guards the exact value.
+SCALAR_TYPES = {"float": TensorType((), f64), "int": TensorType((), i64), "bool": TensorType((), bool_)}

@@ -1,0 +1,84 @@
+"""Objects whose state the tracer knows about: modules, parameter groups, schedules.
+
+`Observed` is the base of nn.Module. While a trace records, reads of its attributes are noted (by a hook the runtime
+installs for that time only), so that a later change is noticed before a stale graph is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from tracegrad.tracer.state import EAGER_NO_GRAD, get_mode, reset_mode, set_mode
+
+
+class Observed:
+    """Base of objects whose attributes may be read while recording."""
+
+
+class ParamGroup(dict):
+    """An optimiser's parameter group: a plain dict, whose numbers are host inputs while a step is recorded.
+
+    So a learning rate that changes on every call never recompiles, and stays a Python number everywhere else.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        value = dict.__getitem__(self, key)
+        trace = get_mode().trace
+        return value if trace is None else self._traced(trace, key, value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default
+
+    def _traced(self, trace: Any, key: str, value: Any) -> Any:
+        if type(value) is float:
+            return trace.host_number((id(self), key), lambda: dict.__getitem__(self, key), key)
+        if type(value) is tuple and value and all(type(item) is float for item in value):
+            return tuple(
+                trace.host_number((id(self), key, k), lambda k=k: dict.__getitem__(self, key)[k], f"{key}[{k}]")
+                for k in range(len(value))
+            )
+        if isinstance(value, (bool, int, str)) or value is None:
+            from tracegrad.tracer.numbers import same_bits
+
+            trace.guard_host(lambda: dict.get(self, key), same_bits, value)
+        return value
+
+
+def host_action(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for methods that change Python state beside the graph (a schedule's step).
+
+    While recording, the call runs once and is remembered; every later call of the compiled function runs it again, in
+    order with the numbers read. Its arguments must not be traced tensors.
+    """
+
+    @wraps(method)
+    def run(self: Any, *args: Any) -> Any:
+        trace = get_mode().trace
+        if trace is None:
+            return method(self, *args)
+        for value in args:
+            if getattr(value, "_traced", None) is not None or hasattr(value, "_traced_number"):
+                trace.refuse(
+                    f"{type(self).__name__}.{method.__name__}() with a traced value",
+                    "call it outside the compiled function, on the value the step returns",
+                    "it decides in Python, on every call, on a number that only the graph knows",
+                )
+        return trace.run_host_action(method, self, args)
+
+    return run
+
+
+def new_state(factory: Callable[[], Any], undo: Callable[[], Any]) -> Any:
+    """Make state (an optimiser's slot) eagerly, also while recording; `undo` runs if the recording is thrown away."""
+    trace = get_mode().trace
+    if trace is None:
+        return factory()
+    token = set_mode(EAGER_NO_GRAD)
+    try:
+        made = factory()
+    finally:
+        reset_mode(token)
+    trace.undo.append(undo)
+    return made

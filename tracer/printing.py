@@ -1,0 +1,33 @@
+"""How tensors print: PyTorch's look, NumPy's number formatting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir.types import bool_, i64
+from tracegrad.tracer.state import get_default_dtype
+
+
+def tensor_repr(tensor: Any) -> str:
+    """`tensor([...], dtype=..., grad_fn=<...>)`; a traced tensor prints its type, never values."""
+    traced = tensor._traced
+    name = "Parameter containing:\n" if type(tensor).__name__ == "Parameter" else ""
+    if traced is not None:
+        return f"{name}tensor(<traced {traced.type}, made at {traced.loc}>)"
+    array = tensor._data
+    shown = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    text = np.array2string(shown, separator=", ", precision=4, threshold=1000, edgeitems=3, prefix="tensor(")
+    extra = []
+    if not array.size and array.shape != (0,):
+        extra.append(f"size={tuple(array.shape)}")
+    if tensor.dtype not in (get_default_dtype(), i64, bool_):
+        extra.append(f"dtype={tensor.dtype}")
+    if tensor.requires_grad:
+        kind = tensor._entry.kind
+        extra.append(
+            "requires_grad=True" if tensor.is_leaf
+            else f"grad_fn=<{getattr(kind, 'name', None) or kind.op.name}>"
+        )  # fmt: skip
+    return f"{name}tensor({', '.join([text, *extra])})"

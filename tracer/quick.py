@@ -1,0 +1,181 @@
+"""Hot operators: straight to NumPy when both operands are plain, equal-dtype arrays; `apply` for everything else.
+
+A quick op and its generic program compute the same thing (tests/tracer/test_quick.py compares them); it only skips
+the signature lookup. What its gradient reads is derived from the program's VJP once, never written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir.types import TensorType, f32
+from tracegrad.tracer import functions, quiet
+from tracegrad.tracer.dispatch import UserOp, apply
+from tracegrad.tracer.program import program_for
+from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.tape import Entry, QuickOp
+from tracegrad.tracer.tensor import Tensor
+
+ndarray = np.ndarray
+_new = Tensor.__new__
+_enter, _leave = quiet.enter, quiet.leave
+
+
+class Reads(dict):
+    """wanted operands -> (reads first, reads second, reads output), derived on first use."""
+
+    def __init__(self, quick: QuickOp, arity: int):
+        super().__init__()
+        self.quick, self.arity = quick, arity
+
+    def __missing__(self, wanted: tuple[bool, ...]) -> tuple[bool, bool, bool]:
+        square = TensorType((2, 2), f32)
+        program = program_for(self.quick.op, self.quick.attrs, (square,) * self.arity)
+        vjp = program.vjp(wanted, (True,))
+        reads = (0 in vjp.reads_in, 1 in vjp.reads_in, bool(vjp.reads_out))
+        self[wanted] = reads
+        return reads
+
+
+def default_attrs(op: UserOp) -> tuple:
+    return op.bind((None,) * len(op.operands), {})[1]
+
+
+def binary(op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None = None) -> tuple[Any, Any]:
+    """(method, reflected method) for a ufunc-like op on dtypes whose NumPy kind is in `kinds`."""
+    quick = QuickOp(op.name, op, default_attrs(op))
+    attrs = quick.attrs
+    reads = Reads(quick, 2)
+
+    def method(self: Tensor, other: Any) -> Any:
+        mode = get_mode()
+        if mode.trace is None:
+            a = self._data
+            dtype = a.dtype
+            if other.__class__ is float:
+                if dtype.kind == "f" and ranks is None:
+                    token = _enter()
+                    try:
+                        out = ufunc(a, other)
+                    finally:
+                        _leave(token)
+                    if out.__class__ is not ndarray:
+                        out = np.asarray(out)
+                    result = _new(Tensor)
+                    result._data = out
+                    entry = self._entry
+                    if entry is not None and mode.grad:
+                        read = reads[True, False]
+                        if read[0]:
+                            entry.value = a
+                        result._entry = made = Entry(quick, (entry, other), out.shape, dtype)
+                        if read[2]:
+                            made.value = out
+                    return result
+            elif isinstance(other, Tensor):
+                b = other._data
+                if dtype is b.dtype and dtype.kind in kinds and (
+                    ranks is None or (a.ndim == ranks and b.ndim == ranks and a.shape[1] == b.shape[0])
+                ):  # fmt: skip
+                    token = _enter()
+                    try:
+                        out = ufunc(a, b)
+                    except ValueError:  # shapes: the program's type rule explains
+                        return apply(op, (self, other), attrs)
+                    finally:
+                        _leave(token)
+                    if out.__class__ is not ndarray:
+                        out = np.asarray(out)
+                    result = _new(Tensor)
+                    result._data = out
+                    first, second = self._entry, other._entry
+                    if (first is not None or second is not None) and mode.grad:
+                        read = reads[first is not None, second is not None]
+                        if first is None:
+                            first = self._const or self._constant()
+                        if second is None:
+                            second = other._const or other._constant()
+                        if read[0]:
+                            first.value = a
+                        if read[1]:
+                            second.value = b
+                        result._entry = made = Entry(quick, (first, second), out.shape, dtype)
+                        if read[2]:
+                            made.value = out
+                    return result
+        if not is_operand(other):
+            return NotImplemented
+        return apply(op, (self, other), attrs)
+
+    def reflected(self: Tensor, other: Any) -> Any:
+        if not is_operand(other):
+            return NotImplemented
+        return apply(op, (other, self), attrs)
+
+    method.__name__ = method.__qualname__ = op.name
+    method.__doc__ = op.__doc__
+    return method, reflected
+
+
+def is_operand(value: Any) -> bool:
+    return isinstance(value, (Tensor, bool, int, float, complex, np.ndarray, np.generic)) or hasattr(
+        value, "_traced_number"
+    )
+
+
+def unary(op: UserOp, ufunc: Callable[..., Any]) -> Any:
+    """A function of one floating tensor."""
+    quick = QuickOp(op.name, op, default_attrs(op))
+    attrs = quick.attrs
+    reads = Reads(quick, 1)
+
+    def function(input: Tensor) -> Any:
+        mode = get_mode()
+        if mode.trace is None and isinstance(input, Tensor):
+            a = input._data
+            if a.dtype.kind == "f":
+                token = _enter()
+                try:
+                    out = ufunc(a)
+                finally:
+                    _leave(token)
+                if out.__class__ is not ndarray:
+                    out = np.asarray(out)
+                result = _new(Tensor)
+                result._data = out
+                entry = input._entry
+                if entry is not None and mode.grad:
+                    read = reads[(True,)]
+                    if read[0]:
+                        entry.value = a
+                    result._entry = made = Entry(quick, (entry,), out.shape, out.dtype)
+                    if read[2]:
+                        made.value = out
+                return result
+        return apply(op, (input,), attrs)
+
+    function.__name__ = function.__qualname__ = op.name
+    function.__doc__ = op.__doc__
+    return function
+
+
+_zero = np.zeros((), np.float32)
+
+
+def _relu(a: ndarray) -> Any:
+    return np.maximum(a, _zero if a.dtype is _zero.dtype else a.dtype.type(0))
+
+
+add, radd = binary(functions.add, np.add, "fiub")
+sub, rsub = binary(functions.sub, np.subtract, "fiu")
+mul, rmul = binary(functions.mul, np.multiply, "fiub")
+truediv, rtruediv = binary(functions.div, np.divide, "f")
+matmul, rmatmul = binary(functions.matmul, np.matmul, "f", ranks=2)
+neg = unary(functions.neg, np.negative)
+tanh = unary(functions.tanh, np.tanh)
+exp = unary(functions.exp, np.exp)
+sqrt = unary(functions.sqrt, np.sqrt)
+relu = unary(functions.relu, _relu)

@@ -1,0 +1,117 @@
+"""Random state: a seed key and an operation counter; every random op draws its own Threefry key.
+
+The key of the n-th random op is fold_in(seed key, n), so a program draws the same numbers eager, compiled, on NumPy
+or XLA, whatever is reordered, split or recomputed (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+SC 2011). A recorded step advances the counter by the number of ops it recorded.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import numpy as np
+
+from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.tensor import Tensor, wrap
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_MASK = 0xFFFFFFFF
+
+
+def threefry_2x32(key: tuple[int, int], x0: int, x1: int) -> tuple[int, int]:
+    """One Threefry-2x32 block, 20 rounds, on Python ints (for single keys; arrays go through the kernels)."""
+    k0, k1 = key
+    k2 = k0 ^ k1 ^ 0x1BD11BDA
+    schedule = (k0, k1, k2)
+    x0, x1 = (x0 + k0) & _MASK, (x1 + k1) & _MASK
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x0 = (x0 + x1) & _MASK
+            x1 = ((x1 << rotation) | (x1 >> (32 - rotation))) & _MASK
+            x1 ^= x0
+        x0 = (x0 + schedule[(group + 1) % 3]) & _MASK
+        x1 = (x1 + schedule[(group + 2) % 3] + group + 1) & _MASK
+    return x0, x1
+
+
+class Generator:
+    """A random stream: `manual_seed(n)` restarts it; the same seed gives the same numbers in every mode."""
+
+    def __init__(self, device: str = "cpu"):
+        self.device = device
+        self.manual_seed(0)
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Restart the stream at `seed` (any int; taken modulo 2^64)."""
+        seed = int(seed) & (2**64 - 1)
+        self._seed = seed
+        self._key = (seed >> 32, seed & _MASK)
+        self._count = 0
+        return self
+
+    def initial_seed(self) -> int:
+        return self._seed
+
+    def seed(self) -> int:
+        """Restart at a fresh seed from the operating system, and return it."""
+        fresh = secrets.randbits(63)
+        self.manual_seed(fresh)
+        return fresh
+
+    def get_state(self) -> Tensor:
+        """The stream's position as a tensor of three int64: seed words and operation count."""
+        return wrap(np.array([*self._key, self._count], np.int64))
+
+    def set_state(self, state: Tensor) -> Generator:
+        """Go to a position that `get_state` returned."""
+        high, low, count = (int(v) for v in state.tolist())
+        self._seed = (high << 32) | low
+        self._key, self._count = (high, low), count
+        return self
+
+    def next_key(self) -> Tensor:
+        """The key (u32[2]) of the next random operation."""
+        trace = get_mode().trace
+        if trace is not None:
+            return trace.next_key(self)  # type: ignore[no-any-return]
+        key = threefry_2x32(self._key, 0, self._count & _MASK)
+        self._count += 1
+        return wrap(np.array(key, np.uint32))
+
+    def snapshot(self) -> np.ndarray:
+        """Key words and counter as one u32[3] array: what a compiled step takes as its random state."""
+        return np.array((*self._key, self._count & _MASK), np.uint32)
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the default stream. Returns it."""
+    trace = get_mode().trace
+    if trace is not None:
+        trace.refuse("manual_seed() inside a compiled function", "seed before calling it")
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> Tensor:
+    """Position of the default stream."""
+    return default_generator.get_state()
+
+
+def set_rng_state(state: Tensor) -> None:
+    """Go to a position of the default stream."""
+    default_generator.set_state(state)
+
+
+def next_key(generator: Generator | None = None) -> Any:
+    return (generator or default_generator).next_key()

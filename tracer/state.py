@@ -1,0 +1,139 @@
+"""What the tracer is doing in this thread: gradient mode and the trace being recorded, in one ContextVar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from tracegrad.ir.types import DType, f32
+
+if TYPE_CHECKING:
+    from tracegrad.tracer.recording import Trace
+
+
+class Mode:
+    """Immutable: gradient mode on or off, and the trace being recorded (None when eager)."""
+
+    __slots__ = ("grad", "trace")
+
+    def __init__(self, grad: bool, trace: Trace | None):
+        self.grad = grad
+        self.trace = trace
+
+
+EAGER_GRAD = Mode(True, None)
+EAGER_NO_GRAD = Mode(False, None)
+
+_mode: ContextVar[Mode] = ContextVar("tracegrad_mode", default=EAGER_GRAD)
+get_mode = _mode.get
+
+
+def set_mode(mode: Mode) -> Token[Mode]:
+    return _mode.set(mode)
+
+
+def reset_mode(token: Token[Mode]) -> None:
+    _mode.reset(token)
+
+
+def mode_with(grad: bool, trace: Trace | None) -> Mode:
+    if trace is None:
+        return EAGER_GRAD if grad else EAGER_NO_GRAD
+    return Mode(grad, trace)
+
+
+def current_trace() -> Trace | None:
+    return _mode.get().trace
+
+
+class set_grad_enabled:
+    """Turn gradient recording on or off: at once when called, and as a context manager or decorator."""
+
+    def __init__(self, mode: bool):
+        before = _mode.get()
+        self._before = before.grad
+        self._wanted = bool(mode)
+        _mode.set(mode_with(self._wanted, before.trace))
+
+    def __enter__(self) -> None:
+        _mode.set(mode_with(self._wanted, _mode.get().trace))
+
+    def __exit__(self, *exception: object) -> None:
+        _mode.set(mode_with(self._before, _mode.get().trace))
+
+
+class _GradMode:
+    """Context manager and decorator (with or without parentheses) that fixes the gradient mode."""
+
+    _wanted = False
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        self = super().__new__(cls)
+        self._stack: list[bool] = []
+        return self if function is None else self(function)
+
+    def __enter__(self) -> None:
+        mode = _mode.get()
+        self._stack.append(mode.grad)
+        if mode.grad is not self._wanted:
+            _mode.set(mode_with(self._wanted, mode.trace))
+
+    def __exit__(self, *exception: object) -> None:
+        before = self._stack.pop()
+        mode = _mode.get()
+        if mode.grad is not before:
+            _mode.set(mode_with(before, mode.trace))
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with type(self)():
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+class no_grad(_GradMode):
+    """Operations inside are not recorded for differentiation."""
+
+    _wanted = False
+
+
+class inference_mode(_GradMode):
+    """As `no_grad` (tensors made inside are ordinary tensors here)."""
+
+    _wanted = False
+
+    def __new__(cls, mode: Any = None) -> Any:
+        if mode is False:
+            return enable_grad()
+        return super().__new__(cls, None if mode is True else mode)
+
+
+class enable_grad(_GradMode):
+    """Operations inside are recorded for differentiation."""
+
+    _wanted = True
+
+
+def is_grad_enabled() -> bool:
+    return _mode.get().grad
+
+
+_default_dtype: ContextVar[DType] = ContextVar("tracegrad_default_dtype", default=f32)
+
+
+def get_default_dtype() -> DType:
+    """The dtype of tensors made from Python floats (float32 unless changed)."""
+    return _default_dtype.get()
+
+
+def set_default_dtype(dtype: DType) -> None:
+    """Set the dtype of tensors made from Python floats: a floating dtype. Raises TypeError otherwise."""
+    if not dtype.is_float:
+        raise TypeError(f"the default dtype must be a floating dtype, got {dtype}")
+    _default_dtype.set(dtype)
+
+

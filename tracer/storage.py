@@ -1,0 +1,202 @@
+"""Who shares a buffer: storages, their aliases, and where the value of a tensor lives.
+
+A plain tensor has no Storage object; one appears with its first alias (a view, `detach()`, `.data`). Tensors of one
+storage are the base or views of it; those of one *family* also share gradient history (`detach()` opens a new one).
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import Any
+
+import numpy as np
+
+from tracegrad.tracer.errors import GradientError, LeakedTensorError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.tape import Entry, Leaf, Part
+
+ndarray = np.ndarray
+
+
+class Storage:
+    """The aliases of one buffer.
+
+    entries   family -> tape entry of the base tensor in that family (None: not tracked)
+    array     the base array while it is a NumPy one
+    """
+
+    __slots__ = ("array", "entries", "_members", "_alias_entries", "families", "__weakref__")
+
+    def __init__(self, base: Any):
+        self.array = base._data
+        self.entries: dict[int, Entry | None] = {0: base._entry}
+        self.families = 1
+        self._members: list[weakref.ref] = []
+        self._alias_entries: list[weakref.ref] = []
+        self.add(base)
+
+    def add(self, tensor: Any) -> None:
+        """A new alias; dead ones are dropped whenever the list has doubled."""
+        members = self._members
+        if len(members) >= 16 and len(members) & (len(members) - 1) == 0:
+            members[:] = [m for m in members if m() is not None]
+        members.append(weakref.ref(tensor))
+        self.watch(tensor._entry)
+        self.watch(tensor._const)
+
+    def watch(self, entry: Entry | None) -> None:
+        """Remember an entry whose value may lie in this buffer after its tensor has died."""
+        if entry is not None:
+            entries = self._alias_entries
+            if len(entries) >= 16 and len(entries) & (len(entries) - 1) == 0:
+                entries[:] = [e for e in entries if e() is not None]
+            entries.append(weakref.ref(entry))
+
+    def members(self) -> list[Any]:
+        return [m for m in (ref() for ref in self._members) if m is not None]
+
+    def alias_entries(self) -> list[Entry]:
+        return [e for e in (ref() for ref in self._alias_entries) if e is not None]
+
+
+def storage_of(tensor: Any) -> Storage:
+    """The tensor's storage, made now if it has none; its base array becomes C-contiguous first."""
+    storage = tensor._storage
+    if storage is None:
+        array = tensor._data
+        if not array.flags.c_contiguous:
+            tensor._data = np.ascontiguousarray(array)
+        storage = tensor._storage = Storage(tensor)
+    return storage  # type: ignore[no-any-return]
+
+
+def bring_here(tensor: Any) -> np.ndarray:
+    """The NumPy array of a tensor whose value lives elsewhere."""
+    traced = tensor._traced
+    if traced is not None:
+        raise LeakedTensorError(
+            "a tensor recorded inside a compiled function is used outside its trace",
+            where=here(),
+            why=f"it was made at {traced.loc} while recording, and has no value of its own",
+            fix="return it from the compiled function",
+        )
+    array = tensor._jax
+    if array is None:
+        raise AttributeError("_data")
+    from tracegrad.backends.jax import to_numpy
+
+    result = tensor._data = to_numpy(array)
+    return result
+
+
+def writable(tensor: Any) -> np.ndarray:
+    """The tensor's array, made private and writable if it is a read-only look at a jax array."""
+    array = tensor._data
+    if not array.flags.writeable:
+        if tensor._storage is not None and len(tensor._storage.members()) > 1:
+            raise ValueError("the array behind this tensor is read-only")
+        array = tensor._data = array.copy()
+        if tensor._storage is not None:
+            tensor._storage.array = array
+    if tensor._jax is not None:
+        del tensor._jax
+    return array
+
+
+def export(tensor: Any) -> np.ndarray:
+    """The array for the user, sharing memory both ways from now on."""
+    from tracegrad.tracer.state import get_mode
+
+    trace = get_mode().trace
+    if trace is not None:
+        return trace.observe_array(tensor, "numpy()")  # type: ignore[no-any-return]
+    writable(tensor)
+    return storage_of(tensor) and tensor._data  # a storage marks it as aliased
+
+
+def protect_saved(tensor: Any) -> None:
+    """Before a write to the tensor's buffer: reachable entries that keep a value in it get a copy.
+
+    See Note [The old value moves, the buffer stays] in tape.py.
+    """
+    storage = tensor._storage
+    if storage is None:
+        if tensor._entry is not None or tensor._const is not None:
+            _protect(tensor, 3)
+        return
+    for member in storage.members():
+        _protect(member, 4)
+    for entry in storage.alias_entries():
+        if entry.value is not None and entry.value.__class__ is ndarray:
+            entry.value = entry.value.copy()
+
+
+def _protect(tensor: Any, own_references: int) -> None:
+    entry = tensor._const
+    if entry is not None:
+        if entry.value is not None and sys.getrefcount(entry) > own_references:
+            entry.value = entry.value.copy()
+        tensor._const = None
+    entry = tensor._entry
+    if entry is None:
+        return
+    if entry.__class__ is Part:
+        whole = entry.parents[0] if entry.parents else None
+        values = whole.value if whole is not None else None
+        if values.__class__ is list and values[entry.index] is not None:
+            values[entry.index] = values[entry.index].copy()
+    if entry.value is None:
+        return
+    if sys.getrefcount(entry) <= own_references:
+        entry.value = None
+        return
+    entry.value = entry.value.copy()
+    if isinstance(entry, Leaf):
+        tensor._entry = Leaf(tensor)
+    else:
+        # Later readers save the new value; the old one stays with the old entry.
+        from tracegrad.tracer.views import IDENTITY, view_entry
+
+        tensor._entry = view_entry(IDENTITY, entry)
+    if tensor._storage is not None:
+        if not tensor._chain:
+            tensor._storage.entries[tensor._family] = tensor._entry
+        tensor._storage.watch(tensor._entry)
+
+
+def deepcopy_tensor(tensor: Any, memo: dict) -> Any:
+    """A leaf with its own memory; tensors that shared a storage share one again."""
+    if id(tensor) in memo:
+        return memo[id(tensor)]
+    if not tensor.is_leaf:
+        raise GradientError(
+            "deepcopy of a tensor that has history", where=here(), fix="copy x.detach() or a leaf instead"
+        )
+    copy = type(tensor).__new__(type(tensor))
+    memo[id(tensor)] = copy
+    storage = tensor._storage
+    if storage is not None and len(storage.members()) > 1:
+        base = memo.get(id(storage))
+        if base is None:
+            base = memo[id(storage)] = storage.array.copy()
+            memo[id(base)] = base
+        array = base
+        for step in tensor._chain:
+            array = step.view(array)
+        copy._data = array
+    else:
+        copy._data = np.array(tensor._data)
+    for name, value in tensor.__dict__.items():
+        if not name.startswith("_"):
+            from copy import deepcopy
+
+            copy.__dict__[name] = deepcopy(value, memo)
+    if tensor._entry is not None:
+        copy._entry = Leaf(copy)
+    if tensor._grad is not None:
+        copy._grad = deepcopy_tensor(tensor._grad, memo)
+    return copy
+
+
+

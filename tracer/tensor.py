@@ -1,0 +1,417 @@
+"""The Tensor: a NumPy array (or a jax array, or a traced value) with PyTorch's behaviour.
+
+The attributes of an instance, all with class-level defaults so that making a tensor sets one:
+    _data     the NumPy array; absent while the value lives elsewhere (a jax array, a trace), and then
+              `__getattr__` brings it here or explains why it cannot
+    _entry    tape entry if gradients are tracked, else None
+    _storage  the Storage shared with views (storage.py), made when the first alias appears
+    _chain    how this view is derived from its storage's base: a tuple of (view op, attributes)
+    _traced   the traced value (recording.py), for tensors born inside a trace
+
+Hot operators below go straight to NumPy; everything they cannot do falls to `dispatch.apply`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir.types import DType, dtype_of
+from tracegrad.tracer.errors import ArgumentError, GradientError, ShapeError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.tape import Constant, Entry, Leaf
+
+ndarray = np.ndarray
+
+
+class Size(tuple):
+    """A shape: a tuple of ints that prints and counts as torch.Size does."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        count = 1
+        for size in self:
+            count *= size
+        return count
+
+    def __repr__(self) -> str:
+        return f"tracegrad.Size({list(self)})"
+
+
+class Device:
+    """Where a tensor lives, as users name it. Equal to its own name: `t.device == "cpu"`."""
+
+    __slots__ = ("type", "index")
+
+    def __init__(self, type: str, index: int | None = None):
+        if isinstance(type, Device):
+            type, index = type.type, type.index
+        name, _, number = str(type).partition(":")
+        self.type = name
+        self.index = int(number) if number else index
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            other = Device(other)
+        return isinstance(other, Device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type={self.type!r}{index})"
+
+
+CPU = Device("cpu")
+
+
+class Tensor:
+    """An n-dimensional array of one dtype that records what is done to it. See the module's docstring."""
+
+    _entry: Entry | None = None
+    _const: Constant | None = None
+    _storage: Any = None
+    _chain: tuple = ()
+    _family = 0
+    _traced: Any = None
+    _jax: Any = None
+    _grad: Any = None
+    _dropped_grad: Any = None
+    _retains_grad = False
+    _data: np.ndarray
+
+    def __init__(self, data: Any = None):
+        from tracegrad.tracer.creation import array_from
+
+        self._data = array_from([] if data is None else data, None)
+
+    # -- where the value is -------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_data":
+            from tracegrad.tracer.storage import bring_here
+
+            return bring_here(self)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _constant(self) -> Constant:
+        """The tape entry of this tensor as an operand that wants no gradient."""
+        entry = self._const
+        if entry is None:
+            entry = self._const = Constant(self._data)
+        return entry
+
+    # -- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Size:
+        traced = self._traced
+        if traced is not None:
+            return Size(traced.shape)
+        array = self._jax
+        return Size(array.shape if array is not None else self._data.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one dimension."""
+        return self.shape if dim is None else self.shape[dim]
+
+    @property
+    def dtype(self) -> DType:
+        traced = self._traced
+        if traced is not None:
+            return traced.dtype  # type: ignore[no-any-return]
+        array = self._jax
+        return dtype_of(array.dtype if array is not None else self._data.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.shape.numel()
+
+    nelement = numel
+
+    def element_size(self) -> int:
+        """Bytes of one element."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel() * self.element_size()
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    def is_floating_point(self) -> bool:
+        return self.dtype.is_float
+
+    def is_complex(self) -> bool:
+        return self.dtype.is_complex
+
+    @property
+    def device(self) -> Device:
+        return CPU
+
+    @property
+    def is_cuda(self) -> bool:
+        return False
+
+    @property
+    def layout(self) -> str:
+        return "strided"
+
+    def __len__(self) -> int:
+        shape = self.shape
+        if not shape:
+            raise TypeError("len() of a 0-d tensor")
+        return shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter([self[k] for k in range(self.shape[0])])  # type: ignore[index]
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    # -- gradients ----------------------------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        traced = self._traced
+        if traced is not None:
+            return traced.tracked  # type: ignore[no-any-return]
+        return self._entry is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Start (or, on a leaf, stop) tracking operations on this tensor. Floating and complex dtypes only."""
+        if self._traced is not None:
+            self._traced.require_grad(bool(requires_grad))
+            return self
+        entry = self._entry
+        if requires_grad:
+            if entry is None:
+                if not self.dtype.is_inexact:
+                    raise GradientError(
+                        f"only floating and complex tensors can require gradients, this one is {self.dtype}",
+                        where=here(),
+                        fix="cast it first: x.float()",
+                    )
+                self._data  # noqa: B018  (a leaf's shape is read from the array: bring it here)
+                self._entry = Leaf(self)
+        elif entry is not None:
+            if not isinstance(entry, Leaf):
+                raise GradientError(
+                    "requires_grad can be switched off on leaf tensors only",
+                    where=here(),
+                    fix="use x.detach() to get a tensor without history",
+                )
+            self._entry = None
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        if self._traced is not None:
+            return self._traced.is_leaf  # type: ignore[no-any-return]
+        return self._entry is None or isinstance(self._entry, Leaf)
+
+    @property
+    def grad_fn(self) -> Any:
+        """Something true for a tensor with history (its tape entry), None for a leaf."""
+        if self._traced is not None:
+            return None if self._traced.is_leaf else self._traced.node
+        return None if self.is_leaf else self._entry
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The accumulated gradient of a leaf: None, or a tensor of the same shape and dtype."""
+        trace = get_mode().trace
+        if trace is not None:
+            return trace.read_grad(self)  # type: ignore[no-any-return]
+        if self._dropped_grad is not None:
+            from tracegrad.tracer.errors import DroppedGradientError
+
+            raise DroppedGradientError(
+                ".grad of this tensor was computed inside a compiled step, which did not keep it",
+                where=here(),
+                why=f"the step clears gradients before it reads them ({self._dropped_grad}), so it keeps them inside "
+                "the graph",
+                fix="compile with tg.compile(step, keep_grads=True)",
+            )
+        return self._grad  # type: ignore[no-any-return]
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        trace = get_mode().trace
+        if trace is not None:
+            trace.write_grad(self, value)
+            return
+        if value is not None and value.shape != self.shape:
+            raise ShapeError(
+                f"the gradient's shape {tuple(value.shape)} is not the tensor's {tuple(self.shape)}", where=here()
+            )
+        self._dropped_grad = None
+        self._grad = value
+
+    def backward(
+        self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:  # fmt: skip
+        """Add the gradient of this tensor with respect to every leaf to the leaf's `.grad`.
+
+        gradient: cotangent of this tensor's shape; may be left out for a single element. Raises GradientError.
+        """
+        from tracegrad.tracer.backward import backward
+
+        backward([self], [gradient], retain_graph, create_graph, inputs)
+
+    def retain_grad(self) -> None:
+        """Keep `.grad` of this non-leaf tensor in backward."""
+        from tracegrad.tracer.backward import retain_grad
+
+        retain_grad(self)
+
+    def register_hook(self, hook: Any) -> Any:
+        """Call `hook(gradient)` when this tensor's gradient is known; a returned tensor replaces it."""
+        from tracegrad.tracer.backward import register_hook
+
+        return register_hook(self, hook)
+
+    # -- Python's protocols -------------------------------------------------------------------------------------
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python number.
+
+        While recording: a number that stays in the graph; branching on it makes a guard.
+        """
+        if self._traced is not None or get_mode().trace is not None:
+            return get_mode().trace.number_of(self) if get_mode().trace else self._data.item()
+        if self._data.size != 1:
+            raise GradientError(
+                f"item() needs one element, this tensor has {self._data.size}",
+                where=here(), fix="reduce it first, for example x.sum().item()",
+            )  # fmt: skip
+        return self._data.item()
+
+    def tolist(self) -> Any:
+        """Nested Python lists of numbers."""
+        return self._observed_array("tolist()").tolist()
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The values as a NumPy array that shares memory with this tensor.
+
+        Raises GradientError for a tensor that requires grad, as PyTorch does, unless force=True (detaches).
+        """
+        if self.requires_grad and not force:
+            raise GradientError(
+                "numpy() on a tensor that requires grad", where=here(),
+                why="the array could be changed without the tape seeing it", fix="use x.detach().numpy()",
+            )  # fmt: skip
+        from tracegrad.tracer.storage import export
+
+        return export(self)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        array = self.numpy() if not self.requires_grad else self.detach().numpy()  # type: ignore[attr-defined]
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    __array_priority__ = 1000  # NumPy arrays on the left leave arithmetic to us
+
+    def _observed_array(self, why: str) -> np.ndarray:
+        """The value, where Python looks at all of it: while recording that is a guard on its exact bits."""
+        trace = get_mode().trace
+        if trace is not None:
+            return trace.observe_array(self, why)  # type: ignore[no-any-return]
+        return self._data
+
+    def _one(self, what: str) -> Any:
+        if self.numel() != 1:
+            raise GradientError(
+                f"{what} of a tensor with {self.numel()} elements is ambiguous", where=here(),
+                fix="use .any() or .all(), or reduce it to one element",
+            )  # fmt: skip
+        return self.item()
+
+    def __bool__(self) -> bool:
+        return bool(self._one("bool()"))
+
+    def __float__(self) -> float:
+        return float(self._one("float()"))
+
+    def __int__(self) -> int:
+        return int(self._one("int()"))
+
+    def __complex__(self) -> complex:
+        return complex(self._one("complex()"))
+
+    def __index__(self) -> int:
+        if self.dtype.is_inexact:
+            raise TypeError("only integer tensors of a single element can be used as an index")
+        return int(self._one("index"))
+
+    def __format__(self, spec: str) -> str:
+        if not self.shape and spec:
+            return format(self.item(), spec)
+        return format(str(self), spec) if not spec else object.__format__(self, spec)
+
+    def __repr__(self) -> str:
+        from tracegrad.tracer.printing import tensor_repr
+
+        return tensor_repr(self)
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        from tracegrad.tracer.storage import deepcopy_tensor
+
+        return deepcopy_tensor(self, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        from tracegrad.tracer.creation import rebuild_tensor
+
+        return rebuild_tensor, (np.array(self._data), self.requires_grad, type(self))
+
+
+_new = Tensor.__new__
+
+
+def wrap(array: np.ndarray) -> Tensor:
+    """A tensor that owns `array`."""
+    tensor = _new(Tensor)
+    tensor._data = array
+    return tensor
+
+
+def as_tensor_operand(value: Any, name: str) -> Any:
+    """An operand given as an array or NumPy number. Raises ArgumentError for anything else."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return wrap(value)
+    number = getattr(value, "_leaked", None)
+    if number is not None:
+        number()
+    raise ArgumentError(
+        f"{name}(): an operand is {type(value).__name__}, a tensor or a number is needed",
+        where=here(),
+        fix="make it a tensor first: tg.tensor(value)",
+    )

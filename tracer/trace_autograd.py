@@ -1,0 +1,261 @@
+"""Gradients inside a trace: which nodes carry them, which are leaves, and what `.grad` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tracegrad.ir import loc as _loc
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Node, postorder
+from tracegrad.passes.autodiff import reverse
+from tracegrad.tracer.errors import DroppedGradientError, GradientError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.tensor import Tensor
+
+
+@dataclass(eq=False)
+class LeafRecord:
+    """A tensor that gradients accumulate into. `outer`: its history goes on outside the compiled function."""
+
+    tensor: Tensor
+    nodes: list[Node]
+    outer: bool = False
+    retained: bool = False
+
+
+@dataclass(eq=False)
+class GradSlot:
+    """What the trace knows of one tensor's `.grad`.
+
+    value    the traced gradient, or None
+    found    how `.grad` was found when first looked at: "none", "tensor", or "" if the trace set it unread
+    """
+
+    tensor: Tensor
+    value: Tensor | None
+    found: str
+    cleared: _loc.Loc | None = None
+    written: bool = False
+
+
+class TraceAutograd:
+    """The part of a Trace that answers gradient questions."""
+
+    def __init__(self) -> None:
+        self.active: set[Node] = set()
+        self.leaf_of: dict[Node, LeafRecord] = {}
+        self.leaves: dict[int, LeafRecord] = {}
+        self.grads: dict[int, GradSlot] = {}
+        self._freed: set[Node] = set()
+
+    def is_tracked(self, node: Node) -> bool:
+        return node in self.active or node in self.leaf_of
+
+    def mark_active(self, outputs: Iterable[Node], operands: Iterable[Node]) -> None:
+        """Nodes between operands and outputs carry gradients if an operand does."""
+        stops = set(operands)
+        if not any(map(self.is_tracked, stops)):
+            return
+        for node in postorder(outputs, stop=stops.__contains__):
+            if node in stops or node in self.active:
+                continue
+            if any(map(self.is_tracked, node.inputs)) and carries_gradient(node):
+                self.active.add(node)
+
+    def add_leaf(self, node: Node, tensor: Tensor, outer: bool = False) -> LeafRecord:
+        record = self.leaves.get(id(tensor))
+        if record is None:
+            record = self.leaves[id(tensor)] = LeafRecord(tensor, [], outer)
+        record.nodes.append(node)
+        self.leaf_of[node] = record
+        return record
+
+    def leaf_moved(self, old: Node, new: Node) -> None:
+        """A leaf was written under no_grad: the new value is the same leaf, without a path to the old one."""
+        record = self.leaf_of[old]
+        record.nodes.append(new)
+        self.leaf_of[new] = record
+
+    def require_grad(self, traced: Any, value: bool) -> None:
+        node = traced.node
+        if value and not self.is_tracked(node):
+            if not node.dtype.is_inexact:
+                raise GradientError(
+                    f"only floating and complex tensors can require gradients, this one is {node.dtype}", where=here()
+                )
+            tensor = Tensor.__new__(Tensor)
+            tensor._traced = traced
+            self.add_leaf(node, tensor).tensor = tensor
+            self._traced_leaf(traced, tensor)
+        elif not value and node in self.leaf_of:
+            del self.leaf_of[node]
+
+    def _traced_leaf(self, traced: Any, tensor: Tensor) -> None:
+        """`.grad` of a leaf born in the trace starts as None."""
+        self.grads[id(traced)] = GradSlot(tensor, None, "")
+
+    # -- the reverse walk ---------------------------------------------------------------------------------------
+
+    def _reverse(
+        self, tensors: list[Tensor], gradients: list[Any], wrt: list[Node], retain: bool, create: bool
+    ) -> list[Node | None]:  # fmt: skip
+        roots, cotangents = [], []
+        with _loc.at(here()):
+            for tensor, gradient in zip(tensors, gradients):
+                node = self.node_of(tensor)  # type: ignore[attr-defined]
+                if not self.is_tracked(node):
+                    raise GradientError(
+                        "backward() on a tensor that does not require grad", where=here(),
+                        why="nothing it was computed from requires grad, or it was made under no_grad or detached",
+                    )  # fmt: skip
+                if gradient is None:
+                    if node.type.size != 1:
+                        raise GradientError(
+                            f"backward() of a tensor with {node.type.size} elements needs a gradient", where=here(),
+                            fix="reduce it to a scalar first, or pass gradient=tg.ones_like(x)",
+                        )  # fmt: skip
+                    cotangents.append(ops.splat(1, node.type))
+                else:
+                    cotangents.append(self.node_of(gradient))  # type: ignore[attr-defined]
+                roots.append(node)
+            walked = {n for n in postorder(roots, stop=lambda n: n not in self.active) if n in self.active}
+            if walked & self._freed:
+                raise GradientError(
+                    "backward through a graph a second time", where=here(),
+                    why="its saved values were freed after the first backward", fix="pass retain_graph=True to the first",
+                )  # fmt: skip
+            found = reverse(roots, cotangents, wrt, active=self.active)
+            if not retain:
+                self._freed |= walked
+            if create:
+                for node in postorder([n for n in found if n is not None], stop=self.is_tracked):
+                    if node not in self.active and any(map(self.is_tracked, node.inputs)):
+                        self.active.add(node)
+        return found
+
+    def backward(
+        self, tensors: list[Tensor], gradients: list[Any], retain_graph: bool | None, create_graph: bool, inputs: Any
+    ) -> None:  # fmt: skip
+        retain = create_graph if retain_graph is None else retain_graph
+        records = list({id(r): r for r in self.leaf_of.values()}.values())
+        wrt = [node for record in records for node in record.nodes]
+        found = dict(zip(wrt, self._reverse(tensors, gradients, wrt, retain, create_graph)))
+        wanted = None
+        if inputs is not None:
+            wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        with _loc.at(here()):
+            for record in records:
+                parts = [found[n] for n in record.nodes if found.get(n) is not None]
+                if not parts or (wanted is not None and not any(t is record.tensor for t in wanted)):
+                    continue
+                if record.outer:
+                    raise GradientError(
+                        "backward() inside a compiled function reaches a tensor computed outside it", where=here(),
+                        why="the graph of that tensor is not part of this trace",
+                        fix="compute it inside the function, or call backward() outside",
+                    )  # fmt: skip
+                total = parts[0]
+                for part in parts[1:]:
+                    total = ops.add(total, part)  # type: ignore[arg-type]
+                self._accumulate(record.tensor, self.fresh(total))  # type: ignore[attr-defined]
+
+    def grad_of(
+        self, outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Any], retain_graph: bool | None,
+        create_graph: bool, allow_unused: bool | None,
+    ) -> list[Tensor | None]:  # fmt: skip
+        retain = create_graph if retain_graph is None else retain_graph
+        groups = []
+        for tensor in inputs:
+            node = self.node_of(tensor)  # type: ignore[attr-defined]
+            if not self.is_tracked(node):
+                raise GradientError("grad(): an input does not require grad", where=here())
+            record = self.leaf_of.get(node)
+            groups.append(record.nodes if record is not None else [node])
+        wrt = [node for group in groups for node in group]
+        found = iter(self._reverse(outputs, cotangents, wrt, retain, create_graph))
+        results: list[Tensor | None] = []
+        with _loc.at(here()):
+            for tensor, group in zip(inputs, groups):
+                parts = [n for n in (next(found) for _ in group) if n is not None]
+                if not parts:
+                    if allow_unused is False or allow_unused is None:
+                        raise GradientError(
+                            "grad(): an input was not used to compute the outputs", where=here(),
+                            fix="pass allow_unused=True to get None for it",
+                        )  # fmt: skip
+                    results.append(None)
+                    continue
+                total = parts[0]
+                for part in parts[1:]:
+                    total = ops.add(total, part)
+                results.append(self.fresh(total))  # type: ignore[attr-defined]
+                del tensor
+        return results
+
+    def retain_grad(self, tensor: Tensor) -> None:
+        node = self.node_of(tensor)  # type: ignore[attr-defined]
+        if node in self.active:
+            self.add_leaf(node, tensor).retained = True
+            self.grads.setdefault(self._grad_key(tensor), GradSlot(tensor, None, ""))
+
+    def register_hook(self, tensor: Tensor, hook: Any) -> Any:
+        self.refuse(  # type: ignore[attr-defined]
+            "register_hook() while recording", "change the gradient in the step itself, after backward()",
+            "the backward graph is derived after Python has run",
+        )  # fmt: skip
+
+    # -- .grad --------------------------------------------------------------------------------------------------
+
+    def _grad_key(self, tensor: Tensor) -> int:
+        return id(tensor._traced if tensor._traced is not None else tensor)
+
+    def _slot(self, tensor: Tensor) -> GradSlot:
+        """The slot, looking at the real `.grad` at first sight."""
+        key = self._grad_key(tensor)
+        slot = self.grads.get(key)
+        if slot is None:
+            real = tensor._grad
+            slot = self.grads[key] = GradSlot(tensor, real, "none" if real is None else "tensor")
+            self._owners.append(tensor)  # type: ignore[attr-defined]
+        return slot
+
+    def read_grad(self, tensor: Tensor) -> Tensor | None:
+        if tensor._dropped_grad is not None and self._grad_key(tensor) not in self.grads:
+            raise DroppedGradientError(
+                ".grad of this tensor was computed inside a compiled step, which did not keep it", where=here(),
+                fix="compile that step with keep_grads=True",
+            )  # fmt: skip
+        return self._slot(tensor).value
+
+    def write_grad(self, tensor: Tensor, value: Tensor | None) -> None:
+        key = self._grad_key(tensor)
+        slot = self.grads.get(key)
+        if slot is None:
+            slot = self.grads[key] = GradSlot(tensor, None, "")
+            self._owners.append(tensor)  # type: ignore[attr-defined]
+            if value is None:
+                slot.cleared = here()
+        slot.value = value
+        slot.written = True
+
+    def _accumulate(self, tensor: Tensor, gradient: Tensor) -> None:
+        slot = self._slot(tensor)
+        if slot.value is None:
+            slot.value = gradient
+        else:
+            old = self.node_of(slot.value)  # type: ignore[attr-defined]
+            total = ops.add(old, self.node_of(gradient))  # type: ignore[attr-defined]
+            if slot.found == "tensor" and slot.value is tensor._grad and not self.is_tracked(total):
+                # An existing .grad is added to in place, so that its other holders see it.
+                self.write(slot.value, self.fresh(total))  # type: ignore[attr-defined]
+            else:
+                slot.value = self.fresh(total)  # type: ignore[attr-defined]
+        slot.written = True
+
+
+def carries_gradient(node: Node) -> bool:
+    parts = getattr(node.type, "parts", None)
+    types = parts if parts is not None else (node.type,)
+    return any(t.dtype.is_inexact for t in types)

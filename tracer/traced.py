@@ -1,0 +1,89 @@
+"""Values inside a trace: cells (buffers whose current value is an SSA node) and the tensors that look at them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracegrad.ir import loc as _loc
+from tracegrad.ir.graph import Node
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.views import ViewStep, emit_chain, stand_in
+
+if TYPE_CHECKING:
+    from tracegrad.tracer.recording import Trace
+
+
+class Cell:
+    """One buffer while recording. `nodes` holds the base's current value per family (see storage.py).
+
+    owner    the real Tensor or Storage it was captured from, None for a buffer born in the trace
+    written  whether the trace has changed it
+    """
+
+    __slots__ = ("nodes", "version", "owner", "written", "families")
+
+    def __init__(self, node: Node, owner: Any = None):
+        self.nodes: dict[int, Node] = {0: node}
+        self.version = 0
+        self.owner = owner
+        self.written = False
+        self.families = 1
+
+    @property
+    def value(self) -> Node:
+        """The current data, whatever its history."""
+        return self.nodes[0]
+
+
+class TracedValue:
+    """What a traced tensor is: a view chain on a cell, in a family. Re-derives itself when the cell has moved on."""
+
+    __slots__ = ("trace", "cell", "chain", "family", "version", "_node", "with_grad", "loc", "type")
+
+    def __init__(self, trace: Trace, cell: Cell, chain: tuple[ViewStep, ...], family: int, node: Node, with_grad: bool):
+        self.trace = trace
+        self.cell = cell
+        self.chain = chain
+        self.family = family
+        self.version = cell.version
+        self._node = node
+        self.with_grad = with_grad
+        self.loc = node.loc
+        self.type = node.type
+
+    @property
+    def node(self) -> Node:
+        if self.version != self.cell.version:
+            base = self.cell.nodes[self.family]
+            with _loc.at(here()):
+                self._node = emit_chain(self.chain, base)
+            if self.with_grad:
+                self.trace.mark_active((self._node,), (base,))
+            self.version = self.cell.version
+        return self._node
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> Any:
+        return self.type.dtype
+
+    @property
+    def tracked(self) -> bool:
+        return self.trace.is_tracked(self.node)
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.node not in self.trace.active
+
+    def require_grad(self, value: bool) -> None:
+        self.trace.require_grad(self, value)
+
+    def layout(self) -> Any:
+        base = self.cell.value.type
+        array = stand_in(base.shape, base.dtype.np)
+        for step in self.chain:
+            array = step.view(array)
+        return array

@@ -1,0 +1,268 @@
+"""The view functions users call: shapes and axes are resolved here, the aliasing is in views.py."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from tracegrad.tracer.errors import ShapeError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.views import Expand, Reshape, Slice, Transpose, detach, layout_array, make_view, strides_of
+
+
+def ints(values: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes or axes given as varargs or as one sequence."""
+    if len(values) == 1 and isinstance(values[0], (tuple, list)):
+        values = tuple(values[0])
+    return tuple(value if type(value) is int else int(value) for value in values)
+
+
+def axis_of(dim: int, ndim: int, what: str = "dim") -> int:
+    """A non-negative axis. Raises IndexError out of range."""
+    limit = max(ndim, 1)
+    if not -limit <= dim < limit:
+        raise IndexError(f"{what} {dim} is out of range for a tensor of {ndim} dimensions ({here()})")
+    return dim % limit
+
+
+def resolve_shape(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """`shape` with its one -1 filled in. Raises ShapeError when the element counts differ."""
+    if shape.count(-1) == 1:
+        known = prod(size for size in shape if size != -1)
+        if known and count % known == 0:
+            return tuple(count // known if size == -1 else size for size in shape)
+    elif -1 not in shape and prod(shape) == count:
+        return shape
+    raise ShapeError(f"shape {list(shape)} does not hold {count} elements", where=here())
+
+
+def view(input: Tensor, *shape: Any) -> Tensor:
+    """The same memory under another shape (or, given a dtype, other element type of equal size).
+
+    Raises ShapeError when the strides do not allow it without a copy; `reshape` copies then.
+    """
+    target = resolve_shape(ints(shape), input.numel())
+    try:
+        layout_array(input).reshape(target, copy=False)
+    except ValueError:
+        raise ShapeError(
+            f"view{tuple(target)} of a tensor of shape {tuple(input.shape)} and strides {strides_of(input)}",
+            where=here(), why="these strides cannot be one view of that shape", fix="use x.reshape(...)",
+        ) from None  # fmt: skip
+    return make_view(input, Reshape(target))
+
+
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """A view of another shape where the strides allow it, else a copy."""
+    target = resolve_shape(ints(shape), input.numel())
+    if target == input.shape:
+        return make_view(input, Reshape(target))
+    try:
+        layout_array(input).reshape(target, copy=False)
+    except ValueError:
+        input = input.clone()  # type: ignore[attr-defined]
+    return make_view(input, Reshape(target))
+
+
+def view_as(input: Tensor, other: Tensor) -> Tensor:
+    return view(input, *other.shape)
+
+
+def reshape_as(input: Tensor, other: Tensor) -> Tensor:
+    return reshape(input, *other.shape)
+
+
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """The same memory with its axes in the order `dims`."""
+    perm = tuple(axis_of(d, input.ndim) for d in ints(dims))
+    if sorted(perm) != list(range(input.ndim)):
+        raise ShapeError(f"permute{perm} of a tensor of {input.ndim} dimensions", where=here())
+    return make_view(input, Transpose(perm))
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """The same memory with two axes exchanged."""
+    a, b = axis_of(dim0, input.ndim), axis_of(dim1, input.ndim)
+    perm = list(range(input.ndim))
+    if perm:
+        perm[a], perm[b] = perm[b], perm[a]
+    return make_view(input, Transpose(tuple(perm)))
+
+
+def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
+    """Move axes to new places, the others keeping their order."""
+    sources = [axis_of(d, input.ndim) for d in ints((source,))]
+    targets = [axis_of(d, input.ndim) for d in ints((destination,))]
+    perm: list[Any] = [None] * input.ndim
+    for s, t in zip(sources, targets, strict=True):
+        perm[t] = s
+    rest = iter(d for d in range(input.ndim) if d not in sources)
+    return make_view(input, Transpose(tuple(next(rest) if p is None else p for p in perm)))
+
+
+def t(input: Tensor) -> Tensor:
+    """Transpose of a matrix; tensors of fewer than two dimensions are returned as they are."""
+    if input.ndim > 2:
+        raise ShapeError(f"t() needs at most 2 dimensions, got {input.ndim}", where=here())
+    return input if input.ndim < 2 else transpose(input, 0, 1)
+
+
+def reversed_axes(input: Tensor) -> Tensor:
+    """`x.T`."""
+    return make_view(input, Transpose(tuple(reversed(range(input.ndim)))))
+
+
+def matrix_transpose(input: Tensor) -> Tensor:
+    """`x.mT`: the last two axes exchanged."""
+    return transpose(input, -2, -1)
+
+
+def expand(input: Tensor, *sizes: Any) -> Tensor:
+    """Dimensions of size 1 repeated without memory; -1 keeps a size. Writing in place is refused."""
+    wanted = ints(sizes)
+    offset = len(wanted) - input.ndim
+    shape = tuple(
+        (input.shape[k - offset] if size == -1 else size) if k >= offset else size
+        for k, size in enumerate(wanted)
+    )
+    fits = offset >= 0 and all(a in (1, b) for a, b in zip(input.shape, shape[offset:]))
+    if not fits or -1 in shape:
+        raise ShapeError(f"expand to {list(wanted)} of a tensor of shape {list(input.shape)}", where=here())
+    return make_view(input, Expand(shape))
+
+
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    return expand(input, *other.shape)
+
+
+def broadcast_to(input: Tensor, size: Any) -> Tensor:
+    return expand(input, *ints((tuple(size),)))
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """Insert an axis of size 1."""
+    k = axis_of(dim, input.ndim + 1)
+    return make_view(input, Reshape((*input.shape[:k], 1, *input.shape[k:])))
+
+
+def squeeze(input: Tensor, dim: Any = None) -> Tensor:
+    """Drop axes of size 1: all, or those named."""
+    if dim is None:
+        dropped = set(range(input.ndim))
+    else:
+        dropped = {axis_of(d, input.ndim) for d in ints((dim,))}
+    shape = tuple(s for k, s in enumerate(input.shape) if not (k in dropped and s == 1))
+    return make_view(input, Reshape(shape))
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Axes start_dim..end_dim as one; a view where strides allow."""
+    if input.ndim == 0:
+        return reshape(input, 1)
+    a, b = axis_of(start_dim, input.ndim), axis_of(end_dim, input.ndim)
+    if a > b:
+        raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}", where=here())
+    if a == b:
+        return input
+    shape = input.shape
+    return reshape(input, *shape[:a], prod(shape[a : b + 1]), *shape[b + 1 :])
+
+
+def ravel(input: Tensor) -> Tensor:
+    return reshape(input, -1)
+
+
+def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
+    """One axis as several."""
+    k = axis_of(dim, input.ndim)
+    inner = resolve_shape(ints((tuple(sizes),)), input.shape[k])
+    return view(input, *input.shape[:k], *inner, *input.shape[k + 1 :])
+
+
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """`length` elements of one axis from `start`."""
+    k = axis_of(dim, input.ndim)
+    size = input.shape[k]
+    begin = int(start) + (size if start < 0 else 0)
+    if not (0 <= begin and begin + length <= size and length >= 0):
+        raise ShapeError(f"narrow({dim}, {start}, {length}) of a dimension of size {size}", where=here())
+    low, high = [0] * input.ndim, list(input.shape)
+    low[k], high[k] = begin, begin + int(length)
+    return make_view(input, Slice(tuple(low), tuple(high), (1,) * input.ndim))
+
+
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """One position of an axis, the axis dropped."""
+    k = axis_of(dim, input.ndim)
+    index = int(index)
+    if not -input.shape[k] <= index < input.shape[k]:
+        raise IndexError(f"index {index} is out of range for dimension {k} of size {input.shape[k]} ({here()})")
+    part = narrow(input, k, index % input.shape[k], 1)
+    return make_view(part, Reshape((*input.shape[:k], *input.shape[k + 1 :])))
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """All positions of an axis."""
+    return tuple(select(input, dim, k) for k in range(input.shape[axis_of(dim, input.ndim)]))
+
+
+def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces along an axis: of one size (the last may be smaller) or of the sizes given."""
+    size = input.shape[axis_of(dim, input.ndim)]
+    if isinstance(split_size_or_sections, int):
+        step = split_size_or_sections
+        sections = [min(step, size - k) for k in range(0, size, step)] or [0]
+    else:
+        sections = [int(s) for s in split_size_or_sections]
+    if sum(sections) != size:
+        raise ShapeError(f"split into {sections} of a dimension of size {size}", where=here())
+    pieces, start = [], 0
+    for length in sections:
+        pieces.append(narrow(input, dim, start, length))
+        start += length
+    return tuple(pieces)
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most `chunks` pieces of equal size along an axis."""
+    size = input.shape[axis_of(dim, input.ndim)]
+    return split(input, max(1, -(-size // chunks)), dim)
+
+
+def is_contiguous(input: Tensor) -> bool:
+    return bool(layout_array(input).flags.c_contiguous)
+
+
+def contiguous(input: Tensor) -> Tensor:
+    """This tensor if its memory is in row-major order, else a copy that is."""
+    return input if is_contiguous(input) else input.clone()  # type: ignore[attr-defined]
+
+
+def stride(input: Tensor, dim: int | None = None) -> Any:
+    """Elements to step over in memory for the next index, of all axes or of one."""
+    strides = strides_of(input)
+    return strides if dim is None else strides[dim]
+
+
+def storage_offset(input: Tensor) -> int:
+    if input._storage is None:
+        return 0
+    base = input._storage.array
+    here_, there = input._data.__array_interface__["data"][0], base.__array_interface__["data"][0]
+    return int((here_ - there) // base.itemsize)
+
+
+FUNCTIONS = {
+    f.__name__: f
+    for f in (
+        view, reshape, view_as, reshape_as, permute, transpose, movedim, t, expand, expand_as, broadcast_to,
+        unsqueeze, squeeze, flatten, ravel, unflatten, narrow, select, unbind, split, chunk, is_contiguous,
+        contiguous, stride, storage_offset, detach,
+    )
+}  # fmt: skip
+FUNCTIONS["swapaxes"] = FUNCTIONS["swapdims"] = transpose
+FUNCTIONS["moveaxis"] = movedim
+PROPERTIES = {"T": reversed_axes, "mT": matrix_transpose, "data": detach}
+
+

@@ -1,0 +1,230 @@
+"""Views: reshape, transpose, slice and expand as steps that NumPy, the tape and the IR can all take and undo.
+
+A view step knows three things: how NumPy makes the view, which IR it is, and which IR writes a new value of the view
+back into its base. Views of any depth are chains of steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Node
+from tracegrad.ir.types import TensorType, dtype_of
+from tracegrad.tracer.errors import ShapeError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.program import program_for
+from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.storage import storage_of
+from tracegrad.tracer.tape import Entry
+from tracegrad.tracer.tensor import Tensor, wrap
+
+
+class ViewStep:
+    """One step; also a user-level op of one operand (so the tape can differentiate it)."""
+
+    eager_only = ""
+    name = "view"
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        """The NumPy view. Raises ValueError when there is none without a copy."""
+        raise NotImplementedError(type(self))
+
+    def emit(self, base: Node) -> Node:
+        raise NotImplementedError(type(self))
+
+    def emit_write(self, base: Node, value: Node) -> Node:
+        """The base with this view of it replaced by `value`."""
+        raise NotImplementedError(type(self))
+
+    def emit_on(self, operands: tuple, attrs: tuple) -> tuple[Node, ...]:
+        return (self.emit(operands[0]),)
+
+    def pack(self, results: list[Any]) -> Any:
+        return results[0]
+
+
+@dataclass(frozen=True)
+class Identity(ViewStep):
+    name = "alias"
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        return array[...]
+
+    def emit(self, base: Node) -> Node:
+        return ops.reshape(base, shape=base.shape)
+
+    def emit_write(self, base: Node, value: Node) -> Node:
+        return value
+
+
+IDENTITY = Identity()
+
+
+@dataclass(frozen=True)
+class Reshape(ViewStep):
+    shape: tuple[int, ...]
+    name = "view"
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        return array.reshape(self.shape, copy=False)
+
+    def emit(self, base: Node) -> Node:
+        return ops.reshape(base, shape=self.shape)
+
+    def emit_write(self, base: Node, value: Node) -> Node:
+        return ops.reshape(value, shape=base.shape)
+
+
+@dataclass(frozen=True)
+class Transpose(ViewStep):
+    perm: tuple[int, ...]
+    name = "transpose"
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        return array.transpose(self.perm)
+
+    def emit(self, base: Node) -> Node:
+        return ops.transpose(base, perm=self.perm)
+
+    def emit_write(self, base: Node, value: Node) -> Node:
+        inverse = tuple(self.perm.index(axis) for axis in range(len(self.perm)))
+        return ops.transpose(value, perm=inverse)
+
+
+@dataclass(frozen=True)
+class Slice(ViewStep):
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    step: tuple[int, ...]
+    name = "slice"
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        index = tuple(slice(a, b, c) for a, b, c in zip(self.start, self.stop, self.step))
+        return array[(*index, ...)]
+
+    def emit(self, base: Node) -> Node:
+        return ops.slice_(base, start=self.start, stop=self.stop, step=self.step)
+
+    def emit_write(self, base: Node, value: Node) -> Node:
+        return ops.update_slice(base, value, start=self.start, stop=self.stop, step=self.step)
+
+
+@dataclass(frozen=True)
+class Expand(ViewStep):
+    shape: tuple[int, ...]
+    name = "expand"
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(array, self.shape)
+
+    def emit(self, base: Node) -> Node:
+        offset = len(self.shape) - base.ndim
+        return ops.broadcast_to(base, shape=self.shape, dims=tuple(range(offset, len(self.shape))))
+
+    def emit_write(self, base: Node, value: Node) -> Node:
+        raise ShapeError(
+            "in-place write on an expanded tensor", where=here(),
+            why="several of its elements are one place in memory", fix="write on x.clone() or x.contiguous()",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WriteBack(ViewStep):
+    """(old base, new value of the view) -> new base: the tape's op for a write through a view chain."""
+
+    chain: tuple[ViewStep, ...]
+    name = "write_back"
+
+    def emit_on(self, operands: tuple, attrs: tuple) -> tuple[Node, ...]:
+        return (emit_write_chain(self.chain, operands[0], operands[1]),)
+
+
+def emit_chain(chain: tuple[ViewStep, ...], base: Node) -> Node:
+    for step in chain:
+        base = step.emit(base)
+    return base
+
+
+def emit_write_chain(chain: tuple[ViewStep, ...], base: Node, value: Node) -> Node:
+    """The base after writing `value` through the chain of views: each step undone from the last to the first."""
+    levels = [base]
+    for step in chain[:-1]:
+        levels.append(step.emit(levels[-1]))
+    for step, level in zip(reversed(chain), reversed(levels)):
+        value = step.emit_write(level, value)
+    return value
+
+
+def view_entry(step: ViewStep, parent: Entry) -> Entry:
+    """The tape entry of one view step."""
+    program = program_for(step, (), (TensorType(parent.shape, dtype_of(parent.dtype)),))
+    return Entry(program, (parent,), program.types[0].shape, parent.dtype)
+
+
+def make_view(tensor: Tensor, step: ViewStep) -> Tensor:
+    """A view of `tensor`, eager or recorded. ValueError when NumPy would have to copy."""
+    mode = get_mode()
+    if mode.trace is not None:
+        return mode.trace.make_view(tensor, step)  # type: ignore[no-any-return]
+    storage = storage_of(tensor)
+    result = wrap(step.view(tensor._data))
+    result._storage = storage
+    result._chain = (*tensor._chain, step)
+    if tensor._family:
+        result._family = tensor._family
+    entry = tensor._entry
+    if entry is not None:
+        if mode.grad:
+            result._entry = view_entry(step, entry)
+        else:
+            result._made_without_grad = True
+    elif tensor.__dict__.get("_made_without_grad"):
+        result._made_without_grad = True
+    storage.add(result)
+    return result
+
+
+def detach(tensor: Tensor) -> Tensor:
+    """A tensor on the same storage without history: a new family."""
+    mode = get_mode()
+    if mode.trace is not None:
+        return mode.trace.detach(tensor)  # type: ignore[no-any-return]
+    storage = storage_of(tensor)
+    result = wrap(tensor._data)
+    result._storage = storage
+    result._chain = tensor._chain
+    result._family = storage.families
+    storage.entries[storage.families] = None
+    storage.families += 1
+    storage.add(result)
+    return result
+
+
+def strides_of(tensor: Tensor) -> tuple[int, ...]:
+    """Logical strides in elements: those of a C-contiguous fresh result, or of the view chain."""
+    array = layout_array(tensor)
+    return tuple(stride // array.itemsize for stride in array.strides)
+
+
+def layout_array(tensor: Tensor) -> np.ndarray:
+    """An array with this tensor's logical strides; for traced tensors a stand-in that holds no memory."""
+    traced = tensor._traced
+    if traced is not None:
+        return traced.layout()  # type: ignore[no-any-return]
+    if tensor._storage is None:
+        return stand_in(tensor._data.shape, tensor._data.dtype)
+    return tensor._data
+
+
+def stand_in(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array of C-contiguous strides that owns one element: only its layout may be used."""
+    strides = []
+    step = dtype.itemsize
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, tuple(reversed(strides)), writeable=False)
