@@ -182,7 +182,7 @@ def _reciprocal(x: Node, keep: Node) -> Node:
 
 
 def _eigh_vjp(ct: Parts, out: Node, x: Node) -> tuple[Node]:
-    # v (diag(ct_w) + (v^T ct_v) / (w_j - w_i)) v^T; equal eigenvalues have no defined gradient
+    # sym(v (diag(ct_w) + (v^T ct_v) / (w_j - w_i)) v^T); equal eigenvalues have no defined gradient
     w, v = part(out, 0), part(out, 1)
     inner = None if ct[0] is None else _diagonal(ct[0])
     if ct[1] is not None:
@@ -190,7 +190,8 @@ def _eigh_vjp(ct: Parts, out: Node, x: Node) -> tuple[Node]:
         off = ops.bitwise_not(_is_diagonal(x.shape))
         inner = plus(inner, ops.matmul(swap(v), ct[1]) * _reciprocal(gaps, off))
     assert inner is not None  # the walk calls no rule without a cotangent
-    return (ops.matmul(ops.matmul(v, inner), swap(v)),)
+    grad = ops.matmul(ops.matmul(v, inner), swap(v))
+    return ((grad + swap(grad)) * 0.5,)
 
 
 eigh = register(
