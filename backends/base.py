@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
 from tracegrad.ir.loc import UNKNOWN, Loc
 
 

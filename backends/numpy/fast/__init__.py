@@ -1,13 +1,13 @@
 """Fast building blocks for generated code: `out=` everywhere, static workspaces.
 
-A plan is made once for its shapes, owns its workspace (`nbytes`), and is called with arrays and outs;
-one call of it runs at a time. Functions take outs and scratch. Compared with the plain kernels in
-tests/backends/test_fast.py.
+A plan is made once for its shapes, owns its workspace (`nbytes`), and is called with arrays and
+outs; one call of it runs at a time. Functions take outs and scratch. Compared with the plain
+kernels in tests/backends/test_fast.py.
 
-conv.ConvPlan                      every `conv`, gradients included, by the strategy its shapes ask for
-windows.WindowMax / WindowSum / SelectScatter
-attention.Attention / AttentionBackward      `sdpa`, `sdpa_backward`
-lstm.LstmForward / LstmBackward              `lstm`, `lstm_backward`
+conv.ConvPlan                                `conv` and its gradients, by what the shapes ask for
+windows.WindowMax, WindowSum, SelectScatter
+attention.Attention, AttentionBackward       `sdpa`, `sdpa_backward`
+lstm.LstmForward, LstmBackward               `lstm`, `lstm_backward`
 reduce.sum_last, sum_first, add_rows         GEMV sums; the gradient of an embedding
 special.erf, gelu, sigmoid                   tile formulas
 random.bits_into, dropout_tile               Threefry

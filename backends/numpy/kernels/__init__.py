@@ -6,6 +6,7 @@ them as read-only.
 """
 
 from tracegrad.backends.numpy.kernels import (
+    composite,
     contract,
     elementwise,
     index,
@@ -22,6 +23,7 @@ from tracegrad.backends.numpy.kernels.registry import KERNELS
 
 __all__ = [
     "KERNELS",
+    "composite",
     "contract",
     "elementwise",
     "index",
