@@ -137,30 +137,32 @@ def same_number(found: Any, wanted: Number) -> bool:
 
 def match(pattern: Pattern, node: Node) -> Match | None:
     """The bindings that make `pattern` this node, or None."""
-    bound: dict[str, Node] = {"root": node}
-    return Match(bound) if _match(pattern, node, bound) else None
+    bound = _solve(((pattern, node),), {"root": node})
+    return None if bound is None else Match(bound)
 
 
-def _match(pattern: Pattern, node: Node, bound: dict[str, Node]) -> bool:
+_Pairs = tuple[tuple[Pattern, Node], ...]
+
+
+def _solve(pending: _Pairs, bound: dict[str, Node]) -> dict[str, Node] | None:
+    """Bindings for all `pending` on top of `bound`; a wrong order of operands is taken back."""
+    if not pending:
+        return bound
+    (pattern, node), rest = pending[0], pending[1:]
     if isinstance(pattern, Var):
         if pattern.name in bound:
-            return bound[pattern.name] is node
+            return _solve(rest, bound) if bound[pattern.name] is node else None
         if pattern.guard is not None and not pattern.guard(node):
-            return False
-        bound[pattern.name] = node
-        return True
+            return None
+        return _solve(rest, {**bound, pattern.name: node})
     if isinstance(pattern, Literal):
-        return same_number(splat_value(node), pattern.value)
+        return _solve(rest, bound) if same_number(splat_value(node), pattern.value) else None
     assert isinstance(pattern, Apply)
     if node.op is not pattern.op or len(node.inputs) != len(pattern.args):
-        return False
+        return None
     if pattern.label:
-        bound[pattern.label] = node
-    if not node.op.has(COMMUTATIVE) or len(pattern.args) != 2:
-        return all(_match(arg, each, bound) for arg, each in zip(pattern.args, node.inputs))
-    for order in (node.inputs, node.inputs[::-1]):
-        trial = dict(bound)  # a failed order must leave no bindings behind
-        if all(_match(arg, each, trial) for arg, each in zip(pattern.args, order)):
-            bound.update(trial)
-            return True
-    return False
+        bound = {**bound, pattern.label: node}
+    found = _solve((*zip(pattern.args, node.inputs), *rest), bound)
+    if found is None and len(pattern.args) == 2 and node.op.has(COMMUTATIVE):
+        found = _solve((*zip(pattern.args, node.inputs[::-1]), *rest), bound)
+    return found

@@ -1,0 +1,77 @@
+"""Who may import whom, and that every package is packaged."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STAGES = ("ir", "passes", "backends", "tracer", "runtime", "tracegrad")
+MAY_IMPORT = {
+    "ir": {"ir"},
+    "passes": {"ir", "passes"},
+    "backends": {"ir", "passes", "backends"},
+    "tracer": {"ir", "passes", "backends", "tracer"},
+    "runtime": {"ir", "passes", "backends", "tracer", "runtime"},
+    "tracegrad": set(STAGES),
+}
+FILES = [path for stage in STAGES for path in sorted((ROOT / stage).rglob("*.py"))]
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Dotted names that a file imports, at the top or inside a function, with their lines."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            yield ("." * node.level) + (node.module or ""), node.lineno
+            for alias in node.names:
+                yield ("." * node.level) + f"{node.module or ''}.{alias.name}", node.lineno
+
+
+def stage_of(name: str) -> str | None:
+    """The stage that a dotted name belongs to; None for what is not ours."""
+    first, _, rest = name.partition(".")
+    if first != "tracegrad":
+        return None
+    second = rest.partition(".")[0]
+    return second if second in STAGES else "tracegrad"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0]
+    for name, line in imported(path):
+        where = f"{path.relative_to(ROOT)}:{line}"
+        assert not name.startswith("."), f"{where} imports relatively; write tracegrad.{own}..."
+        assert name.partition(".")[0] not in STAGES[:-1], f"{where} imports a bare {name}"
+        if name == "tracegrad":
+            continue  # `from tracegrad import x` is judged by its parts
+        stage = stage_of(name)
+        assert stage is None or stage in MAY_IMPORT[own], (
+            f"illegal edge {own} -> {stage}: {where} imports {name}"
+        )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_jax_stays_in_its_backend(path: Path) -> None:
+    if path.is_relative_to(ROOT / "backends" / "jax"):
+        return
+    found = [f"{path.name}:{line}" for name, line in imported(path) if name.split(".")[0] == "jax"]
+    assert not found
+
+
+def test_every_folder_with_code_is_packaged() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"])
+    folders = {path.parent.relative_to(ROOT) for path in FILES}
+    found = {
+        ".".join(parts if parts[0] == "tracegrad" else ("tracegrad", *parts))
+        for parts in (folder.parts for folder in folders)
+    }
+    assert found == listed
