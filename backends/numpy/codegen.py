@@ -25,17 +25,28 @@ from tracegrad.backends.base import (
     LinAlgError,
     Options,
 )
-from tracegrad.backends.numpy import codegen_contract, codegen_moves, codegen_reduce, quiet
+from tracegrad.backends.numpy import (
+    codegen_contract,
+    codegen_fused,
+    codegen_moves,
+    codegen_reduce,
+    quiet,
+)
 from tracegrad.backends.numpy.codegen_elementwise import alias_positions
 from tracegrad.backends.numpy.codegen_moves import emit_kernel
+from tracegrad.backends.numpy.codegen_reduce import REDUCE
 from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
+from tracegrad.backends.numpy.loops import loop_of
 from tracegrad.ir.graph import Graph, Node
+from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
+from tracegrad.passes.fuse import Fuse, FuseRules
 from tracegrad.passes.place import Facts
 from tracegrad.passes.plan_memory import MemoryPlan, assign_offsets, describe, lifetimes
 from tracegrad.passes.schedule import schedule
 
-assert codegen_contract and codegen_moves and codegen_reduce  # imported to register their emitters
+# imported to register their emitters
+assert codegen_contract and codegen_fused and codegen_moves and codegen_reduce
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[Sequence[Array]], list[Array]]
@@ -55,14 +66,26 @@ def overwrites(node: Node) -> list[tuple[int, int]]:
         return [(0, position) for position in alias_positions(node)]
     if node.op.name == "update_slice":
         return [(0, 0)]
+    if node.op.name == "fused":
+        return loop_of(node.attrs["graph"]).overwrites()
     return []
 
 
 def strided(node: Node) -> bool:
-    return node.op.has(ELEMENTWISE) or node.op.name in ("matmul", "copy")
+    return node.op.has(ELEMENTWISE) or node.op.name in ("matmul", "copy", "fused")
 
 
 FACTS = Facts(overwrites, strided)
+
+ELEMENTWISE_OPS = frozenset(n for n, op in OPS.items() if op.has(ELEMENTWISE)) - {"bitcast"}
+WITH_TEMPORARIES = frozenset({"where", "rsqrt", "erf", "erfinv", "lgamma", "digamma"})
+
+
+def fuse_rules(tile_bytes: int) -> FuseRules:
+    """Loops pay from half a tile of float32 on; below, whole arrays stay in the cache anyway."""
+    return FuseRules(
+        ELEMENTWISE_OPS, frozenset(REDUCE), alone=WITH_TEMPORARIES, min_size=tile_bytes // 8
+    )
 
 
 # ------------------------------------------------------------------ programs
@@ -112,8 +135,8 @@ def poison(block: Array) -> None:
 
 
 def lowered(graph: Graph, options: Options) -> Graph:
-    """What the planner sees."""
-    return graph
+    """What the planner sees: the graph with its loops made."""
+    return Fuse(fuse_rules(options.tile_bytes)).run(graph) if options.fuse else graph
 
 
 def steps_of(graph: Graph, options: Options) -> list[Node]:

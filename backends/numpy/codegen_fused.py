@@ -1,0 +1,387 @@
+"""A `fused` node as one loop over tiles that stay in the cache.
+
+Every operand and result becomes a view of the domain's shape with its axes merged as far as all
+strides allow. Inside a tile each value gets a place: the result's own tile, the place of an operand
+that dies there, or a workspace of one tile. Values with one element a row have shape (.., 1).
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from tracegrad.backends.numpy.codegen_elementwise import alias_positions, lines, needs_scratch
+from tracegrad.backends.numpy.codegen_reduce import GEMV_ROW, REDUCE, ones
+from tracegrad.backends.numpy.codegen_writer import Writer, emits
+from tracegrad.backends.numpy.loops import Axes, Loop, is_splat, loop_of
+from tracegrad.ir.graph import Node
+from tracegrad.ir.ops.traits import REDUCTION
+from tracegrad.ir.types import DType
+from tracegrad.passes.storage import Shape, View, collapsed
+
+CACHE_BYTES = 1 << 20  # all tiles of one loop together
+
+
+@emits("fused")
+def emit_fused(w: Writer, node: Node) -> None:
+    _Body(w, node, loop_of(node.attrs["graph"])).write()
+
+
+class _Tiling:
+    """The domain with merged axes `sizes`, tiled along `axis` in pieces of `tile`."""
+
+    def __init__(self, sizes: Shape, keep_last: bool, elements: int):
+        self.sizes = sizes
+        last = len(sizes) - 1 - keep_last
+        self.axis = 0
+        while self.axis < last and prod(sizes[self.axis + 1 :]) > elements:
+            self.axis += 1
+        if last < 0:  # one row
+            self.axis, self.tile, self.looped = -1, 1, False
+            return
+        length, inner = sizes[self.axis], prod(sizes[self.axis + 1 :])
+        self.tile = min(length, max(1, elements // max(inner, 1)))
+        if length <= self.tile * 3 // 2 and self.axis == 0:
+            self.tile = length
+        for size in range(min(self.tile * 5 // 4, length), self.tile * 2 // 3, -1):
+            if length % size == 0:
+                self.tile = size
+                break
+        self.looped = self.axis > 0 or self.tile < length
+
+    @property
+    def even(self) -> bool:
+        return self.axis < 0 or self.sizes[self.axis] % self.tile == 0
+
+    @property
+    def shape(self) -> Shape:
+        if self.axis < 0:
+            return self.sizes
+        return (self.tile, *self.sizes[self.axis + 1 :])
+
+    def subscript(self, shape: Shape) -> str:
+        """Of an array of canonical `shape` (1 where it is broadcast); "" where it is used whole."""
+        if not self.looped:
+            return ""
+        parts = [f"i{axis}" if shape[axis] != 1 else "0" for axis in range(self.axis)]
+        if shape[self.axis] != 1 or self.sizes[self.axis] == 1:
+            parts.append("a:b")
+        return ", ".join(parts)
+
+
+class _Place:
+    """Where a value of the tile lives: a name, and until which instruction it is in use."""
+
+    def __init__(self, name: str, dtype: DType, busy: int, result: int = -1):
+        self.name, self.dtype, self.busy, self.result = name, dtype, busy, result
+
+
+class _Body:
+    def __init__(self, w: Writer, node: Node, loop: Loop):
+        self.w, self.node, self.loop = w, node, loop
+        self.when = {member: index for index, member in enumerate(loop.body)}
+        self.last_use = self._last_uses()
+        self.operands = {x: w.placed.view(node.inputs[i]) for x, (i, _) in loop.access.items()}
+        self.results = w.placed.parts(node)
+        self.merge_axes()
+        self.text: list[str] = []
+        self.names: dict[Node, str] = {}
+        self.flat: dict[Node, str] = {}  # row values without their last axis
+        self.places: list[_Place] = []
+        self.slices: dict[str, str] = {}
+
+    def _last_uses(self) -> dict[Node, int]:
+        loop, last = self.loop, {}
+        for member in loop.body:
+            last[member] = self.when[member]
+            for x in member.inputs:
+                last[loop.source(x)] = self.when[member]
+        return last
+
+    # ---------------------------------------------------------------- axes
+
+    def merge_axes(self) -> None:
+        loop = self.loop
+        domain = loop.domain
+        strides = [
+            tuple(0 if a is None else self.operands[x].strides[a] for a in axes)
+            for x, (_, axes) in loop.access.items()
+        ]
+        for output, view in zip(loop.graph.outputs, self.results):
+            row = loop.source(output) in loop.rows
+            own = view.strides[: len(domain) - 1] if row else view.strides
+            strides.append((*own, 0) if row else own)
+        self.groups = collapsed(domain, strides, loop.has_rows)
+        sizes = tuple(prod(domain[axis] for axis in group) for group in self.groups)
+        full = {id(view.storage.root()) for view in self.operands.values()}
+        arrays = len(full) + len(self.results) + 1
+        itemsize = max(view.dtype.itemsize for view in self.results)
+        elements = min(self.w.tile_bytes // 4, CACHE_BYTES // (arrays * itemsize))
+        self.tiling = _Tiling(sizes, loop.has_rows, max(elements, 16))
+
+    def canonical(self, view: View, axes: Axes) -> tuple[Shape, Shape]:
+        """(sizes, strides) of an operand over the merged axes; size 1 where it is broadcast."""
+        sizes, strides = [], []
+        for group, full in zip(self.groups, self.tiling.sizes):
+            size, stride = 1, 0
+            for axis in group:
+                a = axes[axis]
+                if a is not None and self.loop.domain[axis] != 1:
+                    size, stride = full, view.strides[a]
+            sizes.append(size)
+            strides.append(stride)
+        return tuple(sizes), tuple(strides)
+
+    def array(self, node: Node | None, view: View, axes: Axes) -> tuple[str, Shape]:
+        """Name and canonical shape of an operand (`node`) or of a result (None)."""
+        w = self.w
+        shape, strides = self.canonical(view, axes)
+        kind = view.storage.root().kind
+        if kind in ("arena", "result"):
+            return w.view(View(view.storage, shape, strides, view.offset, view.dtype)), shape
+        name = w.ref(node) if node is not None else w.arguments[view.storage.index]
+        if view.shape == shape:
+            return name, shape
+        if kind == "constant":
+            return w.prebuilt(f"{name}.reshape({shape})"), shape
+        return w.prologue(f"{name}.reshape({shape})", name.rstrip("_")), shape
+
+    # ---------------------------------------------------------------- places
+
+    def tile_of(self, name: str, shape: Shape) -> str:
+        """A name for the tile of a canonical array, sliced at the top of the loop."""
+        subscript = self.tiling.subscript(shape)
+        if not subscript:
+            return name
+        key = f"{name}[{subscript}]"
+        if key not in self.slices:
+            self.slices[key] = f"t{len(self.slices)}"
+        return self.slices[key]
+
+    def workspace(self, dtype: DType, row: bool = False) -> str:
+        shape = self.tiling.shape
+        shape = (*shape[:-1], 1) if row else shape
+        name = self.w.view(self.w.workspace(shape, dtype))
+        return self._cut(name)
+
+    def _cut(self, name: str) -> str:
+        """A workspace, as long as the last tile needs it."""
+        if self.tiling.even:
+            return name
+        key = f"{name}[:n]"
+        if key not in self.slices:
+            self.slices[key] = f"t{len(self.slices)}"
+        return self.slices[key]
+
+    def enter_operands(self) -> None:
+        last_read: dict[int, int] = {}
+        for x, (index, axes) in self.loop.access.items():
+            view = self.operands[x]
+            name, shape = self.array(self.node.inputs[index], view, axes)
+            self.names[x] = self.tile_of(name, shape)
+            root = id(view.storage.root())
+            last_read[root] = max(last_read.get(root, -1), self.last_use.get(x, -1))
+        self.result_places: list[_Place] = []
+        domain = self.loop.domain
+        for index, (output, view) in enumerate(zip(self.loop.graph.outputs, self.results)):
+            row = self.loop.source(output) in self.loop.rows
+            lead = tuple(range(len(domain) - 1))
+            axes: Axes = (*lead, None) if row else (*lead, len(domain) - 1)
+            name, shape = self.array(None, view, axes)
+            busy = last_read.get(id(view.storage.root()), -1)
+            place = _Place(self.tile_of(name, shape), view.dtype, busy, index)
+            self.result_places.append(place)
+            if not row:
+                self.places.append(place)
+
+    def result_of(self, member: Node) -> list[int]:
+        return [
+            index
+            for index, output in enumerate(self.loop.graph.outputs)
+            if self.loop.source(output) is member
+        ]
+
+    def dying(self, member: Node, place: _Place) -> bool:
+        """Whether `member` may be written over `place`: it reads it last, at safe positions."""
+        allowed = alias_positions(member)
+        for position, x in enumerate(member.inputs):
+            if self.names.get(self.loop.source(x)) == place.name and position not in allowed:
+                return False
+        return True
+
+    def choose(self, member: Node) -> str:
+        """The place of the full-sized value `member`."""
+        now, until = self.when[member], self.last_use[member]
+        results = self.result_of(member)
+        if results:
+            place = self.result_places[results[0]]
+            if place.busy < now or (place.busy == now and self.dying(member, place)):
+                place.busy = len(self.loop.body)
+                return place.name
+        best = None
+        for place in self.places:
+            if place.dtype is not member.dtype:
+                continue
+            if place.busy > now or (place.busy == now and not self.dying(member, place)):
+                continue
+            if place.result >= 0:
+                owner = self.loop.source(self.loop.graph.outputs[place.result])
+                end = self.when[owner]
+                if now >= end or until > end or (until == end and not self._safe(owner, member)):
+                    continue
+            elif results and place.result < 0 and best is not None:
+                continue
+            # in place first, then a result's own tile, then a free workspace
+            rank = (place.busy != now, place.result < 0)
+            if best is None or rank < best[0]:
+                best = (rank, place)
+        if best is None:
+            chosen = _Place(self.workspace(member.dtype), member.dtype, until)
+            self.places.append(chosen)
+        else:
+            chosen = best[1]
+        chosen.busy = until if not results else len(self.loop.body)
+        return chosen.name
+
+    def _safe(self, reader: Node, value: Node) -> bool:
+        """Whether `reader` may be written over its operand `value`."""
+        allowed = alias_positions(reader)
+        return all(
+            position in allowed
+            for position, x in enumerate(reader.inputs)
+            if self.loop.source(x) is value
+        )
+
+    def scratch(self, member: Node) -> str:
+        """The temporary of `member`'s own code."""
+        dtype = needs_scratch(member)
+        assert dtype is not None
+        now = self.when[member]
+        for place in self.places:
+            if place.dtype is dtype and place.busy < now and place.result < 0:
+                place.busy = now
+                return place.name
+        place = _Place(self.workspace(dtype), dtype, now)
+        self.places.append(place)
+        return place.name
+
+    # ---------------------------------------------------------------- code
+
+    def write(self) -> None:
+        self.enter_operands()
+        for member in self.loop.body:
+            if member in self.loop.rows:
+                self.row_member(member)
+            else:
+                self.full_member(member)
+        self.copy_results()
+        self.wrap()
+
+    def operand(self, x: Node) -> str:
+        source = self.loop.source(x)
+        base = source
+        while base.op.name == "broadcast_to":
+            base = base.inputs[0]
+        if is_splat(base):
+            return self.w.scalar(base.attrs["value"].splat, base.dtype)
+        return self.names[source]
+
+    def full_member(self, member: Node) -> None:
+        xs = [self.operand(x) for x in member.inputs]
+        if self.skipped(member):
+            self.names[member] = ""
+            return
+        out = self.choose(member)
+        self.names[member] = out
+        self.text += lines(self.w, member, xs, out, lambda dtype: self.scratch(member))
+
+    def row_member(self, member: Node) -> None:
+        results = self.result_of(member)
+        if results and self._row_free(member, results[0]):
+            name = self.result_places[results[0]].name
+        else:
+            name = self.workspace(member.dtype, row=True)
+        self.names[member] = name
+        if member.op.has(REDUCTION):
+            self.reduction(member, name)
+            return
+        xs = [self.operand(x) for x in member.inputs]
+        dtype = needs_scratch(member)
+        scratch = self.workspace(dtype, row=True) if dtype else ""
+        self.text += lines(self.w, member, xs, name, lambda _: scratch)
+
+    def _row_free(self, member: Node, result: int) -> bool:
+        """Whether the result's rows may be written now: nobody reads an operand there later."""
+        place, now = self.result_places[result], self.when[member]
+        return place.busy < now or (place.busy == now and self.dying(member, place))
+
+    def product(self, member: Node) -> tuple[Node, Node] | None:
+        """The factors where `member` sums a product that nothing else reads: no temporary."""
+        x = self.loop.source(member.inputs[0])
+        if member.op.name != "sum" or x.op.name != "mul" or self.result_of(x):
+            return None
+        readers = [m for m in self.loop.body for y in m.inputs if self.loop.source(y) is x]
+        wide = all(self._has_columns(y) for y in x.inputs)
+        return (x.inputs[0], x.inputs[1]) if readers == [member] and wide else None
+
+    def skipped(self, member: Node) -> bool:
+        """A product that its only reader, a sum, computes."""
+        for reader in self.loop.body:
+            if reader.op.name == "sum" and self.loop.source(reader.inputs[0]) is member:
+                return self.product(reader) is not None
+        return False
+
+    def _has_columns(self, x: Node) -> bool:
+        """Whether `x` is contiguous along the last axis of the tile."""
+        source = self.loop.source(x)
+        if source in self.loop.access:
+            _, axes = self.loop.access[source]
+            return axes[-1] is not None and self.operands[source].strides[axes[-1]] == 1
+        return source in self.when and source not in self.loop.rows
+
+    def reduction(self, member: Node, name: str) -> None:
+        w, dtype = self.w, member.dtype
+        x = member.inputs[0]
+        columns = self.tiling.sizes[-1]
+        flat = f"{name}[..., 0]"
+        if name.startswith("v") and self.tiling.even:
+            flat = w.prebuilt(flat)
+        factors = self.product(member)
+        if factors is not None and columns <= GEMV_ROW:
+            w.np("vecdot")
+            a, b = (self.operand(y) for y in factors)
+            self.text.append(f"vecdot({a}, {b}, {flat})")
+            return
+        if member.op.name == "sum" and self._has_columns(x) and columns <= GEMV_ROW:
+            w.np("matmul")
+            self.text.append(f"matmul({self.operand(x)}, {ones(w, columns, dtype)}, {flat})")
+            return
+        ufunc = w.np(REDUCE[member.op.name])
+        kind = w.dtype(dtype) if member.op.name in ("sum", "prod") else "None"
+        self.text.append(f"{ufunc}.reduce({self.operand(x)}, -1, {kind}, {flat})")
+
+    def copy_results(self) -> None:
+        """Results that could not be computed where they belong, or that share one value."""
+        for place, output in zip(self.result_places, self.loop.graph.outputs):
+            name = self.operand(output)
+            if name != place.name:
+                self.w.np("copyto")
+                self.text.append(f"copyto({place.name}, {name})")
+
+    def wrap(self) -> None:
+        w, tiling = self.w, self.tiling
+        if not tiling.looped:
+            w.lines += self.text
+            return
+        indent = ""
+        for axis in range(tiling.axis):
+            w.line(f"{indent}for i{axis} in range({tiling.sizes[axis]}):")
+            indent += "    "
+        length = tiling.sizes[tiling.axis]
+        w.line(f"{indent}for a in range(0, {length}, {tiling.tile}):")
+        indent += "    "
+        w.line(f"{indent}b = a + {tiling.tile}")
+        if not tiling.even:
+            w.line(f"{indent}n = min(b, {length}) - a")
+        for expression, name in self.slices.items():
+            w.line(f"{indent}{name} = {expression}")
+        w.lines += [indent + line for line in self.text]
