@@ -14,7 +14,7 @@ import argparse
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,33 +38,53 @@ SCALE = 10.0
 LINALG = {"cholesky", "triangular_solve", "qr", "eigh", "svd", "lu"}
 
 
-def cases(names: set[str]) -> Iterator[tuple[str, str, Sample]]:
+Case = tuple[str, str, Sample]
+
+
+def cases(names: set[str]) -> list[Case]:
+    """Every sample as it is and, where it can be, in float32; the first of each op first."""
+    found: list[tuple[int, Case]] = []
     for name, samples in SAMPLES.items():
         if names and name not in names:
             continue
         for index, sample in enumerate(samples):
-            yield name, f"{name}[{index} {sample.label}]", sample
-            arrays = narrowed(sample.arrays(), np.float32)
-            if arrays is not None:
-                small = replace(sample, build=lambda rng, arrays=arrays: tuple(arrays))
-                yield name, f"{name}[{index} {sample.label} as float32]", small
+            found.append((index, (name, f"{name}[{index} {sample.label}]", sample)))
+            small = narrowed(sample, np.float32)
+            if small is not None:
+                found.append((index, (name, f"{name}[{index} {sample.label} as float32]", small)))
+    return [case for _, case in sorted(found, key=lambda pair: pair[0])]
 
 
-def check_samples(options: Options, names: set[str]) -> tuple[int, list[str]]:
-    count, wrong = 0, []
-    for name, label, sample in cases(names):
-        count += 1
-        try:
-            graph, arrays = sample.graph(name), sample.arrays()
-            expected = interpret(graph, arrays)
-            results = [backend.to_numpy(x) for x in backend.compile(graph, options)(arrays)]
-            scale = SCALE * (50 if name in LINALG else 1)
-            assert_agree(name, results, expected, scale)
-        except Exception as error:
-            text = "".join(traceback.format_exception_only(error)).strip()
-            wrong.append(f"{label}: {' '.join(text.split())[:300]}")
-            print("DIFFERS", wrong[-1], flush=True)
-    return count, wrong
+def judge(case: Case, options: Options) -> str:
+    """What is wrong with this sample on the device; empty if nothing."""
+    name, label, sample = case
+    try:
+        graph, arrays = sample.graph(name), sample.arrays()
+        expected = interpret(graph, arrays)
+        results = [backend.to_numpy(x) for x in backend.compile(graph, options)(arrays)]
+        assert_agree(name, results, expected, SCALE * (50 if name in LINALG else 1))
+    except Exception as error:
+        text = "".join(traceback.format_exception_only(error))
+        return f"{label}: {' '.join(text.split())[:300]}"
+    return ""
+
+
+def check_samples(options: Options, names: set[str], threads: int, seconds: float) -> list[str]:
+    """Compile and compare in several threads until the time is up."""
+    end = time.monotonic() + seconds
+    chosen, wrong, left = cases(names), [], 0
+
+    def in_time(case: Case) -> str | None:
+        return judge(case, options) if time.monotonic() < end else None
+
+    with ThreadPoolExecutor(threads) as pool:
+        for verdict in pool.map(in_time, chosen):
+            left += verdict is None
+            if verdict:
+                wrong.append(verdict)
+                print("DIFFERS", verdict, flush=True)
+    print(f"{len(chosen) - left} samples checked, {len(wrong)} differ, {left} not reached")
+    return wrong
 
 
 def check_random_bits(options: Options) -> list[str]:
@@ -139,13 +159,16 @@ def main() -> int:
     parser.add_argument("--device", default="gpu")
     parser.add_argument("--ops", default="", help="comma-separated names; all by default")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=400, help="time for the samples")
     given = parser.parse_args()
     options = Options(device=given.device)
     print(f"jax {jax.__version__}, devices {jax.devices()}, numpy {np.__version__}")
     wrong = check_random_bits(options) + check_step(options, given.steps)
-    count, differing = check_samples(options, {name for name in given.ops.split(",") if name})
-    print(f"{count} samples, {len(differing)} differ; random bits and step: {wrong or 'equal'}")
-    return 1 if wrong or differing else 0
+    print(f"random bits and step: {wrong or 'equal'}", flush=True)
+    names = {name for name in given.ops.split(",") if name}
+    wrong += check_samples(options, names, given.threads, given.seconds)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
+from tests.sampling import Sample
+from tracegrad.ir.graph import Graph
 
 Array = np.ndarray[Any, np.dtype[Any]]
 TOLERANCE = {
@@ -34,26 +38,32 @@ INVARIANTS: dict[str, Callable[..., list[Array]]] = {
 }
 
 
-def assert_agree(op: str, results: list[Array], expected: list[Array], scale: float = 1.0) -> None:
+def assert_agree(
+    op: str, results: list[Array], expected: list[Array], scale: float = 1.0, label: str = ""
+) -> None:
     """Same types; floats within `scale` times their dtype's tolerance, all else equal."""
     for result, wanted in zip(results, expected, strict=True):
-        assert (result.dtype, result.shape) == (wanted.dtype, wanted.shape), op
+        assert (result.dtype, result.shape) == (wanted.dtype, wanted.shape), label or op
     if op in INVARIANTS:
         results, expected = INVARIANTS[op](*results), INVARIANTS[op](*expected)
     for result, wanted in zip(results, expected, strict=True):
         if wanted.dtype.name not in TOLERANCE:
-            np.testing.assert_array_equal(result, wanted, err_msg=op)
+            np.testing.assert_array_equal(result, wanted, err_msg=label or op)
             continue
         tolerance = scale * TOLERANCE[wanted.dtype.name]
         wide = np.complex128 if wanted.dtype.kind == "c" else np.float64
         np.testing.assert_allclose(
-            result.astype(wide), wanted.astype(wide), tolerance, tolerance, err_msg=op
+            result.astype(wide), wanted.astype(wide), tolerance, tolerance, err_msg=label or op
         )
 
 
-def narrowed(arrays: list[Array], dtype: Any) -> list[Array] | None:
-    """The float64 arrays as `dtype`, the others as they are; None if no array is float64."""
-    if not any(array.dtype == np.float64 for array in arrays):
+def narrowed(sample: Sample, dtype: Any) -> Sample | None:
+    """The sample with its float64 inputs in `dtype`; None if none or if sub-graphs fix types."""
+    arrays = sample.arrays()
+    if all(array.dtype != np.float64 for array in arrays):
+        return None
+    if any(isinstance(value, Graph) for value in sample.attrs.values()):
         return None
     with np.errstate(over="ignore"):
-        return [array.astype(dtype) if array.dtype == np.float64 else array for array in arrays]
+        cast = tuple(a.astype(dtype) if a.dtype == np.float64 else a for a in arrays)
+    return replace(sample, build=lambda rng: cast)

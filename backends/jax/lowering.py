@@ -25,7 +25,6 @@ from tracegrad.backends.jax import (
 )
 from tracegrad.backends.jax.flags import Flags, hazards
 from tracegrad.ir import loc as _loc
-from tracegrad.ir import ops
 from tracegrad.ir.graph import INPUT, Graph, Node, postorder
 from tracegrad.ir.types import TupleType
 
@@ -39,9 +38,9 @@ LOWERINGS: dict[str, lowering_elementwise.Lowering] = {
     **lowering_linalg.LOWERINGS,
     **lowering_random.LOWERINGS,
 }
-# Composites lowered whole; passes leave them alone. XLA has Threefry as one kernel; it fuses the
-# others itself.
-CLAIMED = frozenset(name for name in LOWERINGS if ops.op_named(name).decompose is not None)
+CLAIMED: frozenset[str] = (
+    frozenset()
+)  # composites lowered whole: none, XLA fuses their parts itself
 
 # Ops that hold graphs or concern the run as a whole; lowered by methods of `Lowerer`.
 STRUCTURE = frozenset(
