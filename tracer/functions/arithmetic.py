@@ -1,0 +1,496 @@
+"""Arithmetic, comparison, logic and bits on two operands, promoted and broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.graph import Node, Op
+from tracegrad.ir.ops.build import full_like
+from tracegrad.ir.types import bool_
+from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.functions import promotion
+from tracegrad.tracer.functions.promotion import (
+    Operand,
+    as_node,
+    broadcast,
+    cast,
+    common,
+    common_float,
+    constant_value,
+    require_dtype,
+    to_float,
+)
+
+
+def not_(x: Node) -> Node:
+    return ops.bitwise_not(x)
+
+
+def as_bool(operand: Operand) -> Node:
+    """Nonzero as bool."""
+    return cast(as_node(operand), bool_)
+
+
+def check_alpha(name: str, dtype: Any, alpha: Any) -> None:
+    if isinstance(alpha, float) and not dtype.is_inexact:
+        raise IRTypeError(f"{name}(): alpha={alpha} must be an integer for {dtype.public_name} tensors")
+
+
+@user_op
+def add(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
+    """input + alpha * other."""
+    x, y = common(input, other)
+    check_alpha("add", x.dtype, alpha)
+    return ops.add(x, y if alpha == 1 else y * alpha)
+
+
+@user_op
+def sub(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
+    """input - alpha * other. Not of bools (use logical_xor or ~)."""
+    x, y = common(input, other)
+    if x.dtype.is_bool:
+        raise IRTypeError("sub() of two bool tensors; use logical_xor(), or ~ to invert a mask")
+    check_alpha("sub", x.dtype, alpha)
+    return ops.sub(x, y if alpha == 1 else y * alpha)
+
+
+@user_op
+def rsub(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
+    """other - alpha * input."""
+    x, y = common(input, other)
+    return ops.sub(y, x if alpha == 1 else x * alpha)
+
+
+@user_op
+def mul(input: Operand, other: Operand, /) -> Node:
+    """input * other."""
+    return ops.mul(*common(input, other))
+
+
+@user_op
+def div(input: Operand, other: Operand, /, *, rounding_mode: str | None = None) -> Node:
+    """input / other. Integers divide to floats unless rounding_mode is "floor" or "trunc"."""
+    if rounding_mode is None:
+        return ops.div(*common_float(input, other))
+    x, y = common(input, other)
+    if rounding_mode == "floor":
+        return _floor_divide(x, y)
+    if rounding_mode != "trunc":
+        raise IRTypeError(f'rounding_mode must be None, "floor" or "trunc", not {rounding_mode!r}')
+    if x.dtype.is_float:
+        return ops.trunc(ops.div(x, y))
+    # Truncation is the floor of a quotient of one sign; of two signs, minus the floor of the magnitudes.
+    return _truncated(x, y)
+
+
+def _floor_divide(x: Node, y: Node) -> Node:
+    if x.dtype.is_bool:
+        x, y = cast(x, promotion.i8), cast(y, promotion.i8)
+        return ops.cast(ops.floor_div(x, y), dtype=bool_)
+    return ops.floor_div(x, y)
+
+
+def _truncated(x: Node, y: Node) -> Node:
+    quotient = ops.floor_div(x, y)
+    inexact = not_(ops.eq(ops.mul(quotient, y), x))
+    negative = ops.xor(_negative(x), _negative(y))
+    return ops.where(ops.and_(inexact, negative), quotient + 1, quotient)
+
+
+def _negative(x: Node) -> Node:
+    return ops.lt(x, ops.zeros_like(x))
+
+
+@user_op
+def floor_divide(input: Operand, other: Operand, /) -> Node:
+    """The quotient rounded down."""
+    return _floor_divide(*common(input, other))
+
+
+@user_op
+def remainder(input: Operand, other: Operand, /) -> Node:
+    """input - other * floor(input / other): the sign of the divisor, as Python's %."""
+    x, y = common(input, other)
+    return ops.rem(x, y)
+
+
+@user_op
+def fmod(input: Operand, other: Operand, /) -> Node:
+    """The remainder with the sign of the dividend, as C's fmod."""
+    x, y = common(input, other)
+    if x.dtype.is_int:
+        return ops.sub(x, ops.mul(_truncated(x, y), y))
+    # rem has the divisor's sign; of two signs (and not zero) it is one divisor too high.
+    floored = ops.rem(x, y)
+    wrong = ops.and_(not_(ops.eq(floored, ops.zeros_like(x))), ops.xor(_negative(x), _negative(y)))
+    return ops.where(wrong, ops.sub(floored, y), floored)
+
+
+@user_op
+def pow_(input: Operand, exponent: Operand, /) -> Node:
+    """input ** exponent. Integers refuse a negative integer exponent where it is known."""
+    value = constant_value(exponent)
+    x, y = common(input, exponent)
+    if isinstance(value, int) and value < 0 and not x.dtype.is_inexact:
+        raise IRTypeError(f"pow() of {x.dtype.public_name} tensors to the negative power {value}; use floats")
+    if x.dtype.is_bool:
+        x, y = cast(x, promotion.i64), cast(y, promotion.i64)
+        return cast(ops.pow_(x, y), bool_)
+    return power(x, y, value)
+
+
+def power(x: Node, y: Node, value: Any) -> Node:
+    """x ** y; small powers that are known become multiplications and roots."""
+    if value == 2:
+        return ops.mul(x, x)
+    if value == 3:
+        return ops.mul(ops.mul(x, x), x)
+    if value == 1:
+        return x
+    if value == 0.5 and x.dtype.is_inexact:
+        return ops.sqrt(x)
+    if value == -0.5 and x.dtype.is_inexact:
+        return ops.rsqrt(x)
+    if value == -1 and x.dtype.is_inexact:
+        return ops.div(ops.ones_like(x), x)
+    return ops.pow_(x, y)
+
+
+@user_op
+def float_power(input: Operand, exponent: Operand, /) -> Node:
+    """input ** exponent in float64 (complex128)."""
+    dtype = promotion.promote_types(promotion.result_dtype(input, exponent), promotion.f64)
+    x, y = broadcast(cast(as_node(input), dtype), cast(as_node(exponent), dtype))
+    return ops.pow_(x, y)
+
+
+def binary_of(op: Op, doc: str, name: str) -> Any:
+    """A function of two promoted operands of any real dtype that is one IR op."""
+
+    def emit(input: Operand, other: Operand, /) -> Node:
+        return op(*common(input, other))
+
+    return named(emit, name, doc)
+
+
+def float_binary_of(op: Op, doc: str, name: str) -> Any:
+    """A function of two floats (integers are converted) that is one IR op."""
+
+    def emit(input: Operand, other: Operand, /) -> Node:
+        return op(*common_float(input, other))
+
+    return named(emit, name, doc)
+
+
+def named(emit: Callable[..., Any], name: str, doc: str) -> Any:
+    emit.__name__ = emit.__qualname__ = name
+    emit.__doc__ = doc
+    return user_op(emit)
+
+
+maximum = binary_of(ops.maximum, "The larger of two; nan wins. A tie shares the gradient.", "maximum")
+minimum = binary_of(ops.minimum, "The smaller of two; nan wins. A tie shares the gradient.", "minimum")
+atan2 = float_binary_of(ops.atan2, "The angle of the point (other, input).", "atan2")
+nextafter = float_binary_of(ops.nextafter, "The next float from input towards other.", "nextafter")
+
+
+@user_op
+def fmax(input: Operand, other: Operand, /) -> Node:
+    """The larger of two; a nan loses."""
+    x, y = common(input, other)
+    return _ignoring_nan(ops.maximum, x, y)
+
+
+@user_op
+def fmin(input: Operand, other: Operand, /) -> Node:
+    """The smaller of two; a nan loses."""
+    x, y = common(input, other)
+    return _ignoring_nan(ops.minimum, x, y)
+
+
+def _ignoring_nan(op: Op, x: Node, y: Node) -> Node:
+    if not x.dtype.is_float:
+        return op(x, y)
+    return op(ops.where(ops.isnan(x), y, x), ops.where(ops.isnan(y), x, y))
+
+
+@user_op
+def eq(input: Operand, other: Operand, /) -> Node:
+    """input == other, elementwise."""
+    return ops.eq(*common(input, other))
+
+
+@user_op
+def ne(input: Operand, other: Operand, /) -> Node:
+    """input != other, elementwise."""
+    return not_(ops.eq(*common(input, other)))
+
+
+@user_op
+def lt(input: Operand, other: Operand, /) -> Node:
+    """input < other, elementwise."""
+    return ops.lt(*common(input, other))
+
+
+@user_op
+def le(input: Operand, other: Operand, /) -> Node:
+    """input <= other, elementwise."""
+    return ops.le(*common(input, other))
+
+
+@user_op
+def gt(input: Operand, other: Operand, /) -> Node:
+    """input > other, elementwise."""
+    x, y = common(input, other)
+    return ops.lt(y, x)
+
+
+@user_op
+def ge(input: Operand, other: Operand, /) -> Node:
+    """input >= other, elementwise."""
+    x, y = common(input, other)
+    return ops.le(y, x)
+
+
+@user_op
+def isclose(
+    input: Operand, other: Operand, /, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Node:
+    """|input - other| <= atol + rtol * |other|, or equal."""
+    x, y = common(input, other)
+    same = ops.eq(x, y)
+    if not x.dtype.is_float:
+        x, y = to_float(x), to_float(y)
+    near = ops.le(ops.abs_(ops.sub(x, y)), ops.abs_(y) * rtol + atol)
+    result = ops.or_(same, ops.and_(near, ops.and_(ops.isfinite(x), ops.isfinite(y))))
+    if equal_nan:
+        result = ops.or_(result, ops.and_(ops.isnan(x), ops.isnan(y)))
+    return result
+
+
+@user_op
+def logical_and(input: Operand, other: Operand, /) -> Node:
+    """Both nonzero."""
+    return ops.and_(*broadcast(as_bool(input), as_bool(other)))
+
+
+@user_op
+def logical_or(input: Operand, other: Operand, /) -> Node:
+    """Either nonzero."""
+    return ops.or_(*broadcast(as_bool(input), as_bool(other)))
+
+
+@user_op
+def logical_xor(input: Operand, other: Operand, /) -> Node:
+    """Exactly one nonzero."""
+    return ops.xor(*broadcast(as_bool(input), as_bool(other)))
+
+
+@user_op
+def logical_not(input: Operand, /) -> Node:
+    """Zero."""
+    return not_(as_bool(input))
+
+
+def bits_of(op: Op, name: str, doc: str, categories: str = "bi") -> Any:
+    def emit(input: Operand, other: Operand, /) -> Node:
+        x, y = common(input, other)
+        require_dtype(name, (x,), categories)
+        return op(x, y)
+
+    return named(emit, name, doc)
+
+
+bitwise_and = bits_of(ops.and_, "bitwise_and", "input & other, of integers or bools.")
+bitwise_or = bits_of(ops.or_, "bitwise_or", "input | other, of integers or bools.")
+bitwise_xor = bits_of(ops.xor, "bitwise_xor", "input ^ other, of integers or bools.")
+bitwise_left_shift = bits_of(ops.shl, "bitwise_left_shift", "input << other.", "i")
+bitwise_right_shift = bits_of(ops.shr, "bitwise_right_shift", "input >> other.", "i")
+
+
+@user_op
+def bitwise_not(input: Operand, /) -> Node:
+    """~input, of integers or bools."""
+    x = as_node(input)
+    require_dtype("bitwise_not", (x,), "bi")
+    return ops.bitwise_not(x)
+
+
+@user_op
+def where(condition: Operand, input: Operand, other: Operand, /) -> Node:
+    """input where condition (a bool tensor), else other."""
+    test = as_node(condition)
+    if not test.dtype.is_bool:
+        test = cast(test, bool_)
+    x, y = promotion.promote(input, other)
+    test, x, y = broadcast(test, x, y)
+    return ops.where(test, x, y)
+
+
+@user_op
+def clamp(input: Operand, min: Operand | None = None, max: Operand | None = None, /) -> Node:
+    """min where input is below it, max where above. The gradient passes at the bounds."""
+    if min is None and max is None:
+        raise IRTypeError("clamp() needs min or max")
+    bounds = [b for b in (min, max) if b is not None]
+    nodes = list(common(input, *bounds))
+    x = nodes.pop(0)
+    # where, not maximum: at a bound the whole gradient goes to the input.
+    if min is not None:
+        low = nodes.pop(0)
+        x = ops.where(ops.lt(x, low), low, x)
+    if max is not None:
+        high = nodes.pop(0)
+        x = ops.where(ops.lt(high, x), high, x)
+    return _nan_bounds(x, min, max)
+
+
+def _nan_bounds(x: Node, *bounds: Operand | None) -> Node:
+    """A nan bound makes nan. Bounds that are numbers are not nan in practice: only tensors are looked at."""
+    for bound in bounds:
+        if isinstance(bound, Node) and bound.dtype.is_float:
+            wide = promotion.lift(bound, x.dtype, x.shape)
+            x = ops.where(ops.isnan(wide), wide, x)
+    return x
+
+
+@user_op
+def clamp_min(input: Operand, min: Operand, /) -> Node:
+    """The larger of input and min."""
+    return clamp.emit(input, min, None)  # type: ignore[no-any-return]
+
+
+@user_op
+def clamp_max(input: Operand, max: Operand, /) -> Node:
+    """The smaller of input and max."""
+    return clamp.emit(input, None, max)  # type: ignore[no-any-return]
+
+
+@user_op
+def lerp(input: Operand, end: Operand, weight: Operand, /) -> Node:
+    """input + weight * (end - input)."""
+    x, y, w = common(input, end, weight)
+    # Near weight 1 count back from the end, so that weight 1 gives exactly the end.
+    step = ops.sub(y, x)
+    from_start = ops.add(x, ops.mul(w, step))
+    from_end = ops.sub(y, ops.mul(step, 1 - w))
+    return ops.where(ops.lt(ops.abs_(w), full_like(w, 0.5)), from_start, from_end)
+
+
+@user_op
+def addcmul(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Any = 1) -> Node:
+    """input + value * tensor1 * tensor2."""
+    x, a, b = common(input, tensor1, tensor2)
+    product = ops.mul(a, b)
+    return ops.add(x, product if value == 1 else product * value)
+
+
+@user_op
+def addcdiv(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Any = 1) -> Node:
+    """input + value * tensor1 / tensor2, of floats."""
+    x, a, b = common(input, tensor1, tensor2)
+    require_dtype("addcdiv", (x,), "fc")
+    quotient = ops.div(a, b)
+    return ops.add(x, quotient if value == 1 else quotient * value)
+
+
+@user_op
+def copysign(input: Operand, other: Operand, /) -> Node:
+    """The magnitude of input with the sign of other (also of -0.0)."""
+    x, y = common_float(input, other)
+    magnitude = ops.abs_(x)
+    return ops.where(_signbit(y), ops.neg(magnitude), magnitude)
+
+
+def _signbit(x: Node) -> Node:
+    """The sign bit of a float: 1 / x tells -0.0 from 0.0; of nan it counts as positive."""
+    zero = ops.zeros_like(x)
+    return ops.or_(
+        ops.lt(x, zero), ops.and_(ops.eq(x, zero), ops.lt(ops.div(ops.ones_like(x), x), zero))
+    )
+
+
+@user_op
+def signbit(input: Operand, /) -> Node:
+    """Whether the sign is minus (of a float also for -0.0)."""
+    x = as_node(input)
+    if x.dtype.is_bool:
+        return ops.splat(False, x.type)
+    return _signbit(x) if x.dtype.is_float else _negative(x)
+
+
+@user_op
+def hypot(input: Operand, other: Operand, /) -> Node:
+    """sqrt(input**2 + other**2), scaled so that squares do not overflow."""
+    x, y = common_float(input, other)
+    a, b = ops.abs_(x), ops.abs_(y)
+    large, small = ops.maximum(a, b), ops.minimum(a, b)
+    zero = ops.eq(large, ops.zeros_like(large))
+    ratio = ops.div(small, ops.where(zero, ops.ones_like(large), large))
+    scaled = large * ops.sqrt(ratio * ratio + 1)
+    infinite = ops.eq(large, full_like(large, float("inf")))
+    return ops.where(infinite, large, scaled)
+
+
+@user_op
+def logaddexp(input: Operand, other: Operand, /) -> Node:
+    """log(exp(input) + exp(other)), without overflow."""
+    x, y = common_float(input, other)
+    high = ops.maximum(x, y)
+    # Equal infinities have no difference; their sum's logarithm is the same infinity.
+    same = ops.eq(x, y)
+    gap = ops.where(same, ops.zeros_like(x), ops.neg(ops.abs_(ops.sub(x, y))))
+    return ops.add(high, ops.log1p(ops.exp(gap)))
+
+
+@user_op
+def logaddexp2(input: Operand, other: Operand, /) -> Node:
+    """log2(2**input + 2**other)."""
+    x, y = common_float(input, other)
+    log2 = 0.6931471805599453
+    return logaddexp.emit(x * log2, y * log2) * (1 / log2)  # type: ignore[no-any-return]
+
+
+@user_op
+def heaviside(input: Operand, values: Operand, /) -> Node:
+    """0 below zero, 1 above, `values` at zero."""
+    x, at_zero = common(input, values)
+    zero, one = ops.zeros_like(x), ops.ones_like(x)
+    step = ops.where(ops.lt(zero, x), one, zero)
+    result = ops.where(ops.eq(x, zero), at_zero, step)
+    return ops.where(ops.isnan(x), x, result) if x.dtype.is_float else result
+
+
+@user_op
+def xlogy(input: Operand, other: Operand, /) -> Node:
+    """input * log(other), zero where input is zero (unless other is nan)."""
+    x, y = common_float(input, other)
+    zero = ops.eq(x, ops.zeros_like(x))
+    safe = ops.where(ops.and_(zero, not_(ops.isnan(y))), ops.ones_like(y), y)
+    return ops.mul(x, ops.log(safe))
+
+
+@user_op
+def gcd(input: Operand, other: Operand, /) -> Node:
+    """Greatest common divisor of integers (Euclid, unrolled: 64-bit numbers need at most 92 steps)."""
+    x, y = common(input, other)
+    require_dtype("gcd", (x,), "i")
+    a, b = ops.abs_(x), ops.abs_(y)
+    zero = ops.zeros_like(a)
+    for _ in range({1: 14, 2: 25, 4: 48, 8: 94}[x.dtype.itemsize]):
+        done = ops.eq(b, zero)
+        safe = ops.where(done, ops.ones_like(b), b)
+        a, b = ops.where(done, a, b), ops.where(done, b, ops.rem(a, safe))
+    return a
+
+
+@user_op
+def dist(input: Operand, other: Operand, /, p: float = 2.0) -> Node:
+    """The p-norm of input - other."""
+    from tracegrad.tracer.functions.norms import vector_norm_of
+
+    x, y = common_float(input, other)
+    return vector_norm_of(ops.sub(x, y), float(p), tuple(range(x.ndim)))

@@ -1,0 +1,52 @@
+"""Axes as users write them (negative, one or several, None for all) as the IR wants them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Node
+from tracegrad.tracer.locate import here
+
+
+def axis_of(dim: int, ndim: int) -> int:
+    """A non-negative axis. Raises IndexError out of range."""
+    limit = max(ndim, 1)
+    if not -limit <= dim < limit:
+        raise IndexError(
+            f"dim {dim} is out of range: a tensor of {ndim} dimensions has dims -{limit} to {limit - 1} ({here()})"
+        )
+    return int(dim) % limit
+
+
+def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
+    """Sorted axes of `dim`: one int, several, or all where it is None or empty. Raises IndexError."""
+    if dim is None or dim == ():
+        return tuple(range(ndim))
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    axes = sorted(axis_of(d, ndim) for d in dims)
+    if len(set(axes)) < len(axes):
+        raise IndexError(f"dim {dims} names one dimension twice ({here()})")
+    return tuple(a for a in axes if a < ndim)  # a 0-d tensor has dim 0 and no axis
+
+
+def keep(reduced: Node, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> Node:
+    """A reduction's result, with the reduced axes as 1 if `keepdim`."""
+    if not keepdim:
+        return reduced
+    return reshape(reduced, tuple(1 if k in axes else n for k, n in enumerate(shape)))
+
+
+def reshape(x: Node, shape: tuple[int, ...]) -> Node:
+    return x if x.shape == tuple(shape) else ops.reshape(x, shape=tuple(shape))
+
+
+def transpose(x: Node, perm: tuple[int, ...]) -> Node:
+    return x if perm == tuple(range(x.ndim)) else ops.transpose(x, perm=perm)
+
+
+def moved(x: Node, source: int, target: int) -> Node:
+    """`x` with one axis moved, the others in order."""
+    perm = [k for k in range(x.ndim) if k != source]
+    perm.insert(target, source)
+    return transpose(x, tuple(perm))

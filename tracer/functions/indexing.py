@@ -1,0 +1,365 @@
+"""Reading and writing by index tensors and masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.graph import Node
+from tracegrad.ir.ops.build import cut, full_like
+from tracegrad.ir.types import TensorType, i64
+from tracegrad.tracer.dispatch import Weak, user_op
+from tracegrad.tracer.errors import UnsupportedError
+from tracegrad.tracer.functions.axes import axis_of, moved, reshape
+from tracegrad.tracer.functions.promotion import (
+    Operand,
+    as_node,
+    broadcast,
+    broadcast_shapes,
+    cast,
+    expand,
+    lift,
+)
+from tracegrad.tracer.locate import here
+
+
+def wrapped(index: Operand, size: int) -> Node:
+    """An integer index as i64 in [0, size): negative ones count from the end."""
+    node = as_node(index)
+    if not node.dtype.is_int:
+        raise IRTypeError(f"an index must be an integer tensor, not {node.dtype.public_name}")
+    node = cast(node, i64)
+    return ops.where(ops.lt(node, ops.zeros_like(node)), node + size, node)
+
+
+def _placed(x: Node, indices: tuple[Operand, ...], positions: tuple[int, ...]) -> tuple[Node, ...]:
+    if len(indices) != len(positions):
+        raise IRTypeError(f"{len(indices)} index tensors for the axes {positions}")
+    return broadcast(*(wrapped(index, x.shape[axis]) for index, axis in zip(indices, positions)))
+
+
+def _insertion(positions: tuple[int, ...]) -> int:
+    """Where the index dimensions go: at the first indexed axis if these are adjacent, else in front."""
+    adjacent = positions == tuple(range(positions[0], positions[0] + len(positions)))
+    return positions[0] if adjacent else 0
+
+
+@user_op
+def index(input: Operand, /, *indices: Operand, positions: tuple[int, ...]) -> Node:
+    """x[...] with integer tensors on the axes `positions` (ascending), broadcast together."""
+    x = as_node(input)
+    placed = _placed(x, indices, positions)
+    taken = ops.gather(x, *placed, axes=positions)
+    rank, front = placed[0].ndim, _insertion(positions)
+    if not front:
+        return taken
+    # gather puts the index dimensions first; the axes before the first indexed one go there instead.
+    perm = (*range(rank, rank + front), *range(rank), *range(rank + front, taken.ndim))
+    return ops.transpose(taken, perm=perm)
+
+
+@user_op
+def index_put(
+    input: Operand, values: Operand, /, *indices: Operand, positions: tuple[int, ...], accumulate: bool = False
+) -> Node:
+    """A copy of x with `values` (broadcast) stored at, or added to, x[...] on the axes `positions`."""
+    x = as_node(input)
+    placed = _placed(x, indices, positions)
+    rank, front = placed[0].ndim, _insertion(positions)
+    rest = tuple(n for axis, n in enumerate(x.shape) if axis not in positions)
+    shape = (*rest[:front], *placed[0].shape, *rest[front:])
+    u = lift(values, x.dtype, shape)
+    if front:
+        u = ops.transpose(
+            u, perm=(*range(front, front + rank), *range(front), *range(front + rank, u.ndim))
+        )
+    return ops.scatter(x, *placed, u, axes=positions, mode="add" if accumulate else "set")
+
+
+@user_op
+def gather_(input: Operand, index: Operand, /, *, dim: int) -> Node:
+    """out[i][j] = input[index[i][j]][j] for dim 0; index may be smaller than input elsewhere."""
+    x, axis, where = _along(input, dim, index, "gather")
+    if x.ndim == 0:
+        return x
+    return ops.take_along(_cropped(x, where.shape, axis), where, axis=axis)
+
+
+def _along(input: Operand, dim: int, index: Operand, name: str) -> tuple[Node, int, Node]:
+    x = as_node(input)
+    axis = axis_of(dim, x.ndim)
+    node = as_node(index)
+    if node.ndim != x.ndim or any(
+        m > n for k, (m, n) in enumerate(zip(node.shape, x.shape)) if k != axis
+    ):
+        raise IRTypeError(
+            f"{name}(): index {list(node.shape)} does not fit input {list(x.shape)} outside dimension {axis}"
+        )
+    return x, axis, wrapped(node, x.shape[axis] if x.ndim else 1)
+
+
+def _cropped(x: Node, shape: tuple[int, ...], axis: int) -> Node:
+    """The leading part of x that an index of `shape` can reach."""
+    for k, size in enumerate(shape):
+        if k != axis and size != x.shape[k]:
+            x = cut(x, k, 0, size)
+    return x
+
+
+def _scattered(input: Operand, dim: int, index: Operand, source: Operand, mode: str, name: str) -> Node:
+    x, axis, where = _along(input, dim, index, name)
+    if isinstance(source, Weak):
+        u = lift(source, x.dtype, where.shape)
+    else:
+        if source.dtype is not x.dtype:
+            raise IRTypeError(
+                f"{name}(): src is {source.dtype.public_name}, the tensor {x.dtype.public_name}; cast one"
+            )
+        u = _cropped(source, where.shape, -1)
+    if x.ndim == 0:
+        return u
+    part = _cropped(x, where.shape, axis)
+    written = ops.scatter_along(part, where, u, axis=axis, mode=mode)
+    if written.shape == x.shape:
+        return written
+    return ops.update_slice(
+        x, written, start=(0,) * x.ndim, stop=written.shape, step=(1,) * x.ndim
+    )
+
+
+@user_op
+def scatter_(input: Operand, index: Operand, src: Operand, /, *, dim: int, reduce: str | None) -> Node:
+    """A copy of input with src (a tensor or number) stored at index along dim."""
+    modes = {None: "set", "add": "add", "multiply": "mul"}
+    if reduce not in modes:
+        raise IRTypeError(f'scatter(): reduce must be "add" or "multiply", not {reduce!r}')
+    return _scattered(input, dim, index, src, modes[reduce], "scatter")
+
+
+@user_op
+def scatter_add_(input: Operand, index: Operand, src: Operand, /, *, dim: int) -> Node:
+    """A copy of input with src added at index along dim; repeated indices accumulate."""
+    return _scattered(input, dim, index, src, "add", "scatter_add")
+
+
+_REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
+
+
+@user_op
+def scatter_reduce_(
+    input: Operand, index: Operand, src: Operand, /, *, dim: int, reduce: str, include_self: bool
+) -> Node:
+    """A copy of input with src reduced into it at index along dim."""
+    if reduce != "mean":
+        if reduce not in _REDUCTIONS:
+            raise IRTypeError(f"scatter_reduce(): reduce must be sum, prod, mean, amax or amin, not {reduce!r}")
+        base = input if include_self else _cleared(input, dim, index, reduce)
+        return _scattered(base, dim, index, src, _REDUCTIONS[reduce], "scatter_reduce")
+    base = input if include_self else _cleared(input, dim, index, "sum")
+    total = _scattered(base, dim, index, src, "add", "scatter_reduce")
+    one = ops.ones_like(as_node(src))
+    start = ops.ones_like(total) if include_self else _cleared(ops.ones_like(total), dim, index, "sum")
+    count = _scattered(start, dim, index, one, "add", "scatter_reduce")
+    return ops.div(total, count) if total.dtype.is_float else ops.floor_div(total, count)
+
+
+def _cleared(input: Operand, dim: int, index: Operand, reduce: str) -> Node:
+    """input with the neutral element where something will be written."""
+    x = as_node(input)
+    infinity = float("inf") if x.dtype.is_float else (1 << (8 * x.dtype.itemsize - 1)) - 1
+    lowest = -infinity if x.dtype.is_float else -infinity - 1
+    neutral = {"sum": 0, "prod": 1, "amax": lowest, "amin": infinity}[reduce]
+    at = as_node(index)
+    fill = ops.splat(neutral, TensorType(at.shape, x.dtype))
+    return _scattered(x, dim, at, fill, "set", "scatter_reduce")
+
+
+@user_op
+def take_along_dim(input: Operand, indices: Operand, /, dim: int | None = None) -> Node:
+    """Elements at indices along dim, the other dimensions broadcast."""
+    x, at = as_node(input), as_node(indices)
+    if dim is None:
+        x, at, dim = reshape(x, (x.type.size,)), reshape(at, (at.type.size,)), 0
+    axis = axis_of(dim, x.ndim)
+    shape = broadcast_shapes(
+        tuple(1 if k == axis else n for k, n in enumerate(x.shape)),
+        tuple(1 if k == axis else n for k, n in enumerate(at.shape)),
+    )
+    x = expand(x, tuple(x.shape[k] if k == axis else n for k, n in enumerate(shape)))
+    at = expand(at, tuple(at.shape[k] if k == axis else n for k, n in enumerate(shape)))
+    return ops.take_along(x, wrapped(at, x.shape[axis]), axis=axis)
+
+
+@user_op
+def take(input: Operand, index: Operand, /) -> Node:
+    """Elements of the flat tensor."""
+    x = as_node(input)
+    flat = reshape(x, (x.type.size,))
+    return ops.gather(flat, wrapped(index, flat.shape[0]), axes=(0,))
+
+
+def _vector_index(index: Operand, size: int, name: str) -> Node:
+    at = wrapped(index, size)
+    if at.ndim > 1:
+        raise IRTypeError(f"{name}(): index must be a vector, got {list(at.shape)}")
+    return reshape(at, (at.type.size,))
+
+
+@user_op
+def index_select_(input: Operand, index: Operand, /, *, dim: int) -> Node:
+    """Entries of one dimension, in the order of a vector of indices."""
+    x = as_node(input)
+    axis = axis_of(dim, x.ndim)
+    if x.ndim == 0:
+        return x
+    at = _vector_index(index, x.shape[axis], "index_select")
+    return moved(ops.gather(x, at, axes=(axis,)), 0, axis)
+
+
+def _index_written(name: str, input: Operand, dim: int, index: Operand, source: Operand, mode: str, alpha: Any = 1) -> Node:
+    x = as_node(input)
+    axis = axis_of(dim, x.ndim)
+    at = _vector_index(index, x.shape[axis], name)
+    shape = (*x.shape[:axis], at.shape[0], *x.shape[axis + 1 :])
+    if isinstance(source, Node) and source.ndim and source.shape != shape:
+        raise IRTypeError(f"{name}(): the source has shape {list(source.shape)}, not {list(shape)}")
+    u = lift(source, x.dtype, shape)
+    u = u if alpha == 1 else u * alpha
+    return ops.scatter(x, at, moved(u, axis, 0), axes=(axis,), mode=mode)
+
+
+@user_op
+def index_add_(input: Operand, index: Operand, source: Operand, /, *, dim: int, alpha: Any) -> Node:
+    """A copy of input with alpha * source added at the entries `index` of dim; repeats accumulate."""
+    return _index_written("index_add", input, dim, index, source, "add", alpha)
+
+
+@user_op
+def index_copy_(input: Operand, index: Operand, source: Operand, /, *, dim: int) -> Node:
+    """A copy of input with source stored at the entries `index` of dim."""
+    return _index_written("index_copy", input, dim, index, source, "set")
+
+
+@user_op
+def index_fill_(input: Operand, index: Operand, value: Operand, /, *, dim: int) -> Node:
+    """A copy of input with value (a number) stored at the entries `index` of dim."""
+    return _index_written("index_fill", input, dim, index, value, "set")
+
+
+@user_op
+def masked_fill(input: Operand, mask: Operand, value: Operand, /) -> Node:
+    """value (a number or 0-d tensor) where mask, else input; the dtype of input."""
+    x, m = as_node(input), as_node(mask)
+    if not m.dtype.is_bool:
+        raise IRTypeError(f"masked_fill() needs a bool mask, not {m.dtype.public_name}")
+    if isinstance(value, Node) and value.ndim:
+        raise IRTypeError(f"masked_fill() needs a number or 0-d value, got shape {list(value.shape)}; use where()")
+    x, m = broadcast(x, m)
+    return ops.where(m, lift(value, x.dtype, x.shape), x)
+
+
+@user_op
+def masked_scatter(input: Operand, mask: Operand, source: Operand, /) -> Node:
+    """input with the elements of source, in order, where mask is true."""
+    x, m = broadcast(as_node(input), as_node(mask))
+    values = as_node(source)
+    flat = reshape(values, (values.type.size,))
+    # The n-th true position takes element n: the running count of the mask less one.
+    order = ops.cumsum(ops.cast(reshape(m, (m.type.size,)), dtype=i64), axis=0) - 1
+    at = ops.minimum(ops.maximum(order, ops.zeros_like(order)), full_like(order, max(values.type.size - 1, 0)))
+    taken = reshape(ops.gather(flat, at, axes=(0,)), x.shape)
+    return ops.where(m, cast(taken, x.dtype), x)
+
+
+def indicator(target: Node, classes: int) -> Node:
+    """Bool [.., classes]: which class each target is."""
+    shape = (*target.shape, classes)
+    wide = ops.broadcast_to(target, shape=shape, dims=tuple(range(target.ndim)))
+    return ops.eq(ops.iota(shape=shape, axis=target.ndim, dtype=i64), wide)
+
+
+@user_op
+def one_hot_classes(input: Operand, /, num_classes: int) -> Node:
+    """1 at the class, 0 elsewhere, int64 [.., num_classes]."""
+    target = as_node(input)
+    if target.dtype is not i64:
+        raise IRTypeError(f"one_hot() needs int64 classes, not {target.dtype.public_name}")
+    return cast(indicator(target, num_classes), i64)
+
+
+def one_hot(input: Any, num_classes: int = -1) -> Any:
+    """1 at the class, 0 elsewhere, int64 [.., num_classes]; -1 takes the largest class from the values."""
+    if num_classes < 0:
+        num_classes = int(input.max().item()) + 1
+    return one_hot_classes(input, num_classes)
+
+
+@user_op
+def embedding_(input: Operand, weight: Operand, /, *, padding_idx: int | None) -> Node:
+    """Rows of weight[V, D] at integer indices: [.., D]. The row padding_idx gets no gradient."""
+    at, w = as_node(input), as_node(weight)
+    if not at.dtype.is_int:
+        raise IRTypeError(f"embedding() needs integer indices, not {at.dtype.public_name}")
+    rows = ops.gather(w, cast(at, i64), axes=(0,))
+    if padding_idx is None:
+        return rows
+    padding = ops.eq(cast(at, i64), ops.splat(padding_idx % w.shape[0], TensorType(at.shape, i64)))
+    hidden = ops.broadcast_to(padding, shape=rows.shape, dims=tuple(range(at.ndim)))
+    return ops.where(hidden, ops.detach(rows), rows)
+
+
+def embedding(
+    input: Any, weight: Any, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Any:  # fmt: skip
+    """Rows of weight[V, D] at integer indices: [.., D]. The row padding_idx gets no gradient."""
+    if max_norm is not None or scale_grad_by_freq:
+        raise UnsupportedError(
+            "embedding(max_norm=, scale_grad_by_freq=)", where=here(), fix="renormalise the weight yourself"
+        )
+    return embedding_(input, weight, padding_idx=padding_idx)
+
+
+def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
+    """out[i][j] = input[index[i][j]][j] for dim 0; index may be smaller than input elsewhere."""
+    return gather_(input, index, dim=dim)
+
+
+def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Any:
+    """A copy of input with src (a tensor or number) stored at index along dim."""
+    return scatter_(input, index, value if src is None else src, dim=dim, reduce=reduce)
+
+
+def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Any:
+    """A copy of input with src added at index along dim; repeated indices accumulate."""
+    return scatter_add_(input, index, src, dim=dim)
+
+
+def scatter_reduce(input: Any, dim: int, index: Any, src: Any, reduce: str, *, include_self: bool = True) -> Any:
+    """A copy of input with src reduced into it at index along dim: sum, prod, mean, amax, amin."""
+    return scatter_reduce_(input, index, src, dim=dim, reduce=reduce, include_self=include_self)
+
+
+def index_select(input: Any, dim: int, index: Any) -> Any:
+    """Entries of one dimension, in the order of a vector of indices."""
+    return index_select_(input, index, dim=dim)
+
+
+def index_add(input: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1) -> Any:
+    """A copy of input with alpha * source added at the entries `index` of dim; repeats accumulate."""
+    return index_add_(input, index, source, dim=dim, alpha=alpha)
+
+
+def index_copy(input: Any, dim: int, index: Any, source: Any) -> Any:
+    """A copy of input with source stored at the entries `index` of dim."""
+    return index_copy_(input, index, source, dim=dim)
+
+
+def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
+    """A copy of input with value stored at the entries `index` of dim."""
+    return index_fill_(input, index, value, dim=dim)
+
+
+
+PLAIN = (gather, scatter, scatter_add, scatter_reduce, index_select, index_add, index_copy, index_fill, one_hot, embedding)

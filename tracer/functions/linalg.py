@@ -1,0 +1,264 @@
+"""Linear algebra on batches of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.graph import Node
+from tracegrad.ir.ops.build import adjoint, along, full_like, part, swap
+from tracegrad.ir.types import TensorType, f64, i64
+from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.functions.axes import moved, reshape
+from tracegrad.tracer.functions.matmul import matmul, product
+from tracegrad.tracer.functions.promotion import (
+    Operand,
+    as_node,
+    broadcast_shapes,
+    cast,
+    expand,
+    require_dtype,
+    require_same_dtype,
+)
+from tracegrad.tracer.functions.shaping import diagonal_of
+
+
+def matrix(name: str, input: Operand, square: bool = False) -> Node:
+    x = as_node(input)
+    require_dtype(name, (x,), "fc")
+    if x.ndim < 2 or (square and x.shape[-1] != x.shape[-2]):
+        what = "square matrices" if square else "matrices"
+        raise IRTypeError(f"{name}() needs {what}, got shape {list(x.shape)}")
+    return x
+
+
+def identity_like(x: Node) -> Node:
+    """Identity matrices of the shape of x[.., n, n]."""
+    n = x.shape[-1]
+    mask = ops.eq(
+        ops.iota(shape=(n, n), axis=0, dtype=i64), ops.iota(shape=(n, n), axis=1, dtype=i64)
+    )
+    return along(cast(mask, x.dtype), x.shape, (x.ndim - 2, x.ndim - 1))
+
+
+@user_op
+def cholesky(input: Operand, /, *, upper: bool = False) -> Node:
+    """Lower L (or upper U) with L L^T = input, of symmetric positive definite matrices."""
+    lower = ops.cholesky(matrix("cholesky", input, square=True))
+    return swap(lower) if upper else lower
+
+
+@user_op
+def solve_triangular(
+    A: Operand, B: Operand, /, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Node:
+    """X with A X = B (left) or X A = B, A triangular."""
+    a, b = matrix("solve_triangular", A, square=True), matrix("solve_triangular", B)
+    require_same_dtype("solve_triangular", a, b)
+    batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = expand(a, (*batch, *a.shape[-2:])), expand(b, (*batch, *b.shape[-2:]))
+    if left:
+        return ops.triangular_solve(a, b, lower=not upper, transpose=False, unit_diagonal=unitriangular)
+    # X A = B  <=>  A^T X^T = B^T
+    turned = ops.triangular_solve(a, swap(b), lower=not upper, transpose=True, unit_diagonal=unitriangular)
+    return swap(turned)
+
+
+def solved(a: Node, b: Node) -> Node:
+    """a^-1 b through LU with row pivots: a[p] = L U."""
+    packed, pivots = (part(ops.lu(a), k) for k in (0, 1))
+    rows = ops.take_along(b, along(pivots, b.shape, range(b.ndim - 1)), axis=b.ndim - 2)
+    low = ops.triangular_solve(packed, rows, lower=True, transpose=False, unit_diagonal=True)
+    return ops.triangular_solve(packed, low, lower=False, transpose=False, unit_diagonal=False)
+
+
+@user_op
+def solve(A: Operand, B: Operand, /, *, left: bool = True) -> Node:
+    """X with A X = B (or X A = B); B may be a vector, or a batch of vectors."""
+    a, b = matrix("solve", A, square=True), as_node(B)
+    require_same_dtype("solve", a, b)
+    vector = b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1])
+    if vector:
+        b = reshape(b, (*b.shape, 1))
+    if not left:
+        a, b = swap(a), swap(b)
+    if a.shape[-1] != b.shape[-2]:
+        raise IRTypeError(f"solve(): A {list(a.shape)} and B {list(b.shape)} do not fit")
+    batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    x = solved(expand(a, (*batch, *a.shape[-2:])), expand(b, (*batch, *b.shape[-2:])))
+    if vector:
+        return reshape(x, x.shape[:-1])
+    return x if left else swap(x)
+
+
+@user_op
+def inv(input: Operand, /) -> Node:
+    """The inverse of square matrices."""
+    x = matrix("inv", input, square=True)
+    return solved(x, identity_like(x))
+
+
+def _parity(pivots: Node, like: Node) -> Node:
+    """The sign of a row permutation: even or odd number of pairs out of order."""
+    n = pivots.shape[-1]
+    shape = (*pivots.shape, n)
+    lead = range(pivots.ndim - 1)
+    first = along(pivots, shape, (*lead, pivots.ndim - 1))
+    second = along(pivots, shape, (*lead, pivots.ndim))
+    row, column = (ops.iota(shape=(n, n), axis=k, dtype=i64) for k in (0, 1))
+    earlier = along(ops.lt(row, column), shape, (pivots.ndim - 1, pivots.ndim))
+    swaps = cast(ops.and_(earlier, ops.lt(second, first)), i64)
+    number = ops.sum_(swaps, axes=(pivots.ndim - 1, pivots.ndim))
+    odd = ops.eq(ops.rem(number, full_like(number, 2)), full_like(number, 1))
+    one = ops.splat(1, TensorType(number.shape, like.dtype))
+    return ops.where(odd, ops.neg(one), one)
+
+
+@user_op
+def det(input: Operand, /) -> Node:
+    """The determinant of square matrices."""
+    x = matrix("det", input, square=True)
+    if x.shape[-1] == 0:
+        return ops.splat(1, x.type.with_shape(x.shape[:-2]))
+    packed, pivots = (part(ops.lu(x), k) for k in (0, 1))
+    diagonal = diagonal_of(packed, 0, -2, -1)
+    return ops.mul(ops.prod(diagonal, axes=(diagonal.ndim - 1,)), _parity(pivots, x))
+
+
+@user_op(results=("sign", "logabsdet"))
+def slogdet(input: Operand, /) -> tuple[Node, Node]:
+    """Sign and log |determinant| of square matrices."""
+    x = matrix("slogdet", input, square=True)
+    require_dtype("slogdet", (x,), "f")
+    packed, pivots = (part(ops.lu(x), k) for k in (0, 1))
+    diagonal = diagonal_of(packed, 0, -2, -1)
+    axis = (diagonal.ndim - 1,)
+    sign = ops.mul(ops.prod(ops.sign(diagonal), axes=axis), _parity(pivots, x))
+    return sign, ops.sum_(ops.log(ops.abs_(diagonal)), axes=axis)
+
+
+@user_op
+def logdet(input: Operand, /) -> Node:
+    """log of the determinant; nan where it is negative."""
+    sign, size = slogdet.emit(input)
+    negative = ops.lt(sign, ops.zeros_like(sign))
+    return ops.where(negative, full_like(size, float("nan")), size)
+
+
+@user_op(results=("Q", "R"))
+def qr(A: Operand, /, mode: str = "reduced") -> tuple[Node, Node]:
+    """A = Q R, Q with orthonormal columns, R upper triangular (reduced)."""
+    if mode != "reduced":
+        raise IRTypeError(f'qr(mode={mode!r}): only "reduced" is there')
+    whole = ops.qr(matrix("qr", A))
+    return part(whole, 0), part(whole, 1)
+
+
+@user_op(results=("U", "S", "Vh"))
+def svd_(A: Operand, /) -> tuple[Node, Node, Node]:
+    """A = U diag(S) Vh, reduced."""
+    whole = ops.svd(matrix("svd", A))
+    return part(whole, 0), part(whole, 1), part(whole, 2)
+
+
+def svd(A: Any, full_matrices: bool = False) -> Any:
+    """A = U diag(S) Vh, singular values descending (reduced form only)."""
+    if full_matrices:
+        raise IRTypeError("svd(full_matrices=True) is not there; use full_matrices=False")
+    return svd_(A)
+
+
+@user_op
+def svdvals(A: Operand, /) -> Node:
+    """Singular values, descending."""
+    return part(ops.svd(matrix("svdvals", A)), 1)
+
+
+@user_op(results=("eigenvalues", "eigenvectors"))
+def eigh(A: Operand, /, UPLO: str = "L") -> tuple[Node, Node]:
+    """Eigenvalues (ascending) and eigenvectors (columns) of symmetric matrices."""
+    x = matrix("eigh", A, square=True)
+    whole = ops.eigh(x if UPLO == "L" else adjoint(x))
+    return part(whole, 0), part(whole, 1)
+
+
+@user_op
+def eigvalsh(A: Operand, /, UPLO: str = "L") -> Node:
+    """Eigenvalues of symmetric matrices, ascending."""
+    return eigh.emit(A, UPLO)[0]  # type: ignore[no-any-return]
+
+
+@user_op
+def pinv(A: Operand, /, *, rtol: float | None = None) -> Node:
+    """The Moore-Penrose inverse: singular values below rtol times the largest count as 0."""
+    x = matrix("pinv", A)
+    u, s, vh = (part(ops.svd(x), k) for k in (0, 1, 2))
+    epsilon = 2.0**-52 if s.dtype is f64 else 2.0**-23
+    share = max(x.shape[-2:]) * epsilon if rtol is None else rtol
+    axis = s.ndim - 1
+    largest = ops.max_(s, axes=(axis,)) * share
+    kept = ops.lt(along(largest, s.shape, range(axis)), s)
+    inverse = ops.where(kept, ops.div(ops.ones_like(s), ops.where(kept, s, ops.ones_like(s))), ops.zeros_like(s))
+    v = adjoint(vh)
+    scaled = ops.mul(v, along(cast(inverse, v.dtype), v.shape, (*range(v.ndim - 2), v.ndim - 1)))
+    return ops.matmul(scaled, adjoint(u))
+
+
+@user_op
+def matrix_rank(A: Operand, /, *, rtol: float | None = None) -> Node:
+    """How many singular values exceed rtol times the largest, int64."""
+    x = matrix("matrix_rank", A)
+    s = part(ops.svd(x), 1)
+    epsilon = 2.0**-52 if s.dtype is f64 else 2.0**-23
+    axis = s.ndim - 1
+    largest = ops.max_(s, axes=(axis,)) * (max(x.shape[-2:]) * epsilon if rtol is None else rtol)
+    kept = ops.lt(along(largest, s.shape, range(axis)), s)
+    return ops.sum_(cast(kept, i64), axes=(axis,))
+
+
+@user_op
+def matrix_power(input: Operand, /, n: int) -> Node:
+    """Square matrices to an integer power, by repeated squaring."""
+    x = matrix("matrix_power", input, square=True)
+    if n < 0:
+        x, n = solved(x, identity_like(x)), -n
+    result = None
+    while n:
+        if n % 2:
+            result = x if result is None else ops.matmul(result, x)
+        n //= 2
+        x = ops.matmul(x, x) if n else x
+    return identity_like(x) if result is None else result
+
+
+def multi_dot(tensors: Any) -> Any:
+    """The product of several matrices, from left to right."""
+    result = tensors[0]
+    for tensor in tensors[1:]:
+        result = matmul(result, tensor)
+    return result
+
+
+@user_op
+def vander(x: Operand, /, N: int | None = None) -> Node:
+    """Powers 0 .. N - 1 of the elements as a last dimension."""
+    v = as_node(x)
+    count = v.shape[-1] if N is None else N
+    columns = [ops.ones_like(v)]
+    for _ in range(count - 1):
+        columns.append(ops.mul(columns[-1], v))
+    return moved(ops.concatenate(*(reshape(c, (1, *c.shape)) for c in columns), axis=0), 0, v.ndim)
+
+
+@user_op
+def lstsq_solution(A: Operand, B: Operand, /) -> Node:
+    """X that minimises |A X - B|, A of full column rank: R X = Q^T B."""
+    a, b = matrix("lstsq", A), matrix("lstsq", B)
+    whole = ops.qr(a)
+    q, r = part(whole, 0), part(whole, 1)
+    return ops.triangular_solve(r, product(adjoint(q), b), lower=False, transpose=False, unit_diagonal=False)
+
+
+
+PLAIN = (svd, multi_dot)

@@ -1,0 +1,22 @@
+"""The parts of losses that are one op; the rest of a loss is ordinary arithmetic."""
+
+from __future__ import annotations
+
+from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.graph import Node
+from tracegrad.ir.types import i64
+from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.functions.activations import floating
+from tracegrad.tracer.functions.promotion import Operand, as_node, cast
+
+
+@user_op
+def cross_entropy_rows(logits: Operand, target: Operand, /, *, ignore_index: int = -100) -> Node:
+    """-log softmax(logits[N, C]) at target[N] (integers), 0 where target is ignore_index."""
+    x, classes = floating("cross_entropy", logits), as_node(target)
+    if not classes.dtype.is_int:
+        raise IRTypeError(f"cross_entropy() needs integer class indices, not {classes.dtype.public_name}")
+    if x.ndim != 2 or classes.shape != x.shape[:1]:
+        raise IRTypeError(f"cross_entropy() needs logits[N, C] and target[N], got {list(x.shape)}, {list(classes.shape)}")
+    return ops.cross_entropy(x, cast(classes, i64), ignore_index=int(ignore_index))

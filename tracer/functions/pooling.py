@@ -1,0 +1,307 @@
+"""Pooling over windows of the last one, two or three dimensions, and sliding patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.graph import Node
+from tracegrad.ir.ops.build import cut, full_like
+from tracegrad.ir.types import TensorType, i64
+from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.functions.axes import moved, reshape
+from tracegrad.tracer.functions.convolution import Ints, batched, sizes, unbatched
+from tracegrad.tracer.functions.promotion import Operand, as_node, cast, require_dtype, to_float
+from tracegrad.tracer.functions.reductions import averaged
+
+
+def output_size(size: int, kernel: int, stride: int, pad: int, dilation: int, ceil_mode: bool) -> int:
+    """Number of windows. With ceil_mode a last window may start inside the input or the left padding only."""
+    room = size + 2 * pad - dilation * (kernel - 1) - 1
+    if not ceil_mode:
+        return room // stride + 1
+    count = -(-room // stride) + 1
+    return count - 1 if (count - 1) * stride >= size + pad else count
+
+
+class Windows:
+    """Parsed arguments of a pooling: the IR's attributes and the number of windows along every axis."""
+
+    def __init__(self, name: str, x: Node, rank: int, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool):
+        self.kernel = sizes(kernel, rank, "kernel_size")
+        self.strides = self.kernel if stride in (None, ()) else sizes(stride, rank, "stride")
+        self.pads = sizes(padding, rank, "padding")
+        self.dilation = sizes(dilation, rank, "dilation")
+        self.spatial = x.shape[2:]
+        if any(2 * p > k for p, k in zip(self.pads, self.kernel)):
+            raise IRTypeError(f"{name}(): padding {self.pads} must be at most half of kernel {self.kernel}")
+        self.counts = tuple(
+            output_size(n, k, s, p, d, ceil)
+            for n, k, s, p, d in zip(self.spatial, self.kernel, self.strides, self.pads, self.dilation)
+        )
+        if any(count < 1 for count in self.counts):
+            raise IRTypeError(f"{name}(): input {list(x.shape)} is smaller than the kernel {self.kernel}")
+        # The high padding is what the last window reaches beyond the input, never negative.
+        reach = [
+            (c - 1) * s + d * (k - 1) + 1 - n - p
+            for c, s, d, k, n, p in zip(
+                self.counts, self.strides, self.dilation, self.kernel, self.spatial, self.pads
+            )
+        ]
+        self.padding = tuple((p, max(r, 0)) for p, r in zip(self.pads, reach))
+
+
+def _max_pool(
+    rank: int, input: Operand, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> tuple[Node, Windows, Node, bool]:
+    x, lacked = batched(f"max_pool{rank}d", input, rank)
+    windows = Windows(f"max_pool{rank}d", x, rank, kernel, stride, padding, dilation, ceil_mode)
+    pooled = ops.window_max(
+        x, window=windows.kernel, strides=windows.strides, padding=windows.padding, dilation=windows.dilation
+    )
+    return pooled, windows, x, lacked
+
+
+def _make_max_pool(rank: int) -> Any:
+    def emit(
+        input: Operand, /, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    ) -> Node:
+        pooled, _, _, lacked = _max_pool(rank, input, kernel_size, stride, padding, dilation, ceil_mode)
+        return unbatched(pooled, lacked)
+
+    emit.__name__ = emit.__qualname__ = f"max_pool{rank}d"
+    emit.__doc__ = f"The largest element of every window of the last {rank} dimensions; padding counts as -inf."
+    return user_op(emit)
+
+
+def _make_max_pool_with_indices(rank: int) -> Any:
+    def emit(
+        input: Operand, /, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    ) -> tuple[Node, Node]:
+        pooled, w, x, lacked = _max_pool(rank, input, kernel_size, stride, padding, dilation, ceil_mode)
+        count = int(np.prod(w.spatial))
+        numbers = ops.broadcast_to(
+            reshape(ops.iota(shape=(count,), axis=0, dtype=i64), w.spatial),
+            shape=x.shape,
+            dims=tuple(range(2, 2 + rank)),
+        )
+        index = ops.select_gather(
+            numbers, x, window=w.kernel, strides=w.strides, padding=w.padding, dilation=w.dilation
+        )
+        return unbatched(pooled, lacked), unbatched(index, lacked)
+
+    emit.__name__ = emit.__qualname__ = f"max_pool{rank}d_with_indices"
+    emit.__doc__ = f"max_pool{rank}d, and the flat spatial index of every maximum."
+    return user_op(emit)
+
+
+max_pool1d, max_pool2d, max_pool3d = map(_make_max_pool, (1, 2, 3))
+max_pool1d_with_indices, max_pool2d_with_indices, max_pool3d_with_indices = map(
+    _make_max_pool_with_indices, (1, 2, 3)
+)
+
+
+def _avg_pool(
+    rank: int, input: Operand, kernel: Any, stride: Any, padding: Any, ceil: bool, include_pad: bool, divisor: int | None
+) -> Node:
+    name = f"avg_pool{rank}d"
+    x, lacked = batched(name, input, rank)
+    require_dtype(name, (x,), "f")
+    w = Windows(name, x, rank, kernel, stride, padding, 1, ceil)
+    total = ops.window_sum(x, window=w.kernel, strides=w.strides, padding=w.padding)
+    if divisor is not None:
+        return unbatched(ops.div(total, full_like(total, float(divisor))), lacked)
+    # A window that ceil_mode lets stick out counts only its part within input and padding.
+    counts = np.ones((), np.float64)
+    for n, k, s, p, c in zip(w.spatial, w.kernel, w.strides, w.pads, w.counts):
+        start = np.arange(c) * s - p
+        stop = np.minimum(start + k, n + p)
+        if not include_pad:
+            start, stop = np.maximum(start, 0), np.minimum(stop, n)
+        counts = counts[..., None] * (stop - start)
+    if (counts == counts.flat[0]).all():
+        return unbatched(ops.div(total, full_like(total, float(counts.flat[0]))), lacked)
+    table = cast(ops.literal(counts), x.dtype)
+    spread = ops.broadcast_to(table, shape=total.shape, dims=tuple(range(2, 2 + rank)))
+    return unbatched(ops.div(total, spread), lacked)
+
+
+def _make_avg_pool(rank: int) -> Any:
+    def emit(
+        input: Operand, /, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: int | None = None,
+    ) -> Node:  # fmt: skip
+        return _avg_pool(
+            rank, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        )
+
+    emit.__name__ = emit.__qualname__ = f"avg_pool{rank}d"
+    emit.__doc__ = f"The mean of every window of the last {rank} dimensions; padding counts as 0 unless excluded."
+    return user_op(emit)
+
+
+avg_pool1d, avg_pool2d, avg_pool3d = map(_make_avg_pool, (1, 2, 3))
+
+
+@user_op
+def lp_pool2d(input: Operand, /, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Node:
+    """(sum x**p) ** (1/p) of every window."""
+    x = to_float(input)
+    kernel = sizes(kernel_size, 2, "kernel_size")
+    powered = ops.pow_(x, full_like(x, float(norm_type)))
+    mean = _avg_pool(2, powered, kernel, stride, 0, ceil_mode, True, 1)
+    size = ops.maximum(ops.abs_(mean), ops.zeros_like(mean))
+    return ops.mul(ops.sign(mean), ops.pow_(size, full_like(size, 1.0 / norm_type)))
+
+
+# ---------------------------------------------------------------- adaptive: a given number of windows
+
+
+def bounds(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Start and stop of the windows that adaptive pooling uses: they cover, and may overlap."""
+    k = np.arange(count)
+    return k * size // count, -(-(k + 1) * size // count)
+
+
+def targets(value: Any, spatial: Ints, rank: int) -> Ints:
+    """Output sizes; None keeps an axis."""
+    given = (value,) * rank if value is None or isinstance(value, int) else tuple(value)
+    return tuple(n if v is None else int(v) for v, n in zip(given, spatial, strict=True))
+
+
+def mean_axis(x: Node, axis: int, count: int) -> Node:
+    size = x.shape[axis]
+    start, stop = bounds(size, count)
+    weights = np.zeros((size, count), np.float64)
+    for k, (low, high) in enumerate(zip(start, stop)):
+        weights[low:high, k] = 1.0 / (high - low)
+    last = moved(x, axis, x.ndim - 1)
+    rows = reshape(last, (last.type.size // size, size))
+    mixed = ops.matmul(rows, cast(ops.literal(weights), x.dtype))
+    return moved(reshape(mixed, (*last.shape[:-1], count)), x.ndim - 1, axis)
+
+
+def _max_axis(x: Node, axis: int, count: int) -> Node:
+    start, stop = bounds(x.shape[axis], count)
+    width = int((stop - start).max())
+    # Short windows repeat their last element, which changes no maximum.
+    index = np.minimum(start[:, None] + np.arange(width), (stop - 1)[:, None])
+    taken = ops.gather(x, ops.literal(index.astype(np.int64)), axes=(axis,))  # [count, width, rest]
+    best = ops.argmax(taken, axis=1)
+    one = ops.take_along(taken, reshape(best, (count, 1, *taken.shape[2:])), axis=1)
+    return moved(reshape(one, (count, *taken.shape[2:])), 0, axis)
+
+
+def _adaptive(
+    rank: int, kind: str, input: Operand, output: Any, regular: Callable[..., Node], one_axis: Callable[..., Node]
+) -> Node:
+    name = f"adaptive_{kind}_pool{rank}d"
+    x, lacked = batched(name, input, rank)
+    require_dtype(name, (x,), "f")
+    spatial = x.shape[2:]
+    counts = targets(output, spatial, rank)
+    if all(c and n % c == 0 for n, c in zip(spatial, counts)):
+        return unbatched(regular(x, tuple(n // c for n, c in zip(spatial, counts))), lacked)
+    for k, count in enumerate(counts):
+        if x.shape[2 + k] != count:
+            x = one_axis(x, 2 + k, count)
+    return unbatched(x, lacked)
+
+
+def _split_windows(x: Node, kernel: Ints) -> tuple[Node, Ints]:
+    """Non-overlapping windows as axes of their own, and which axes those are."""
+    shape = x.shape[:2] + tuple(m for n, k in zip(x.shape[2:], kernel) for m in (n // k, k))
+    return reshape(x, shape), tuple(range(3, 3 + 2 * len(kernel), 2))
+
+
+def _regular_mean(x: Node, kernel: Ints) -> Node:
+    windows, axes = _split_windows(x, kernel)
+    return averaged(windows, axes)
+
+
+def _regular_max(x: Node, kernel: Ints) -> Node:
+    rank = len(kernel)
+    return ops.window_max(
+        x, window=kernel, strides=kernel, padding=((0, 0),) * rank, dilation=(1,) * rank
+    )
+
+
+def _make_adaptive(rank: int, kind: str) -> Any:
+    regular, one_axis = (_regular_mean, mean_axis) if kind == "avg" else (_regular_max, _max_axis)
+
+    def emit(input: Operand, /, output_size: Any) -> Node:
+        return _adaptive(rank, kind, input, output_size, regular, one_axis)
+
+    emit.__name__ = emit.__qualname__ = f"adaptive_{kind}_pool{rank}d"
+    word = "mean" if kind == "avg" else "maximum"
+    emit.__doc__ = f"The {word} of output_size windows that cover the last {rank} dimensions."
+    return user_op(emit)
+
+
+adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = (_make_adaptive(r, "avg") for r in (1, 2, 3))
+adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = (_make_adaptive(r, "max") for r in (1, 2, 3))
+
+
+# ---------------------------------------------------------------- sliding patches
+
+
+def _patch_positions(size: int, kernel: int, stride: int, pad: int, dilation: int) -> np.ndarray:
+    """[windows, kernel]: positions in the padded input."""
+    count = output_size(size, kernel, stride, pad, dilation, False)
+    if count < 1:
+        raise IRTypeError(f"a padded size of {size + 2 * pad} is smaller than the kernel's reach")
+    return (np.arange(count)[:, None] * stride + np.arange(kernel) * dilation).astype(np.int64)
+
+
+def _grid(spatial: Ints, kernel: Ints, strides: Ints, pads: Ints, dilation: Ints) -> tuple[Node, Node]:
+    """Row and column index of every element of every patch: [OH, KH, OW, KW]."""
+    rows, columns = map(_patch_positions, spatial, kernel, strides, pads, dilation)
+    shape = (*rows.shape, *columns.shape)
+    return (
+        ops.broadcast_to(ops.literal(rows), shape=shape, dims=(0, 1)),
+        ops.broadcast_to(ops.literal(columns), shape=shape, dims=(2, 3)),
+    )
+
+
+@user_op
+def unfold_image(input: Operand, /, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Node:
+    """Sliding patches of [N, C, H, W] as columns: [N, C * KH * KW, positions]."""
+    x, lacked = batched("unfold", input, 2)
+    kernel, holes = sizes(kernel_size, 2, "kernel_size"), sizes(dilation, 2, "dilation")
+    steps, pads = sizes(stride, 2, "stride"), sizes(padding, 2, "padding")
+    grid = _grid(x.shape[2:], kernel, steps, pads, holes)
+    around = (0, 0, *pads)
+    padded = ops.pad(x, ops.splat(0, TensorType((), x.dtype)), low=around, high=around, interior=(0,) * 4)
+    taken = ops.gather(padded, *grid, axes=(2, 3))  # [OH, KH, OW, KW, N, C]
+    columns = ops.transpose(taken, perm=(4, 5, 1, 3, 0, 2))
+    n, c, kh, kw, oh, ow = columns.shape
+    return unbatched(reshape(columns, (n, c * kh * kw, oh * ow)), lacked)
+
+
+@user_op
+def fold_image(
+    input: Operand, /, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Node:
+    """The adjoint of unfold: columns [N, C * KH * KW, positions] summed into [N, C, H, W]."""
+    x = as_node(input)
+    lacked = x.ndim == 2
+    x = reshape(x, (1, *x.shape)) if lacked else x
+    kernel, holes = sizes(kernel_size, 2, "kernel_size"), sizes(dilation, 2, "dilation")
+    steps, pads = sizes(stride, 2, "stride"), sizes(padding, 2, "padding")
+    size = sizes(output_size, 2, "output_size")
+    rows, columns = _grid(size, kernel, steps, pads, holes)
+    oh, kh, ow, kw = rows.shape
+    channels = x.shape[1] // (kh * kw)
+    if x.shape[1:] != (channels * kh * kw, oh * ow):
+        raise IRTypeError(f"fold(): input {list(x.shape)} does not hold {oh} x {ow} patches of {kernel}")
+    parts = ops.transpose(reshape(x, (x.shape[0], channels, kh, kw, oh, ow)), perm=(4, 2, 5, 3, 0, 1))
+    whole = tuple(n + 2 * p for n, p in zip(size, pads))
+    base = ops.splat(0, TensorType((x.shape[0], channels, *whole), x.dtype))
+    image = ops.scatter(base, rows, columns, parts, axes=(2, 3), mode="add")
+    for axis, (n, p) in enumerate(zip(size, pads), start=2):
+        image = cut(image, axis, p, p + n)
+    return unbatched(image, lacked)

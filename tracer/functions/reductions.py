@@ -1,0 +1,387 @@
+"""Reductions over some or all dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.graph import Node, Op
+from tracegrad.ir.ops.build import count, cut, full_like, spread, wide_dtype
+from tracegrad.ir.types import DType, i64, u8
+from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.functions.arithmetic import as_bool, not_
+from tracegrad.tracer.functions.axes import axes_of, axis_of, keep, reshape
+from tracegrad.tracer.functions.promotion import (
+    Operand,
+    as_node,
+    cast,
+    common,
+    require_dtype,
+    to_float,
+)
+
+
+def summed(x: Node, axes: tuple[int, ...]) -> Node:
+    """Sum over axes (dropped), half precision accumulated in float32."""
+    if not axes:
+        return x
+    return cast(ops.sum_(cast(x, wide_dtype(x.dtype)), axes=axes), x.dtype)
+
+
+def averaged(x: Node, axes: tuple[int, ...]) -> Node:
+    """Mean over axes (dropped) of floats."""
+    number = count(x.shape, axes)
+    wide = cast(x, wide_dtype(x.dtype))
+    total = ops.sum_(wide, axes=axes) if axes else wide
+    return cast(ops.div(total, full_like(total, float(number))), x.dtype)
+
+
+def accumulated(x: Node, dtype: DType | None) -> Node:
+    """The operand of a sum or product: bools and integers count in int64."""
+    if dtype is not None:
+        return cast(x, dtype)
+    return x if x.dtype.is_inexact else cast(x, i64)
+
+
+@user_op
+def sum_(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+    """The sum over dim (all by default). Integers and bools give int64."""
+    x = accumulated(as_node(input), dtype)
+    axes = axes_of(dim, x.ndim)
+    return keep(summed(x, axes), x.shape, axes, keepdim)
+
+
+@user_op
+def nansum(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+    """The sum over dim, nan counted as 0."""
+    x = as_node(input)
+    if x.dtype.is_float:
+        x = ops.where(ops.isnan(x), ops.zeros_like(x), x)
+    return sum_.emit(x, dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
+
+
+@user_op
+def mean(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+    """The mean over dim (all by default), of floats."""
+    x = as_node(input)
+    if dtype is not None:
+        x = cast(x, dtype)
+    if not x.dtype.is_inexact:
+        raise IRTypeError(f"mean() of {x.dtype.public_name}: cast to a floating dtype, or give dtype=")
+    axes = axes_of(dim, x.ndim)
+    return keep(averaged(x, axes), x.shape, axes, keepdim)
+
+
+@user_op
+def nanmean(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+    """The mean over dim of what is not nan."""
+    x = as_node(input) if dtype is None else cast(as_node(input), dtype)
+    require_dtype("nanmean", (x,), "f")
+    axes = axes_of(dim, x.ndim)
+    present = cast(not_(ops.isnan(x)), x.dtype)
+    total = summed(ops.where(ops.isnan(x), ops.zeros_like(x), x), axes)
+    return keep(ops.div(total, summed(present, axes)), x.shape, axes, keepdim)
+
+
+@user_op
+def prod(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+    """The product over dim (all by default). Integers and bools give int64."""
+    x = accumulated(as_node(input), dtype)
+    axes = axes_of(dim, x.ndim)
+    return keep(ops.prod(x, axes=axes) if axes else x, x.shape, axes, keepdim)
+
+
+def extreme(op: Op, name: str, x: Node, dim: Any, keepdim: bool) -> Node:
+    axes = axes_of(dim, x.ndim)
+    if 0 in (x.shape[a] for a in axes):
+        raise IRTypeError(f"{name}() of no elements: a tensor of shape {list(x.shape)} over dim {dim}")
+    return keep(op(x, axes=axes) if axes else x, x.shape, axes, keepdim)
+
+
+@user_op
+def amax(input: Operand, /, dim: Any = (), keepdim: bool = False) -> Node:
+    """The largest over dim (all by default); nan wins. Ties share the gradient."""
+    return extreme(ops.max_, "amax", as_node(input), dim, keepdim)
+
+
+@user_op
+def amin(input: Operand, /, dim: Any = (), keepdim: bool = False) -> Node:
+    """The smallest over dim (all by default); nan wins. Ties share the gradient."""
+    return extreme(ops.min_, "amin", as_node(input), dim, keepdim)
+
+
+@user_op(results=("min", "max"))
+def aminmax(input: Operand, /, *, dim: int | None = None, keepdim: bool = False) -> tuple[Node, Node]:
+    """Smallest and largest over dim (all by default)."""
+    x = as_node(input)
+    return extreme(ops.min_, "aminmax", x, dim, keepdim), extreme(ops.max_, "aminmax", x, dim, keepdim)
+
+
+def position(op: Op, name: str, x: Node, dim: int | None, keepdim: bool) -> Node:
+    """argmax or argmin over one axis, or of all elements in row-major order."""
+    if x.dtype.is_bool:
+        x = cast(x, u8)
+    if dim is None:
+        if x.type.size == 0:
+            raise IRTypeError(f"{name}() of no elements needs dim")
+        index = op(reshape(x, (x.type.size,)), axis=0)
+        return reshape(index, (1,) * x.ndim) if keepdim else index
+    axis = axis_of(dim, x.ndim)
+    if x.ndim == 0:
+        return ops.splat(0, x.type.with_dtype(i64))
+    if x.shape[axis] == 0:
+        raise IRTypeError(f"{name}() over a dimension of size 0")
+    return keep(op(x, axis=axis), x.shape, (axis,), keepdim)
+
+
+@user_op
+def argmax(input: Operand, /, dim: int | None = None, keepdim: bool = False) -> Node:
+    """The int64 index of the largest element, the first of equals; nan wins."""
+    return position(ops.argmax, "argmax", as_node(input), dim, keepdim)
+
+
+@user_op
+def argmin(input: Operand, /, dim: int | None = None, keepdim: bool = False) -> Node:
+    """The int64 index of the smallest element, the first of equals; nan wins."""
+    return position(ops.argmin, "argmin", as_node(input), dim, keepdim)
+
+
+def picked(x: Node, index: Node, axis: int, keepdim: bool) -> tuple[Node, Node]:
+    """(values, indices) of a reduction that picks one element: `index` has size 1 on the axis."""
+    if x.ndim == 0:
+        return x, ops.splat(0, x.type.with_dtype(i64))
+    values = ops.take_along(x, index, axis=axis)
+    if keepdim:
+        return values, index
+    shape = tuple(n for k, n in enumerate(x.shape) if k != axis)
+    return reshape(values, shape), reshape(index, shape)
+
+
+@user_op(results=("values", "indices"))
+def max_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[Node, Node]:
+    """The largest along dim and its index; the gradient goes to that element."""
+    x = as_node(input)
+    return picked(x, position(ops.argmax, "max", x, dim, True), axis_of(dim, x.ndim), keepdim)
+
+
+@user_op(results=("values", "indices"))
+def min_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[Node, Node]:
+    """The smallest along dim and its index; the gradient goes to that element."""
+    x = as_node(input)
+    return picked(x, position(ops.argmin, "min", x, dim, True), axis_of(dim, x.ndim), keepdim)
+
+
+@user_op
+def any_(input: Operand, /, dim: Any = None, keepdim: bool = False) -> Node:
+    """Whether any element is nonzero."""
+    return _bool_reduction(ops.max_, False, as_bool(input), dim, keepdim)
+
+
+@user_op
+def all_(input: Operand, /, dim: Any = None, keepdim: bool = False) -> Node:
+    """Whether every element is nonzero."""
+    return _bool_reduction(ops.min_, True, as_bool(input), dim, keepdim)
+
+
+def _bool_reduction(op: Op, of_nothing: bool, x: Node, dim: Any, keepdim: bool) -> Node:
+    axes = axes_of(dim, x.ndim)
+    if 0 in (x.shape[a] for a in axes):
+        shape = tuple(n for k, n in enumerate(x.shape) if k not in axes)
+        reduced = ops.splat(of_nothing, x.type.with_shape(shape))
+    else:
+        reduced = op(x, axes=axes) if axes else x
+    return keep(reduced, x.shape, axes, keepdim)
+
+
+@user_op
+def count_nonzero(input: Operand, /, dim: Any = None) -> Node:
+    """How many elements are not zero, int64."""
+    x = as_bool(input)
+    return summed(cast(x, i64), axes_of(dim, x.ndim))
+
+
+def moments(x: Node, axes: tuple[int, ...], correction: float) -> tuple[Node, Node]:
+    """Mean and variance (axes dropped) of floats, two passes, in float32 for half precision.
+
+    The divisor is max(0, n - correction): too few elements give nan.
+    """
+    wide = cast(x, wide_dtype(x.dtype))
+    mean = averaged(wide, axes)
+    centred = ops.sub(wide, spread(mean, x.shape, axes))
+    total = summed(ops.mul(centred, centred), axes)
+    divisor = float(max(0.0, count(x.shape, axes) - correction))
+    return mean, ops.div(total, full_like(total, divisor))
+
+
+def root(x: Node) -> Node:
+    """sqrt whose gradient at 0 is 0: where all deviations vanish, so does the gradient."""
+    zero = ops.eq(x, ops.zeros_like(x))
+    safe = ops.where(zero, ops.ones_like(x), x)
+    return ops.where(zero, ops.zeros_like(x), ops.sqrt(safe))
+
+
+def _spread_arguments(dim: Any, unbiased: bool | None, correction: Any) -> tuple[Any, float]:
+    if isinstance(dim, bool):  # var(False): the old spelling of unbiased=False
+        dim, unbiased = None, dim
+    if correction is None:
+        correction = 1 if unbiased is None or unbiased else 0
+    return dim, float(correction)
+
+
+def _moments(input: Operand, name: str, dim: Any, unbiased: bool | None, keepdim: bool, correction: Any) -> tuple[Node, Node]:
+    x = as_node(input)
+    require_dtype(name, (x,), "f")
+    dim, correction = _spread_arguments(dim, unbiased, correction)
+    axes = axes_of(dim, x.ndim)
+    mean, var = moments(x, axes, correction)
+    return keep(mean, x.shape, axes, keepdim), keep(var, x.shape, axes, keepdim)
+
+
+@user_op
+def var(
+    input: Operand, /, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+) -> Node:
+    """The variance over dim (all by default), divided by n - correction (1)."""
+    return cast(_moments(input, "var", dim, unbiased, keepdim, correction)[1], as_node(input).dtype)
+
+
+@user_op
+def std(
+    input: Operand, /, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+) -> Node:
+    """The standard deviation over dim (all by default), from the variance divided by n - correction (1)."""
+    return cast(root(_moments(input, "std", dim, unbiased, keepdim, correction)[1]), as_node(input).dtype)
+
+
+@user_op
+def var_mean(
+    input: Operand, /, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+) -> tuple[Node, Node]:
+    """Variance and mean over dim."""
+    mean, var = _moments(input, "var_mean", dim, unbiased, keepdim, correction)
+    return cast(var, as_node(input).dtype), cast(mean, as_node(input).dtype)
+
+
+@user_op
+def std_mean(
+    input: Operand, /, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+) -> tuple[Node, Node]:
+    """Standard deviation and mean over dim."""
+    mean, var = _moments(input, "std_mean", dim, unbiased, keepdim, correction)
+    return cast(root(var), as_node(input).dtype), cast(mean, as_node(input).dtype)
+
+
+def joined_axes(x: Node, axes: tuple[int, ...]) -> Node:
+    """`x` with `axes` as one last axis."""
+    rest = tuple(k for k in range(x.ndim) if k not in axes)
+    perm = (*rest, *axes)
+    if perm != tuple(range(x.ndim)):
+        x = ops.transpose(x, perm=perm)
+    return reshape(x, (*x.shape[: len(rest)], count(x.shape, range(len(rest), x.ndim))))
+
+
+@user_op
+def logsumexp(input: Operand, /, dim: Any, keepdim: bool = False) -> Node:
+    """log(sum(exp(input))) over dim, without overflow."""
+    x = to_float(input)
+    axes = axes_of(dim, x.ndim)
+    if not axes:
+        return x
+    if len(axes) == 1:
+        reduced = ops.logsumexp(x, axis=axes[0])
+    else:
+        flat = joined_axes(x, axes)
+        reduced = ops.logsumexp(flat, axis=flat.ndim - 1)
+    return keep(reduced, x.shape, axes, keepdim)
+
+
+# ---------------------------------------------------------------- running reductions
+
+
+@user_op
+def cumsum(input: Operand, /, dim: int, *, dtype: DType | None = None) -> Node:
+    """Running sums along dim. Integers and bools give int64."""
+    x = accumulated(as_node(input), dtype)
+    axis = axis_of(dim, x.ndim)
+    if x.ndim == 0:
+        return x
+    return cast(ops.cumsum(cast(x, wide_dtype(x.dtype)), axis=axis), x.dtype)
+
+
+@user_op
+def cumprod(input: Operand, /, dim: int, *, dtype: DType | None = None) -> Node:
+    """Running products along dim. Integers and bools give int64."""
+    x = accumulated(as_node(input), dtype)
+    axis = axis_of(dim, x.ndim)
+    return ops.cumprod(x, axis=axis) if x.ndim else x
+
+
+@user_op
+def logcumsumexp(input: Operand, /, dim: int) -> Node:
+    """The logarithm of running sums of exp(input) along dim."""
+    x = to_float(input)
+    axis = axis_of(dim, x.ndim)
+    return ops.cumlogsumexp(x, axis=axis) if x.ndim else x
+
+
+def _running(op: Op, input: Operand, dim: int) -> tuple[Node, Node]:
+    x = as_node(input)
+    axis = axis_of(dim, x.ndim)
+    if x.ndim == 0:
+        return x, ops.splat(0, x.type.with_dtype(i64))
+    ordered = cast(x, u8) if x.dtype.is_bool else x
+    reached = op(ordered, axis=axis)
+    new = ops.eq(ordered, reached)
+    if x.dtype.is_float:
+        new = ops.or_(new, ops.isnan(x))
+    # The index of the latest element that equals the running extreme.
+    steps = ops.iota(shape=x.shape, axis=axis, dtype=i64)
+    index = ops.cummax(ops.where(new, steps, ops.splat(-1, steps.type)), axis=axis)
+    return ops.take_along(x, index, axis=axis), index
+
+
+@user_op(results=("values", "indices"))
+def cummax(input: Operand, /, dim: int) -> tuple[Node, Node]:
+    """Running largest along dim and its index, the latest of equals."""
+    return _running(ops.cummax, input, dim)
+
+
+@user_op(results=("values", "indices"))
+def cummin(input: Operand, /, dim: int) -> tuple[Node, Node]:
+    """Running smallest along dim and its index, the latest of equals."""
+    return _running(ops.cummin, input, dim)
+
+
+@user_op
+def diff(input: Operand, /, n: int = 1, dim: int = -1) -> Node:
+    """Differences of neighbours along dim, n times over."""
+    x = as_node(input)
+    axis = axis_of(dim, x.ndim)
+    for _ in range(n):
+        size = x.shape[axis]
+        if size == 0:
+            return x
+        later, earlier = cut(x, axis, 1, size), cut(x, axis, 0, size - 1)
+        x = ops.xor(later, earlier) if x.dtype.is_bool else ops.sub(later, earlier)
+    return x
+
+
+@user_op
+def trapezoid(y: Operand, /, *, dx: float = 1.0, dim: int = -1) -> Node:
+    """The integral along dim by the trapezoid rule, with spacing dx."""
+    x = to_float(y)
+    axis = axis_of(dim, x.ndim)
+    size = x.shape[axis]
+    pairs = ops.add(cut(x, axis, 1, size), cut(x, axis, 0, size - 1))
+    return summed(pairs, (axis,)) * (dx / 2)
+
+
+@user_op
+def equal(input: Operand, other: Operand, /) -> Node:
+    """Whether shapes and all elements are equal, as a 0-d bool."""
+    x, y = as_node(input), as_node(other)
+    if x.shape != y.shape:
+        return ops.literal(False)
+    same = ops.eq(*common(x, y))
+    return _bool_reduction(ops.min_, True, same, None, False)

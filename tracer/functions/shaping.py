@@ -1,0 +1,389 @@
+"""Functions that rearrange elements into new memory: joining, repeating, flipping, padding, triangles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.graph import Node
+from tracegrad.ir.ops.build import cut
+from tracegrad.ir.ops.build import flip as flipped
+from tracegrad.ir.types import TensorType, i64
+from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.functions.axes import axes_of, axis_of, moved, reshape
+from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote
+
+
+@user_op
+def cat_(*tensors: Operand, dim: int) -> Node:
+    """Tensors joined along an existing dimension, promoted to one dtype."""
+    nodes = list(promote(*tensors))
+    shaped = [node for node in nodes if node.shape != (0,)]  # PyTorch lets an empty vector join anything
+    if not shaped:
+        return nodes[0]
+    axis = axis_of(dim, shaped[0].ndim)
+    first = shaped[0].shape
+    if not first:
+        raise IRTypeError("cat() of 0-d tensors; use stack()")
+    for node in shaped[1:]:
+        if node.ndim != len(first) or any(n != m for k, (n, m) in enumerate(zip(node.shape, first)) if k != axis):
+            raise IRTypeError(
+                f"cat(): shapes {list(first)} and {list(node.shape)} differ outside dimension {axis}"
+            )
+    return ops.concatenate(*shaped, axis=axis) if len(shaped) > 1 else shaped[0]
+
+
+@user_op
+def stack_(*tensors: Operand, dim: int) -> Node:
+    """Tensors of one shape joined along a new dimension."""
+    nodes = promote(*tensors)
+    first = nodes[0].shape
+    for node in nodes[1:]:
+        if node.shape != first:
+            raise IRTypeError(f"stack(): shapes {list(first)} and {list(node.shape)} differ")
+    axis = axis_of(dim, len(first) + 1)
+    parts = [reshape(node, (*first[:axis], 1, *first[axis:])) for node in nodes]
+    return ops.concatenate(*parts, axis=axis) if len(parts) > 1 else parts[0]
+
+
+def _sequence(name: str, tensors: Any) -> Any:
+    tensors = tuple(tensors)
+    if not tensors:
+        raise IRTypeError(f"{name}() needs at least one tensor")
+    return tensors
+
+
+def cat(tensors: Any, dim: int = 0) -> Any:
+    """Join tensors along an existing dimension; dtypes are promoted."""
+    return cat_(*_sequence("cat", tensors), dim=dim)
+
+
+def stack(tensors: Any, dim: int = 0) -> Any:
+    """Join tensors of one shape along a new dimension."""
+    return stack_(*_sequence("stack", tensors), dim=dim)
+
+
+def _at_least(tensors: Any, ndim: int) -> list[Any]:
+    """Tensors with axes of 1 added as NumPy's atleast functions do."""
+    result = []
+    for t in tensors:
+        if ndim == 2 and t.ndim < 2:
+            t = t.reshape(1, -1)
+        elif t.ndim == 0:
+            t = t.reshape(1)
+        result.append(t)
+    return result
+
+
+def hstack(tensors: Any) -> Any:
+    """Join along dimension 1 (vectors: 0)."""
+    parts = _at_least(tensors, 1)
+    return cat(parts, 0 if parts[0].ndim == 1 else 1)
+
+
+def vstack(tensors: Any) -> Any:
+    """Join as rows."""
+    return cat(_at_least(tensors, 2), 0)
+
+
+@user_op
+def repeat(input: Operand, /, repeats: Any) -> Node:
+    """The tensor repeated so often along every dimension (leading ones are added)."""
+    x = as_node(input)
+    times = (repeats,) if isinstance(repeats, int) else tuple(repeats)
+    if len(times) < x.ndim:
+        raise IRTypeError(f"repeat{times} has fewer numbers than the tensor {list(x.shape)} dimensions")
+    return tiled(x, times)
+
+
+@user_op
+def tile(input: Operand, /, dims: Any) -> Node:
+    """As repeat; missing leading numbers are 1."""
+    x = as_node(input)
+    times = (dims,) if isinstance(dims, int) else tuple(dims)
+    return tiled(x, (1,) * (x.ndim - len(times)) + times)
+
+
+def tiled(x: Node, times: tuple[int, ...]) -> Node:
+    shape = (1,) * (len(times) - x.ndim) + x.shape
+    if all(n == 1 for n in times):
+        return reshape(x, shape)
+    spread = tuple(m for t, n in zip(times, shape) for m in (t, n))
+    wide = ops.broadcast_to(
+        reshape(x, shape), shape=spread, dims=tuple(range(1, 2 * len(shape), 2))
+    )
+    return reshape(wide, tuple(t * n for t, n in zip(times, shape)))
+
+
+@user_op
+def repeat_interleave_int(input: Operand, /, repeats: int, dim: int | None = None) -> Node:
+    """Every element (along dim; of the flat tensor if None) repeated in place."""
+    x = as_node(input)
+    if dim is None:
+        x, dim = reshape(x, (x.type.size,)), 0
+    axis = axis_of(dim, x.ndim)
+    shape = x.shape
+    spread = (*shape[: axis + 1], repeats, *shape[axis + 1 :])
+    dims = tuple(k for k in range(len(spread)) if k != axis + 1)
+    wide = ops.broadcast_to(x, shape=spread, dims=dims)
+    return reshape(wide, (*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :]))
+
+
+@user_op(eager_only="the number of repeats of each element decides the shape")
+def repeat_interleave_each(input: Any, repeats: Any, /, dim: int | None = None) -> Any:
+    """Every element repeated its own number of times."""
+    return np.repeat(input.reshape(-1) if dim is None else input, repeats, axis=0 if dim is None else dim)
+
+
+def repeat_interleave(input: Any, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Any:
+    """Every element repeated in place, all equally often (an int) or each its own number of times."""
+    if isinstance(repeats, int):
+        return repeat_interleave_int(input, repeats, dim)
+    return repeat_interleave_each(input, repeats, dim)
+
+
+@user_op
+def flip(input: Operand, /, dims: Any) -> Node:
+    """The tensor read backwards along dims."""
+    x = as_node(input)
+    return flipped(x, axes_of(dims, x.ndim)) if dims != () else x
+
+
+@user_op
+def fliplr(input: Operand, /) -> Node:
+    """Columns in reverse order."""
+    return flipped(as_node(input), (1,))
+
+
+@user_op
+def flipud(input: Operand, /) -> Node:
+    """Rows in reverse order."""
+    return flipped(as_node(input), (0,))
+
+
+def rolled(x: Node, shift: int, axis: int) -> Node:
+    """Elements moved up by `shift` along an axis, around the end."""
+    size = x.shape[axis]
+    shift = shift % size if size else 0
+    if not shift:
+        return x
+    return ops.concatenate(
+        cut(x, axis, size - shift, size), cut(x, axis, 0, size - shift), axis=axis
+    )
+
+
+@user_op
+def roll(input: Operand, /, shifts: Any, dims: Any = None) -> Node:
+    """Elements shifted along dims, around the end; of the flat tensor if dims is None."""
+    x = as_node(input)
+    shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    if dims in (None, ()):
+        return reshape(rolled(reshape(x, (x.type.size,)), shifts[0], 0), x.shape)
+    dims = (dims,) if isinstance(dims, int) else tuple(dims)
+    for shift, dim in zip(shifts, dims, strict=True):
+        x = rolled(x, shift, axis_of(dim, x.ndim))
+    return x
+
+
+@user_op
+def rot90(input: Operand, /, k: int = 1, dims: Any = (0, 1)) -> Node:
+    """Turned by k quarters in the plane of dims."""
+    x = as_node(input)
+    a, b = (axis_of(d, x.ndim) for d in dims)
+    perm = list(range(x.ndim))
+    perm[a], perm[b] = b, a
+    k %= 4
+    if k == 1:
+        return ops.transpose(flipped(x, (b,)), perm=tuple(perm))
+    if k == 2:
+        return flipped(x, (a, b))
+    return flipped(ops.transpose(x, perm=tuple(perm)), (b,)) if k == 3 else x
+
+
+def band(shape: tuple[int, ...], diagonal: int, lower: bool) -> Node:
+    """Bool [.., n, m]: on or below (lower) or on or above the diagonal."""
+    n, m = shape[-2:]
+    row = ops.iota(shape=(n, m), axis=0, dtype=i64) + diagonal
+    column = ops.iota(shape=(n, m), axis=1, dtype=i64)
+    mask = ops.le(column, row) if lower else ops.le(row, column)
+    return ops.broadcast_to(mask, shape=shape, dims=(len(shape) - 2, len(shape) - 1))
+
+
+def _triangle(name: str, input: Operand, diagonal: int, lower: bool) -> Node:
+    x = as_node(input)
+    if x.ndim < 2:
+        raise IRTypeError(f"{name}() needs a matrix, got {list(x.shape)}")
+    return ops.where(band(x.shape, diagonal, lower), x, ops.zeros_like(x))
+
+
+@user_op
+def tril(input: Operand, /, diagonal: int = 0) -> Node:
+    """Zeros above the diagonal."""
+    return _triangle("tril", input, diagonal, True)
+
+
+@user_op
+def triu(input: Operand, /, diagonal: int = 0) -> Node:
+    """Zeros below the diagonal."""
+    return _triangle("triu", input, diagonal, False)
+
+
+def _indices(keep: np.ndarray) -> Node:
+    return ops.literal(np.stack(np.nonzero(keep)).astype(np.int64))
+
+
+@user_op
+def tril_indices_(*, row: int, col: int, offset: int) -> Node:
+    """Row and column numbers of a matrix's lower triangle, [2, k]."""
+    return _indices(np.tri(row, col, offset, dtype=bool))
+
+
+@user_op
+def triu_indices_(*, row: int, col: int, offset: int) -> Node:
+    """Row and column numbers of a matrix's upper triangle, [2, k]."""
+    return _indices(~np.tri(row, col, offset - 1, dtype=bool))
+
+
+def tril_indices(row: int, col: int, offset: int = 0, **options: Any) -> Any:
+    """Row and column numbers of the lower triangle of a row x col matrix, [2, k]."""
+    return tril_indices_(row=row, col=col, offset=offset)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, **options: Any) -> Any:
+    """Row and column numbers of the upper triangle of a row x col matrix, [2, k]."""
+    return triu_indices_(row=row, col=col, offset=offset)
+
+
+@user_op
+def diag_embed(input: Operand, /, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Node:
+    """The last dimension as a diagonal of matrices on dim1, dim2."""
+    x = as_node(input)
+    n = x.shape[-1] + abs(offset)
+    rows = ops.iota(shape=(x.shape[-1],), axis=0, dtype=i64) + max(-offset, 0)
+    columns = ops.iota(shape=(x.shape[-1],), axis=0, dtype=i64) + max(offset, 0)
+    lead = x.ndim - 1
+    base = ops.splat(0, TensorType((*x.shape[:-1], n, n), x.dtype))
+    out = ops.scatter(base, rows, columns, moved(x, lead, 0), axes=(lead, lead + 1), mode="set")
+    a, b = axis_of(dim1, out.ndim), axis_of(dim2, out.ndim)
+    rest = iter(range(lead))
+    perm = tuple(lead if k == a else lead + 1 if k == b else next(rest) for k in range(out.ndim))
+    return out if perm == tuple(range(out.ndim)) else ops.transpose(out, perm=perm)
+
+
+def diagonal_of(x: Node, offset: int, dim1: int, dim2: int) -> Node:
+    """The diagonal of the planes dim1, dim2 as a last axis."""
+    a, b = axis_of(dim1, x.ndim), axis_of(dim2, x.ndim)
+    n = max(min(x.shape[a] + min(offset, 0), x.shape[b] - max(offset, 0)), 0)
+    steps = ops.iota(shape=(n,), axis=0, dtype=i64)
+    rows, columns = steps + max(-offset, 0), steps + max(offset, 0)
+    pair = (rows, columns) if a < b else (columns, rows)
+    taken = ops.gather(x, *pair, axes=tuple(sorted((a, b))))
+    return moved(taken, 0, taken.ndim - 1)
+
+
+@user_op
+def diag(input: Operand, /, diagonal: int = 0) -> Node:
+    """The matrix with this diagonal (of a vector), or the diagonal of a matrix."""
+    x = as_node(input)
+    if x.ndim == 1:
+        return diag_embed.emit(x, diagonal)  # type: ignore[no-any-return]
+    if x.ndim != 2:
+        raise IRTypeError(f"diag() needs a vector or a matrix, got {list(x.shape)}")
+    return diagonal_of(x, diagonal, 0, 1)
+
+
+@user_op
+def trace(input: Operand, /) -> Node:
+    """The sum of a matrix's diagonal."""
+    x = diagonal_of(as_node(input), 0, 0, 1)
+    return ops.sum_(x if x.dtype.is_inexact else cast(x, i64), axes=(0,))
+
+
+@user_op
+def meshgrid_(*tensors: Operand, indexing: str) -> tuple[Node, ...]:
+    """Vectors as coordinates of a grid."""
+    nodes = [as_node(t) for t in tensors]
+    nodes = [reshape(n, (1,)) if n.ndim == 0 else n for n in nodes]
+    order = list(range(len(nodes)))
+    if indexing == "xy" and len(nodes) > 1:
+        order[:2] = [1, 0]
+    elif indexing not in ("ij", "xy"):
+        raise IRTypeError(f'meshgrid(): indexing must be "ij" or "xy", not {indexing!r}')
+    shape: list[int] = [0] * len(nodes)
+    for node, axis in zip(nodes, order):
+        shape[axis] = node.shape[0]
+    return tuple(ops.broadcast_to(n, shape=tuple(shape), dims=(axis,)) for n, axis in zip(nodes, order))
+
+
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
+    """Coordinates of a grid, one tensor per vector; dimension k follows vector k ("ij")."""
+    if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
+        tensors = tuple(tensors[0])
+    result = meshgrid_(*tensors, indexing=indexing)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def cartesian_prod(*tensors: Any) -> Any:
+    """Every combination of the elements of vectors, [n, vectors]."""
+    if len(tensors) == 1:
+        return tensors[0]
+    return stack([grid.reshape(-1) for grid in meshgrid(*tensors)], dim=-1)
+
+
+# ---------------------------------------------------------------- padding
+
+
+@user_op
+def pad(input: Operand, /, pad: Any, mode: str = "constant", value: Any = None) -> Node:
+    """Padding (low, high) pairs, last dimension first: constant, reflect, replicate or circular.
+
+    Negative numbers crop.
+    """
+    x = as_node(input)
+    amounts = tuple(pad)
+    if len(amounts) % 2 or len(amounts) // 2 > x.ndim:
+        raise IRTypeError(f"pad {amounts} must be pairs for at most the {x.ndim} dimensions of {list(x.shape)}")
+    pairs = [(amounts[k], amounts[k + 1]) for k in range(0, len(amounts), 2)]
+    if mode != "constant":
+        for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):
+            x = _extended(x, axis, low, high, mode)
+        return x
+    for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):
+        size = x.shape[axis]
+        if size + min(low, 0) + min(high, 0) < 0:
+            raise IRTypeError(f"pad {amounts} crops more than dimension {axis} of {list(x.shape)} holds")
+        if low < 0 or high < 0:
+            x = cut(x, axis, max(-low, 0), size - max(-high, 0))
+    lows = [0] * x.ndim
+    highs = [0] * x.ndim
+    for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):
+        lows[axis], highs[axis] = max(low, 0), max(high, 0)
+    if not any(lows) and not any(highs):
+        return x
+    fill = cast(ops.literal(np.asarray(0 if value is None else value)), x.dtype)
+    return ops.pad(x, fill, low=tuple(lows), high=tuple(highs), interior=(0,) * x.ndim)
+
+
+def _extended(x: Node, axis: int, low: int, high: int, mode: str) -> Node:
+    size = x.shape[axis]
+    place = np.arange(-low, size + high)
+    if mode == "reflect":
+        if max(low, high) >= size:
+            raise IRTypeError(f"reflect padding ({low}, {high}) must be below the size {size} of dimension {axis}")
+        place = (size - 1) - np.abs((size - 1) - np.abs(place))
+    elif mode == "replicate":
+        place = np.clip(place, 0, size - 1)
+    elif mode == "circular":
+        if max(low, high) > size:
+            raise IRTypeError(f"circular padding ({low}, {high}) exceeds the size {size} of dimension {axis}")
+        place = place % size
+    else:
+        raise IRTypeError(f"pad(): unknown mode {mode!r}; constant, reflect, replicate or circular")
+    taken = ops.gather(x, ops.literal(place.astype(np.int64)), axes=(axis,))
+    return moved(taken, 0, axis)
+
+
+PLAIN = (cat, stack, hstack, vstack, repeat_interleave, tril_indices, triu_indices, meshgrid, cartesian_prod)
