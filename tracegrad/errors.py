@@ -1,0 +1,50 @@
+"""Errors the user-facing library raises. Each message says what, where, why and how to fix it."""
+
+from tracegrad.tracer.errors import TracegradError
+
+
+class StateDictError(TracegradError, RuntimeError):
+    """A state dict does not fit the module; the message lists every key that is wrong."""
+
+    code = "TG020"
+
+
+class SerializationError(TracegradError, RuntimeError):
+    """A file cannot be written or read; the message names the file and the way out."""
+
+    code = "TG021"
+
+
+class CorruptFileError(SerializationError):
+    """The file is damaged or cut short."""
+
+    code = "TG022"
+
+
+class WrongFileError(SerializationError):
+    """The file is sound but is not one that `tracegrad.save` wrote."""
+
+    code = "TG023"
+
+
+class DataLoaderError(TracegradError, RuntimeError):
+    """A data set, sampler or collate function cannot be used as asked."""
+
+    code = "TG024"
+
+
+class MissingExtraError(TracegradError, ImportError):
+    """An optional dependency is not installed; the message gives the pip command."""
+
+    code = "TG025"
+
+
+__all__ = [
+    "CorruptFileError",
+    "DataLoaderError",
+    "MissingExtraError",
+    "SerializationError",
+    "StateDictError",
+    "TracegradError",
+    "WrongFileError",
+]

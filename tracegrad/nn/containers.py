@@ -1,0 +1,308 @@
+"""Containers: Sequential, ModuleList, ModuleDict, ParameterList, ParameterDict."""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tracegrad.nn.module import Module
+from tracegrad.nn.parameter import Parameter
+from tracegrad.tracer import Tensor
+
+
+class _Indexed(Module):
+    """Children named "0", "1", ... with list indexing."""
+
+    def _key(self, index: int) -> str:
+        size = len(self)
+        index = operator.index(index)
+        if not -size <= index < size:
+            raise IndexError(f"index {index} is out of range")
+        return str(index % size)
+
+    def _refill(self, modules: Iterable[Module]) -> None:
+        """Replace all children, numbered afresh."""
+        modules = list(modules)
+        for name in list(self._module_names):
+            delattr(self, name)
+        for index, module in enumerate(modules):
+            self.add_module(str(index), module)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self._slice(list(self)[index])
+        return self.__dict__[self._key(index)]
+
+    def _slice(self, modules: list[Module]) -> Any:
+        return type(self)(modules)
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        setattr(self, self._key(index), module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        modules = list(self)
+        del modules[index]
+        self._refill(modules)
+
+    def __len__(self) -> int:
+        return len(self._module_names)
+
+    def __iter__(self) -> Iterator[Any]:
+        own = self.__dict__
+        return iter([own[name] for name in self._module_names])
+
+    def append(self, module: Module) -> Any:
+        """Add a module at the end; returns self."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Any:
+        """Add several modules at the end; returns self."""
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Any:
+        """Insert before `index`."""
+        modules = list(self)
+        modules.insert(index, module)
+        self._refill(modules)
+        return self
+
+    def pop(self, index: int = -1) -> Module:
+        """Remove and return the module at `index`."""
+        module = self[index]
+        del self[index]
+        return module
+
+
+class Sequential(_Indexed):
+    """Calls its children one after another. Takes modules, or one OrderedDict of named modules."""
+
+    def __init__(self, *args: Any):
+        super().__init__()
+        if len(args) == 1 and isinstance(args[0], OrderedDict):
+            for name, module in args[0].items():
+                self.add_module(name, module)
+        else:
+            for index, module in enumerate(args):
+                self.add_module(str(index), module)
+
+    def _key(self, index: int) -> str:
+        # Children may carry names of their own (OrderedDict), so the position decides.
+        super()._key(index)
+        return list(self._module_names)[index]
+
+    def _slice(self, modules: list[Module]) -> Sequential:
+        names = [n for n in self._module_names if any(self.__dict__[n] is m for m in modules)]
+        return type(self)(OrderedDict((name, self.__dict__[name]) for name in names))
+
+    def __add__(self, other: Sequential) -> Sequential:
+        return Sequential(*self, *other)
+
+    def forward(self, input: Any) -> Any:
+        own = self.__dict__
+        for name in self._module_names:
+            input = own[name](input)
+        return input
+
+
+class _Transparent:
+    """A container that is never called: its children carry its name in source locations."""
+
+    def _set_scope_name(self, name: str) -> None:
+        object.__setattr__(self, "_scope_name", name)
+        for key in self.__dict__["_module_names"]:
+            child = self.__dict__[key]
+            if child is not None:
+                child._set_scope_name(f"{name}.{key}")
+
+    def _child_scope_name(self, name: str) -> str:
+        return f"{self.__dict__['_scope_name']}.{name}"
+
+
+class ModuleList(_Transparent, _Indexed):
+    """A list of registered modules."""
+
+    def __init__(self, modules: Iterable[Module] | None = None):
+        super().__init__()
+        if modules is not None:
+            self.extend(modules)
+
+    def __add__(self, other: Iterable[Module]) -> ModuleList:
+        return ModuleList([*self, *other])
+
+    def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
+        return self.extend(modules)
+
+    def __repr__(self) -> str:
+        """As PyTorch: equal neighbours print once, "(0-3): 4 x Linear(...)"."""
+        runs: list[tuple[int, int, str]] = []
+        for index, module in enumerate(self):
+            text = repr(module)
+            if runs and runs[-1][2] == text:
+                runs[-1] = (runs[-1][0], index, text)
+            else:
+                runs.append((index, index, text))
+        if not runs:
+            return "ModuleList()"
+        lines = [
+            f"({first}): {text}"
+            if first == last
+            else f"({first}-{last}): {last - first + 1} x {text}"
+            for first, last, text in runs
+        ]
+        body = "\n  ".join(line.replace("\n", "\n  ") for line in lines)
+        return f"{self._get_name()}(\n  {body}\n)"
+
+
+class ModuleDict(_Transparent, Module):
+    """A dictionary of registered modules, in insertion order."""
+
+    def __init__(self, modules: Mapping[str, Module] | Iterable[Any] | None = None):
+        super().__init__()
+        if modules is not None:
+            self.update(modules)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._modules[key]
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        self.add_module(key, module)
+
+    def __delitem__(self, key: str) -> None:
+        del self._modules[key]
+
+    def __len__(self) -> int:
+        return len(self._module_names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._module_names)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._module_names
+
+    def clear(self) -> None:
+        """Remove every child."""
+        for name in list(self._module_names):
+            delattr(self, name)
+
+    def pop(self, key: str) -> Any:
+        """Remove and return the module under `key`."""
+        module = self[key]
+        del self[key]
+        return module
+
+    def keys(self) -> Iterable[str]:
+        """Names in order."""
+        return self._modules.keys()
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """(name, module) pairs in order."""
+        return self._modules.items()
+
+    def values(self) -> Iterable[Any]:
+        """Modules in order."""
+        return self._modules.values()
+
+    def update(self, modules: Mapping[str, Module] | Iterable[Any]) -> None:
+        """Add or replace modules from a mapping or (name, module) pairs."""
+        pairs = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
+        for name, module in pairs:
+            self[name] = module
+
+
+class ParameterList(Module):
+    """A list of registered parameters; plain tensors are wrapped in Parameter."""
+
+    def __init__(self, values: Iterable[Tensor] | None = None):
+        super().__init__()
+        if values is not None:
+            self.extend(values)
+
+    def _key(self, index: int) -> str:
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"index {index} is out of range")
+        return str(index % size)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return type(self)(list(self)[index])
+        return self.__dict__[self._key(index)]
+
+    def __setitem__(self, index: int, value: Tensor) -> None:
+        setattr(self, self._key(index), _as_parameter(value))
+
+    def __len__(self) -> int:
+        return len(self._parameter_names)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self.__dict__[name] for name in self._parameter_names])
+
+    def append(self, value: Tensor) -> ParameterList:
+        """Add a parameter at the end; returns self."""
+        self.register_parameter(str(len(self)), _as_parameter(value))
+        return self
+
+    def extend(self, values: Iterable[Tensor]) -> ParameterList:
+        """Add several parameters at the end; returns self."""
+        for value in list(values):
+            self.append(value)
+        return self
+
+    def extra_repr(self) -> str:
+        return "\n".join(_described(str(i), p) for i, p in enumerate(self))
+
+
+class ParameterDict(Module):
+    """A dictionary of registered parameters; plain tensors are wrapped in Parameter."""
+
+    def __init__(self, values: Mapping[str, Tensor] | None = None):
+        super().__init__()
+        for key, value in (values or {}).items():
+            self[key] = value
+
+    def __getitem__(self, key: str) -> Any:
+        return self._parameters[key]
+
+    def __setitem__(self, key: str, value: Tensor) -> None:
+        self.register_parameter(key, _as_parameter(value))
+
+    def __delitem__(self, key: str) -> None:
+        del self._parameters[key]
+
+    def __len__(self) -> int:
+        return len(self._parameter_names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameter_names)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._parameter_names
+
+    def keys(self) -> Iterable[str]:
+        """Names in order."""
+        return self._parameters.keys()
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """(name, parameter) pairs in order."""
+        return self._parameters.items()
+
+    def values(self) -> Iterable[Any]:
+        """Parameters in order."""
+        return self._parameters.values()
+
+    def extra_repr(self) -> str:
+        return "\n".join(_described(key, p) for key, p in self.items())
+
+
+def _as_parameter(value: Tensor) -> Parameter:
+    return value if isinstance(value, Parameter) else Parameter(value)
+
+
+def _described(name: str, parameter: Parameter) -> str:
+    size = "x".join(map(str, parameter.shape))
+    return f"({name}): Parameter containing: [{parameter.dtype} of size {size}]"

@@ -1,0 +1,306 @@
+"""Loss functions of `tracegrad.nn.functional`, in PyTorch's argument order."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import tracegrad as tg
+from tracegrad.tracer import Tensor, functions
+from tracegrad.tracer.errors import ShapeError
+
+
+def legacy_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
+    """The reduction meant by the old `size_average` / `reduce` flags, or `reduction` if both are None."""
+    if size_average is not None or reduce is not None:
+        if reduce is False:
+            return "none"
+        return "sum" if size_average is False else "mean"
+    return check_reduction(reduction)
+
+
+def check_reduction(reduction: str) -> str:
+    """`reduction` itself. Raises ValueError for an unknown one."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction: none, mean or sum")
+    return reduction
+
+
+def reduced(values: Tensor, reduction: str) -> Tensor:
+    """`values`, their mean or their sum."""
+    if reduction == "mean":
+        return values.mean()
+    return values.sum() if reduction == "sum" else values
+
+
+def _pair(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, after PyTorch's warning if their shapes differ: [N] and [N, 1] make [N, N]."""
+    if input.shape != target.shape:
+        warnings.warn(
+            f"{name}: using a target size ({tuple(target.shape)}) that is different to the input "
+            f"size ({tuple(input.shape)}). This will likely lead to incorrect results due to "
+            "broadcasting. Please ensure they have the same size.",
+            stacklevel=3,
+        )
+    return input, target
+
+
+def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
+    """Raises ShapeError, which is also a ValueError here."""
+    if input.shape != target.shape:
+        raise _SizeError(
+            f"{name}: target size ({tuple(target.shape)}) is different to the input size "
+            f"({tuple(input.shape)})",
+            fix="reshape one of them, for example target.reshape(input.shape)",
+        )
+
+
+class _SizeError(ShapeError, ValueError):
+    """PyTorch's losses raise ValueError where its other functions raise RuntimeError."""
+
+
+def cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+    ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Cross-entropy of softmax(input) along axis 1 ([N, C, ...] or [C]) with `target`.
+
+    target: class indices [N, ...], or probabilities of input's shape. "mean" divides by the total
+    weight of the rows that count (their number without `weight`), so ignored rows drop out of both
+    sides; for probabilities by the number of rows.
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise RuntimeError(
+            f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
+        )
+    single = input.dim() == 1
+    if single:
+        input, target = input.unsqueeze(0), target.unsqueeze(0)
+    classes = input.shape[1]
+    if target.is_floating_point():
+        _same_shape("cross_entropy with probabilities", input, target)
+        if label_smoothing:
+            target = target * (1 - label_smoothing) + label_smoothing / classes
+        terms = target * functions.log_softmax(input, 1)
+        if weight is not None:
+            terms = terms * _per_channel(weight, input)
+        rows = -terms.sum(1)
+        if reduction == "mean":
+            return rows.sum() / rows.numel()
+    else:
+        _check_classes("cross_entropy", input, target)
+        if weight is None and not label_smoothing:
+            logits, labels = _as_rows(input, target)
+            rows = functions.cross_entropy_rows(logits, labels, ignore_index=ignore_index)
+            rows = rows.reshape(target.shape)
+            if reduction == "mean":
+                return rows.sum() / (target != ignore_index).sum()
+        else:
+            logp = functions.log_softmax(input, 1)
+            rows, weights = _nll_rows(logp, target, weight, ignore_index)
+            if label_smoothing:
+                weighted = logp if weight is None else logp * _per_channel(weight, logp)
+                flat = -weighted.sum(1) * (target != ignore_index)
+                rows = rows * (1 - label_smoothing) + flat * (label_smoothing / classes)
+            if reduction == "mean":
+                return rows.sum() / weights.sum()
+    if single and reduction == "none":
+        return rows.squeeze(0)
+    return reduced(rows, reduction)
+
+
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+    ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """-weight[t] input[n, t] of log-probabilities ([N, C, ...] or [C]) at the classes `target`."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    single = input.dim() == 1
+    if single:
+        input, target = input.unsqueeze(0), target.unsqueeze(0)
+    _check_classes("nll_loss", input, target)
+    rows, weights = _nll_rows(input, target, weight, ignore_index)
+    if reduction == "mean":
+        return rows.sum() / weights.sum()
+    if single and reduction == "none":
+        return rows.squeeze(0)
+    return reduced(rows, reduction)
+
+
+def _check_classes(name: str, input: Tensor, target: Tensor) -> None:
+    wanted = (input.shape[0], *input.shape[2:])
+    if tuple(target.shape) != wanted:
+        raise ShapeError(
+            f"{name}: input has shape {list(input.shape)}, so class indices need shape "
+            f"{list(wanted)}; target has {list(target.shape)}",
+            fix="give one class index for each row (int64), or probabilities of input's shape",
+        )
+
+
+def _as_rows(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, C, ...] and [N, ...] as [M, C] and [M]."""
+    if input.dim() == 2:
+        return input, target
+    classes = input.shape[1]
+    return input.movedim(1, -1).reshape(-1, classes), target.reshape(-1)
+
+
+def _nll_rows(
+    logp: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """(loss of each row, its weight); both 0 where ignored."""
+    counted = target != ignore_index
+    safe = functions.where(counted, target, 0)
+    picked = logp.gather(1, safe.unsqueeze(1)).squeeze(1)
+    weights = counted.to(logp.dtype) if weight is None else weight[safe] * counted
+    # where, not a product: an ignored row may hold -inf.
+    return functions.where(counted, -picked * weights, 0.0), weights
+
+
+def _per_channel(weight: Tensor, input: Tensor) -> Tensor:
+    return weight.reshape(1, -1, *(1,) * (input.dim() - 2))
+
+
+def mse_loss(
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """(input - target)^2; equal shapes. With `weight`, "mean" divides by its sum."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    input, target = _pair("mse_loss", input, target)
+    difference = input - target
+    return _weighted(difference * difference, weight, reduction)
+
+
+def l1_loss(
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """|input - target|; equal shapes. With `weight`, "mean" divides by its sum."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    input, target = _pair("l1_loss", input, target)
+    return _weighted((input - target).abs(), weight, reduction)
+
+
+def _weighted(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    if weight is None:
+        return reduced(values, reduction)
+    if reduction == "mean":
+        return (values * weight).sum() / weight.sum()
+    return reduced(values * weight, reduction)
+
+
+def smooth_l1_loss(
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean", beta: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if beta < 0:
+        raise ValueError("smooth_l1_loss does not support negative values for beta")
+    input, target = _pair("smooth_l1_loss", input, target)
+    size = (input - target).abs()
+    if beta == 0:
+        return reduced(size, reduction)
+    return reduced(
+        functions.where(size < beta, size * size * (0.5 / beta), size - 0.5 * beta), reduction
+    )
+
+
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """d^2 / 2 where |d| <= delta, delta (|d| - delta / 2) elsewhere."""
+    check_reduction(reduction)
+    if delta <= 0:
+        raise ValueError("huber_loss does not support non-positive values for delta.")
+    input, target = _pair("huber_loss", input, target)
+    size = (input - target).abs()
+    values = functions.where(size <= delta, size * size * 0.5, (size - 0.5 * delta) * delta)
+    return _weighted(values, weight, reduction)
+
+
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+    reduce: Any = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """-(t log x + (1 - t) log(1 - x)) of probabilities; each log is clamped at -100."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    _same_shape("binary_cross_entropy", input, target)
+    log_x = input.log().clamp(min=-100)
+    log_rest = (1 - input).log().clamp(min=-100)
+    values = (target - 1) * log_rest - target * log_x
+    return reduced(values if weight is None else values * weight, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+    reduce: Any = None, reduction: str = "mean", pos_weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Binary cross-entropy of sigmoid(input), finite for every logit; `pos_weight` scales positives."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    _same_shape("binary_cross_entropy_with_logits", input, target)
+    # -log sigmoid(x) = softplus(-x), and -log(1 - sigmoid(x)) = x + softplus(-x).
+    softplus = -functions.logsigmoid(input)
+    if pos_weight is None:
+        values = (1 - target) * input + softplus
+    else:
+        values = (1 - target) * input + (1 + (pos_weight - 1) * target) * softplus
+    return reduced(values if weight is None else values * weight, reduction)
+
+
+def kl_div(
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean", log_target: bool = False,
+) -> Tensor:  # fmt: skip
+    """target (log target - input) for log-probabilities `input`; 0 where target is 0.
+
+    "batchmean" (sum / batch size) is the divergence; "mean" also divides by the other axes.
+    """
+    batch_mean = reduction == "batchmean"
+    reduction = "sum" if batch_mean else legacy_reduction(size_average, reduce, reduction)
+    if log_target:
+        values = target.exp() * (target - input)
+    else:
+        values = functions.xlogy(target, target) - target * input
+    result = reduced(values, reduction)
+    return result / input.shape[0] if batch_mean and input.dim() else result
+
+
+def cosine_embedding_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: Any = None,
+    reduce: Any = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """1 - cos where target is 1, max(0, cos - margin) where it is -1; rows [N, D]."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    cos = functions.cosine_similarity(input1, input2, dim=-1)
+    apart = (cos - margin).clamp(min=0)
+    zero = tg.zeros_like(cos)
+    values = functions.where(target == 1, 1 - cos, zero)
+    return reduced(values + functions.where(target == -1, apart, zero), reduction)
+
+
+def margin_ranking_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: Any = None,
+    reduce: Any = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """max(0, margin - target (input1 - input2))."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    return reduced((margin - target * (input1 - input2)).clamp(min=0), reduction)
+
+
+def gaussian_nll_loss(
+    input: Tensor, target: Tensor, var: Tensor, full: bool = False, eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """(log var + (input - target)^2 / var) / 2, with var clamped below at eps without gradient."""
+    check_reduction(reduction)
+    # The clamp moves the value and leaves the gradient of `var` alone.
+    var = var + (var.detach().clamp(min=eps) - var.detach())
+    values = 0.5 * (var.log() + (input - target) ** 2 / var)
+    if full:
+        values = values + 0.9189385332046727  # log(2 pi) / 2
+    return reduced(values, reduction)

@@ -1,0 +1,313 @@
+"""Recurrent layers: RNN, LSTM, GRU (stacked, bidirectional) and their cells.
+
+Weights are named and shaped as in PyTorch (`weight_ih_l0` [gates * hidden, input], ..., `_reverse`), gates in
+the order i, f, g, o (LSTM) and r, z, n (GRU), all drawn from U(+-1/sqrt(hidden)).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import tracegrad as tg
+from tracegrad.nn import functional as F
+from tracegrad.nn import init
+from tracegrad.nn.module import Module
+from tracegrad.nn.parameter import Parameter
+from tracegrad.tracer import Tensor
+
+_GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
+
+
+class _Recurrent(Module):
+    kind = ""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        device: Any = None, dtype: Any = None,
+    ):  # fmt: skip
+        super().__init__()
+        if not 0 <= dropout <= 1:
+            raise ValueError(
+                "dropout should be a number in range [0, 1] representing the probability of an "
+                f"element being zeroed, got {dropout}"
+            )
+        if hidden_size <= 0 or num_layers <= 0:
+            raise ValueError("hidden_size and num_layers must be greater than zero")
+        if dropout > 0 and num_layers == 1:
+            warnings.warn(
+                "dropout option adds dropout after all but last recurrent layer, so non-zero "
+                f"dropout expects num_layers greater than 1, but got dropout={dropout} and "
+                f"num_layers={num_layers}",
+                stacklevel=3,
+            )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        rows = _GATES[self.kind] * hidden_size
+        factory = {"device": device, "dtype": dtype}
+        for layer in range(num_layers):
+            width = input_size if layer == 0 else hidden_size * self._directions
+            for suffix in self._suffixes(layer):
+                shapes = {"weight_ih": (rows, width), "weight_hh": (rows, hidden_size)}
+                if bias:
+                    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+                for name, shape in shapes.items():
+                    setattr(self, name + suffix, Parameter(tg.empty(*shape, **factory)))
+        self.reset_parameters()
+
+    @property
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def _suffixes(self, layer: int) -> list[str]:
+        return [f"_l{layer}", f"_l{layer}_reverse"][: self._directions]
+
+    def _weights(self, suffix: str) -> tuple[Any, ...]:
+        own = self.__dict__
+        return tuple(
+            own.get(name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+
+    @property
+    def all_weights(self) -> list[list[Parameter]]:
+        """The weights of each layer and direction, in registration order."""
+        return [
+            [weight for weight in self._weights(suffix) if weight is not None]
+            for layer in range(self.num_layers)
+            for suffix in self._suffixes(layer)
+        ]
+
+    def reset_parameters(self) -> None:
+        """Draw all weights afresh."""
+        bound = 1.0 / math.sqrt(self.hidden_size)
+        for weight in self.parameters():
+            init.uniform_(weight, -bound, bound)
+
+    def flatten_parameters(self) -> None:
+        """Here for scripts that call it; weights need no particular layout."""
+
+    def _layer(self, x: Tensor, state: Any, weights: Any, reverse: bool) -> Any:
+        """One layer, one direction: [T, N, I] -> [T, N, H] and the final states."""
+        raise NotImplementedError
+
+    def _run(self, input: Tensor, states: tuple[Tensor, ...] | None) -> Any:
+        """All layers; `states` are [layers * directions, N, H] (or without N)."""
+        if input.dim() not in (2, 3):
+            raise ValueError(
+                f"{self.kind}: Expected input to be 2D or 3D, got {input.dim()}D instead"
+            )
+        if input.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, "
+                f"got {input.shape[-1]}"
+            )
+        batched = input.dim() == 3
+        x = input if batched else input.unsqueeze(1)
+        if batched and self.batch_first:
+            x = x.transpose(0, 1)
+        count = self.num_layers * self._directions
+        shape = (count, x.shape[1], self.hidden_size)
+        if states is None:
+            zero = tg.zeros(shape, dtype=x.dtype, device=x.device)
+            states = (zero,) * (2 if self.kind == "LSTM" else 1)
+        else:
+            states = tuple(s if batched else s.unsqueeze(1) for s in states)
+            for state in states:
+                if tuple(state.shape) != shape:
+                    raise RuntimeError(
+                        f"Expected hidden size {shape}, got {list(state.shape)} "
+                        "(layers * directions, batch, hidden)"
+                    )
+        finals: list[list[Tensor]] = []
+        for layer in range(self.num_layers):
+            outputs = []
+            for direction, suffix in enumerate(self._suffixes(layer)):
+                start = tuple(s[layer * self._directions + direction] for s in states)
+                y, *final = self._layer(x, start, self._weights(suffix), bool(direction))
+                outputs.append(y)
+                finals.append(final)
+            x = tg.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
+            if self.dropout and layer < self.num_layers - 1:
+                x = F.dropout(x, self.dropout, self.training)
+        last = tuple(tg.stack(parts) for parts in zip(*finals))
+        if batched:
+            return (x.transpose(0, 1) if self.batch_first else x), last
+        return x.squeeze(1), tuple(s.squeeze(1) for s in last)
+
+    def extra_repr(self) -> str:
+        text = f"{self.input_size}, {self.hidden_size}"
+        if self.num_layers != 1:
+            text += f", num_layers={self.num_layers}"
+        if not self.bias:
+            text += ", bias=False"
+        if self.batch_first:
+            text += ", batch_first=True"
+        if self.dropout:
+            text += f", dropout={self.dropout}"
+        if self.bidirectional:
+            text += ", bidirectional=True"
+        return text
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997).
+
+    forward(x[T, N, I], (h0, c0) = zeros) -> (y[T, N, D H], (hT, cT)), states [layers D, N, H];
+    [N, T, .] with batch_first; without N for a single sequence.
+    """
+
+    kind = "LSTM"
+
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> Any:
+        return self._run(input, hx)
+
+    def _layer(self, x: Tensor, state: Any, weights: Any, reverse: bool) -> Any:
+        return F.lstm_layer(x, *state, *weights, reverse=reverse)
+
+
+class _OneState(_Recurrent):
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        output, states = self._run(input, None if hx is None else (hx,))
+        return output, states[0]
+
+
+class GRU(_OneState):
+    """Gated recurrent unit (Cho et al. 2014); the reset gate acts after the hidden product.
+
+    forward(x[T, N, I], h0 = zeros) -> (y[T, N, D H], hT[layers D, N, H]).
+    """
+
+    kind = "GRU"
+
+    def _layer(self, x: Tensor, state: Any, weights: Any, reverse: bool) -> Any:
+        return F.gru_layer(x, *state, *weights, reverse=reverse)
+
+
+class RNN(_OneState):
+    """h' = tanh(W x + b + U h + c) (Elman 1990), or relu.
+
+    forward(x[T, N, I], h0 = zeros) -> (y[T, N, D H], hT[layers D, N, H]).
+    """
+
+    kind = "RNN"
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh",
+        bias: bool = True, batch_first: bool = False, dropout: float = 0.0,
+        bidirectional: bool = False, device: Any = None, dtype: Any = None,
+    ):  # fmt: skip
+        _check_nonlinearity(nonlinearity)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            device, dtype,
+        )  # fmt: skip
+        self.nonlinearity = nonlinearity
+
+    def _layer(self, x: Tensor, state: Any, weights: Any, reverse: bool) -> Any:
+        return F.rnn_layer(x, *state, *weights, nonlinearity=self.nonlinearity, reverse=reverse)
+
+
+def _check_nonlinearity(name: str) -> None:
+    if name not in ("tanh", "relu"):
+        raise ValueError(
+            f"Unknown nonlinearity '{name}'. Select from 'tanh' or 'relu'."
+        )
+
+
+class _Cell(Module):
+    gates = 1
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
+        dtype: Any = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.bias = bias
+        rows = self.gates * hidden_size
+        factory = {"device": device, "dtype": dtype}
+        self.weight_ih = Parameter(tg.empty(rows, input_size, **factory))
+        self.weight_hh = Parameter(tg.empty(rows, hidden_size, **factory))
+        for name in ("bias_ih", "bias_hh"):
+            self.register_parameter(
+                name, Parameter(tg.empty(rows, **factory)) if bias else None
+            )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights afresh."""
+        bound = 1.0 / math.sqrt(self.hidden_size) if self.hidden_size > 0 else 0
+        for weight in self.parameters():
+            init.uniform_(weight, -bound, bound)
+
+    def _zero(self, input: Tensor) -> Tensor:
+        shape = (*input.shape[:-1], self.hidden_size)
+        return tg.zeros(shape, dtype=input.dtype, device=input.device)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+
+class LSTMCell(_Cell):
+    """One LSTM step: (x[N, I], (h, c)[N, H]) -> (h', c')."""
+
+    gates = 4
+
+    def forward(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if hx is None:
+            zero = self._zero(input)
+            hx = (zero, zero)
+        h, c = hx
+        gates = F.linear(input, self.weight_ih, self.bias_ih) + F.linear(
+            h, self.weight_hh, self.bias_hh
+        )
+        i, f, g, o = gates.chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+class GRUCell(_Cell):
+    """One GRU step: (x[N, I], h[N, H]) -> h'."""
+
+    gates = 3
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        h = self._zero(input) if hx is None else hx
+        return F.gru_gates(
+            F.linear(input, self.weight_ih, self.bias_ih),
+            F.linear(h, self.weight_hh, self.bias_hh),
+            h,
+        )
+
+
+class RNNCell(_Cell):
+    """One Elman step: (x[N, I], h[N, H]) -> h'."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh",
+        device: Any = None, dtype: Any = None,
+    ):  # fmt: skip
+        _check_nonlinearity(nonlinearity)
+        super().__init__(input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity = nonlinearity
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        h = self._zero(input) if hx is None else hx
+        total = F.linear(input, self.weight_ih, self.bias_ih) + F.linear(
+            h, self.weight_hh, self.bias_hh
+        )
+        return total.tanh() if self.nonlinearity == "tanh" else total.relu()
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        return text if self.nonlinearity == "tanh" else f"{text}, nonlinearity={self.nonlinearity}"

@@ -1,0 +1,194 @@
+"""Optimizer: parameter groups, per-parameter slots, and their state dict.
+
+Note [Optimisers under tracing]
+Numbers of a parameter group stay Python numbers; while recording, reading one gives a host number, so a
+schedule never recompiles. Slots are made by `init_slot`: a real zero tensor at once, which the trace captures as
+state, so the second call runs the graph of the first. Scalar corrections (Adam's 1 - beta^t) are computed in
+float64: in float32 `1 - 0.999` is off by 1.3e-5.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from tracegrad.tracer import ParamGroup, Tensor, enable_grad, new_state, no_grad
+
+
+class Optimizer:
+    """Base of all optimisers. `params`: tensors, (name, tensor) pairs, or dicts with their own options."""
+
+    # Options that PyTorch's state dicts carry and that change nothing here.
+    _inert: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+        if isinstance(params, Tensor):
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or "
+                f"dicts, but got {type(params).__name__}; pass [tensor] for a single one"
+            )
+        self.defaults = defaults
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.param_groups: list[Any] = []
+        groups = list(params)
+        if not groups:
+            raise ValueError("optimizer got an empty parameter list")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with options of their own; missing options take the optimiser's defaults."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        group = dict(param_group)
+        given = group["params"]
+        if isinstance(given, set):
+            raise TypeError(
+                "optimizer parameters need to be organized in ordered collections, but the "
+                "ordering of tensors in sets will change between runs. Please use a list instead."
+            )
+        entries = [given] if isinstance(given, Tensor) else list(given)
+        if entries and isinstance(entries[0], tuple):
+            group["param_names"] = [name for name, _ in entries]
+            entries = [parameter for _, parameter in entries]
+        for parameter in entries:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(
+                    "optimizer can only optimize Tensors, but one of the params is "
+                    + type(parameter).__name__
+                )
+            if not parameter.is_leaf:
+                raise ValueError("can't optimize a non-leaf Tensor")
+        for name, default in self.defaults.items():
+            group.setdefault(name, default)
+        if len({id(p) for p in entries}) < len(entries):
+            raise ValueError("optimizer contains a parameter group with duplicate parameters")
+        known = {id(p) for other in self.param_groups for p in other["params"]}
+        if any(id(p) in known for p in entries):
+            raise ValueError("some parameters appear in more than one parameter group")
+        group["params"] = entries
+        self.param_groups.append(ParamGroup(group))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of all parameters (None, or zeros with set_to_none=False)."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if set_to_none:
+                    parameter.grad = None  # without reading it: a compiled step need not keep it
+                elif parameter.grad is not None:
+                    parameter.grad = parameter.grad.detach() * 0
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update from the parameters' `.grad`; `closure`, if given, computes and returns the loss."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        with no_grad():
+            for group in self.param_groups:
+                self._update_group(group)
+        return loss
+
+    def _update_group(self, group: Any) -> None:
+        """Update every parameter of the group that has a gradient."""
+        raise NotImplementedError(f"{type(self).__name__} defines no update")
+
+    def init_slot(self, param: Tensor, name: str, factory: Callable[[], Tensor]) -> Tensor:
+        """The slot `name` of `param`, made by `factory` at its first use, eagerly even while recording."""
+        slots = self.state[param]
+        slot = slots.get(name)
+        if slot is None:
+            slot = slots[name] = new_state(factory, lambda: slots.pop(name, None))
+        return slot
+
+    def state_dict(self) -> dict[str, Any]:
+        """Slots by parameter number, and the groups with numbers in place of tensors."""
+        number: dict[int, int] = {}
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                number.setdefault(id(parameter), len(number))
+        groups = [
+            {**plain(group), "params": [number[id(p)] for p in group["params"]]}
+            for group in self.param_groups
+        ]
+        state = {
+            number[id(key)] if isinstance(key, Tensor) else key: dict(slots)
+            for key, slots in self.state.items()
+        }
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take slots and options from `state_dict`, matching parameters by position.
+
+        Raises ValueError if the number or the sizes of groups differ. Slots are copied into the existing
+        ones; new ones other than `step` take their parameter's dtype.
+        """
+        saved = state_dict["param_groups"]
+        if len(saved) != len(self.param_groups):
+            raise ValueError(
+                "loaded state dict has a different number of parameter groups "
+                f"({len(saved)}, this optimizer has {len(self.param_groups)})"
+            )
+        parameter_of: dict[Any, Tensor] = {}
+        for mine, theirs in zip(self.param_groups, saved):
+            if len(mine["params"]) != len(theirs["params"]):
+                raise ValueError(
+                    "loaded state dict contains a parameter group that doesn't match the size of "
+                    "optimizer's group"
+                )
+            parameter_of.update(zip(theirs["params"], mine["params"]))
+        loaded = {parameter_of.get(key, key): slots for key, slots in state_dict["state"].items()}
+        with no_grad():
+            for parameter, slots in loaded.items():
+                self._load_slots(parameter, slots)
+            for parameter, slots in self.state.items():
+                if parameter not in loaded:
+                    for slot in slots.values():
+                        slot.zero_()
+        for mine, theirs in zip(self.param_groups, saved):
+            options = {k: v for k, v in copy.deepcopy(dict(theirs)).items() if k != "params"}
+            for key in [k for k in mine if k != "params" and k not in options]:
+                del mine[key]
+            mine.update(options)
+
+    def _load_slots(self, parameter: Any, slots: dict[str, Any]) -> None:
+        """Take over one parameter's slots.
+
+        A slot that exists is written in place: a compiled step has captured it, and would go on with the old
+        tensor if it were replaced.
+        """
+        own = self.state[parameter]
+        for name in [name for name in own if name not in slots]:
+            own[name].zero_()
+        for name, slot in slots.items():
+            if not isinstance(slot, Tensor):
+                own[name] = copy.deepcopy(slot)
+                continue
+            present = own.get(name)
+            if isinstance(present, Tensor) and present.shape == slot.shape:
+                present.copy_(slot)
+            else:
+                dtype = slot.dtype if name == "step" else getattr(parameter, "dtype", slot.dtype)
+                own[name] = slot.detach().clone().to(dtype)
+
+    def __repr__(self) -> str:
+        lines = [type(self).__name__ + " ("]
+        for index, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {index}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join([*lines, ")"])
+
+
+def plain(group: Any) -> dict[str, Any]:
+    """A parameter group as an ordinary dict of ordinary values."""
+    return {key: dict.__getitem__(group, key) for key in dict.keys(group)}
+
+
+def check_range(name: str, value: Any, low: float = 0.0, high: float | None = None) -> None:
+    """Raise ValueError unless low <= value (< high)."""
+    if value is not None and (not low <= value or (high is not None and not value < high)):
+        raise ValueError(f"Invalid {name} value: {value}")

@@ -1,0 +1,60 @@
+"""RMSprop (Tieleman & Hinton 2012), optionally centered (Graves 2013) and with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import tracegrad as tg
+from tracegrad.optim.optimizer import Optimizer, check_range
+
+
+class RMSprop(Optimizer):
+    """v = alpha v + (1 - alpha) g^2;  p -= lr g / (sqrt(v) + eps): eps stands outside the root."""
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
+        weight_decay: float = 0, momentum: float = 0, centered: bool = False,
+        capturable: bool = False, foreach: bool | None = None, maximize: bool = False,
+        differentiable: bool = False,
+    ):  # fmt: skip
+        check_range("learning rate", lr)
+        check_range("epsilon", eps)
+        check_range("momentum", momentum)
+        check_range("weight_decay", weight_decay)
+        check_range("alpha", alpha)
+        super().__init__(
+            params,
+            {
+                "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
+                "weight_decay": weight_decay, "capturable": capturable, "foreach": foreach,
+                "maximize": maximize, "differentiable": differentiable,
+            },
+        )  # fmt: skip
+
+    def _update_group(self, group: Any) -> None:
+        lr, alpha = group["lr"], group["alpha"]
+        momentum, weight_decay = group["momentum"], group["weight_decay"]
+        for p in group["params"]:
+            grad = p.grad
+            if grad is None:
+                continue
+            step = self.init_slot(p, "step", lambda: tg.zeros((), dtype=tg.float32))
+            v = self.init_slot(p, "square_avg", lambda p=p: tg.zeros_like(p))
+            step.add_(1.0)
+            if group["maximize"]:
+                grad = -grad
+            if weight_decay:
+                grad = grad + p * weight_decay
+            v.mul_(alpha).add_(grad * grad * (1 - alpha))
+            if group["centered"]:
+                mean = self.init_slot(p, "grad_avg", lambda p=p: tg.zeros_like(p))
+                mean.mul_(alpha).add_(grad * (1 - alpha))
+                spread = (v - mean * mean).sqrt()
+            else:
+                spread = v.sqrt()
+            update = grad / spread.add_(group["eps"])
+            if momentum:
+                buffer = self.init_slot(p, "momentum_buffer", lambda p=p: tg.zeros_like(p))
+                update = buffer.mul_(momentum).add_(update)
+            p.sub_(update * lr)

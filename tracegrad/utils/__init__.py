@@ -1,0 +1,5 @@
+"""Helpers around training: `tracegrad.utils.data`."""
+
+from tracegrad.utils import data
+
+__all__ = ["data"]
