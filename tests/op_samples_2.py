@@ -432,6 +432,7 @@ def recurrent_samples() -> Table:
         "lstm": [
             normals(*shapes(3), label="3"),
             normals(*shapes(1), label="1"),
+            normals(*shapes(0), label="no-steps"),
             in_dtype(normals(*shapes(3)), np.float32),
         ],
         "lstm_backward": [normals(*cotangents(3), *shapes(3), (3, 2, 2), label="3")],

@@ -86,27 +86,6 @@ def greater(x: Node, y: Node) -> Node:
     return ops.lt(y, x)
 
 
-def cut(x: Node, axis: int, start: int, stop: int) -> Node:
-    """x[..., start:stop, ...] on one axis."""
-    return ops.slice_(
-        x,
-        start=tuple(start if a == axis else 0 for a in range(x.ndim)),
-        stop=tuple(stop if a == axis else n for a, n in enumerate(x.shape)),
-        step=(1,) * x.ndim,
-    )
-
-
-def flip(x: Node, axes: Iterable[int]) -> Node:
-    """`x` read backwards along `axes`."""
-    back = set(axes)
-    return ops.slice_(
-        x,
-        start=tuple(n - 1 if a in back else 0 for a, n in enumerate(x.shape)),
-        stop=tuple(-1 if a in back else n for a, n in enumerate(x.shape)),
-        step=tuple(-1 if a in back else 1 for a in range(x.ndim)),
-    )
-
-
 def plus(x: Node | None, y: Node | None) -> Node | None:
     """Sum of two contributions to a cotangent, either of which may be absent."""
     if x is None:

@@ -6,7 +6,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.base import checked_axis, of_category, register, traits
-from tracegrad.ir.ops.build import cut, full_like, part
+from tracegrad.ir.ops.build import full_like, part
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.ops.traits import COMPOSITE, EXPENSIVE, MULTI
 from tracegrad.ir.types import TensorType, TupleType, i64
 
@@ -24,7 +25,7 @@ def _topk_type(x: TensorType, k: int, axis: int, largest: bool) -> TupleType:
 
 def _topk(x: Node, k: int, axis: int, largest: bool) -> tuple[Node, Node]:
     order = ops.argsort(x, axis=axis, descending=largest)
-    first = cut(order, axis, 0, k)
+    first = take_range(order, axis, 0, k)
     return ops.take_along(x, first, axis=axis), first
 
 

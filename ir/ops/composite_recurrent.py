@@ -14,7 +14,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Graph, Node, Op, placeholder
 from tracegrad.ir.ops.base import of_category, register, traits
-from tracegrad.ir.ops.build import along, cut, flip, part, reshape, swap, total
+from tracegrad.ir.ops.build import along, part, reshape, swap, total
+from tracegrad.ir.ops.shape import reverse_axes, take_range
 from tracegrad.ir.ops.traits import COMPOSITE, CONTRACTION, EXPENSIVE, MULTI
 from tracegrad.ir.types import TensorType, TupleType
 
@@ -64,7 +65,7 @@ def _gates(pre: Node) -> tuple[Node, Node, Node, Node]:
     """i, f, g, o after their activations, from [.., 4H]."""
     last = pre.ndim - 1
     hidden = pre.shape[last] // 4
-    i, f, g, o = (cut(pre, last, k * hidden, (k + 1) * hidden) for k in range(4))
+    i, f, g, o = (take_range(pre, last, k * hidden, (k + 1) * hidden) for k in range(4))
     return ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)
 
 
@@ -142,7 +143,7 @@ def _lstm_backward(
     # every gate of every step, from y: h[t] = y[t - 1]
     if steps:
         first = ops.reshape(h0, shape=(1, *h0.shape))
-        before = ops.concatenate(first, cut(y, 0, 0, steps - 1), axis=0)
+        before = ops.concatenate(first, take_range(y, 0, 0, steps - 1), axis=0)
     else:
         before = y
     recurrent = ops.matmul(_rows(before), swap(w_hh))
@@ -199,9 +200,9 @@ def _walk_back(
         (dh, dc, w, dy, to_c, di, df, dg, do, f),
         ops.matmul(ct_pre, w), at_c * f, w, ct_pre,
     )  # fmt: skip
-    scanned = [flip(series, (0,)) for series in (ct_y, *slopes)]
+    scanned = [reverse_axes(series, (0,)) for series in (ct_y, *slopes)]
     result = ops.scan(ct_h, ct_c, w_hh, *scanned, body=body, carries=3, length=ct_y.shape[0])
-    return flip(part(result, 3), (0,)), part(result, 0), part(result, 1)
+    return reverse_axes(part(result, 3), (0,)), part(result, 0), part(result, 1)
 
 
 lstm_backward = register(

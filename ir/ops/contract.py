@@ -8,7 +8,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.base import register, traits
-from tracegrad.ir.ops.build import adjoint, flip, full_like
+from tracegrad.ir.ops.build import adjoint, full_like
+from tracegrad.ir.ops.shape import reverse_axes
 from tracegrad.ir.ops.traits import CONTRACTION, EXPENSIVE
 from tracegrad.ir.types import TensorType
 
@@ -125,7 +126,8 @@ def _conv_vjp(
     # to x: correlate ct, spread by the strides, with the flipped filter, channels exchanged
     per_group = (groups, o // groups, c // groups, *w.shape[2:])
     turned = ops.transpose(
-        ops.reshape(flip(w, spatial), shape=per_group), perm=(0, 2, 1, *range(3, 3 + rank))
+        ops.reshape(reverse_axes(w, tuple(spatial)), shape=per_group),
+        perm=(0, 2, 1, *range(3, 3 + rank)),
     )
     to_x = ops.conv(
         ct,

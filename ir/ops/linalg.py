@@ -6,16 +6,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError, MissingVJPError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.base import register, tensor, traits
-from tracegrad.ir.ops.build import (
-    along,
-    cut,
-    full_like,
-    given,
-    part,
-    plus,
-    swap,
-    triangle,
-)
+from tracegrad.ir.ops.build import along, full_like, given, part, plus, swap, triangle
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.ops.traits import EXPENSIVE, MULTI
 from tracegrad.ir.types import TensorType, TupleType, i64
 
@@ -142,9 +134,9 @@ def _qr_vjp(ct: Parts, out: Node, x: Node) -> tuple[Node]:
         return (_tall_qr_vjp(ct_q, ct_r, q, r),)
     # x = [x1 x2] = q [r1 r2], r1 square: r2 = q^T x2, so its part reaches x2 directly, x1 through q
     last = r.ndim - 1
-    x2 = cut(x, last, k, n)
-    ct_r1, ct_r2 = cut(ct_r, last, 0, k), cut(ct_r, last, k, n)
-    to_x1 = _tall_qr_vjp(ct_q + ops.matmul(x2, swap(ct_r2)), ct_r1, q, cut(r, last, 0, k))
+    x2 = take_range(x, last, k, n)
+    ct_r1, ct_r2 = take_range(ct_r, last, 0, k), take_range(ct_r, last, k, n)
+    to_x1 = _tall_qr_vjp(ct_q + ops.matmul(x2, swap(ct_r2)), ct_r1, q, take_range(r, last, 0, k))
     return (ops.concatenate(to_x1, ops.matmul(q, ct_r2), axis=last),)
 
 
