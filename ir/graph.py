@@ -7,7 +7,7 @@ changes something builds new nodes with `emit` (or `rebuild`) and returns a new 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,13 @@ class Attrs(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._items)
 
+    # Mapping's own go through __getitem__ for every entry; every pass asks for these at every node.
+    def items(self) -> ItemsView[str, Any]:
+        return self._items.items()
+
+    def values(self) -> ValuesView[Any]:
+        return self._items.values()
+
     def __getattr__(self, name: str) -> Any:
         try:
             return self._items[name]
@@ -55,7 +62,7 @@ class Attrs(Mapping[str, Any]):
     def __repr__(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in self._items.items())
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Attrs, (self._items,)
 
 
@@ -91,7 +98,7 @@ class Op:
     def __call__(self, *inputs: Node, **attrs: Any) -> Node:
         return emit(self, *inputs, **attrs)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         from tracegrad.ir.ops import op_named
 
         return op_named, (self.name,)
@@ -131,7 +138,7 @@ class Node:
     def __copy__(self) -> Node:
         return self
 
-    def __deepcopy__(self, memo: dict) -> Node:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Node:
         return self
 
     # Sugar for VJPs, decompositions and rules; installed by ir/ops/sugar.py. Strict: a Python scalar becomes
@@ -297,12 +304,12 @@ class Graph:
     def __repr__(self) -> str:
         return f"<Graph {self.name!r}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         from tracegrad.ir.serialise import from_bytes, to_bytes
 
         return from_bytes, (to_bytes(self),)
 
-    def __deepcopy__(self, memo: dict) -> Graph:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
         return self
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRError
-from tracegrad.ir.graph import INPUT, Graph, Node, emit, rebuild
+from tracegrad.ir.graph import Graph, Node, Op, emit, rebuild
 from tracegrad.ir.loc import at
 from tracegrad.ir.ops.source import splat as splat_node
 from tracegrad.ir.ops.traits import ELEMENTWISE
@@ -121,13 +121,18 @@ class Rewriter:
     hits: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __post_init__(self) -> None:
-        index: dict[str, list[Rule]] = {}
+        index: dict[str, list[tuple[Rule, frozenset[Op]]]] = {}
         for each in self.rules:
             for root in each.roots():
-                index.setdefault(root, []).append(each)
+                index.setdefault(root, []).append((each, operand_ops(each.lhs)))
         object.__setattr__(self, "_index", index)
 
-    _index: dict[str, list[Rule]] = field(init=False, repr=False, compare=False)
+    _index: dict[str, list[tuple[Rule, frozenset[Op]]]] = field(
+        init=False, repr=False, compare=False
+    )
+    # Whether a rule applies depends on what a node reads, never on who reads it, and nodes do not
+    # change: what no rule applied to once is not tried again.
+    _settled: set[Node] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def run(self, graph: Graph) -> Graph:
         for _ in range(MAX_WALKS):
@@ -145,17 +150,31 @@ class Rewriter:
     def rewrite(self, node: Node) -> Node:
         """`node` after every rule that applies to it."""
         for _ in range(NODE_BUDGET):
-            for each in self._index.get(node.op.name, ()):
+            if node in self._settled:
+                return node
+            operands = {operand.op for operand in node.inputs}
+            for each, needed in self._index.get(node.op.name, ()):
+                if not needed <= operands:  # most rules end here, without a match
+                    continue
                 new = each.apply(node)
                 if new is not None:
                     self.hits[each.name] += 1
                     node = new
                     break
             else:
-                return node
-            if node.op is INPUT:
+                self._settled.add(node)
                 return node
         return node
+
+
+def operand_ops(pattern: Pattern) -> frozenset[Op]:
+    """Ops that must be among the operands of a node for `pattern` to match it."""
+    if not isinstance(pattern, Apply):
+        return frozenset()
+    needed = {arg.op for arg in pattern.args if isinstance(arg, Apply)}
+    if any(isinstance(arg, Literal) or getattr(arg, "kind", "") == "splat" for arg in pattern.args):
+        needed.add(ops.constant)
+    return frozenset(needed)
 
 
 def pattern_variables(pattern: Pattern) -> Iterable[Var | Literal]:

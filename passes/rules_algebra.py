@@ -36,7 +36,8 @@ def _reciprocal_is_exact(found: Match) -> bool:
         return False
     reciprocal = np.array(1.0 / value, found.root.dtype.np)
     smallest = {f16: 2.0**-14, bf16: 2.0**-126, f32: 2.0**-126, f64: 2.0**-1022}
-    return float(reciprocal) == 1.0 / value and abs(1.0 / value) >= smallest[found.root.dtype]
+    exact = float(reciprocal) == 1.0 / value
+    return exact and bool(abs(1.0 / value) >= smallest[found.root.dtype])
 
 
 def _fold_splats(found: Match) -> Node:
@@ -176,7 +177,8 @@ CASTS: tuple[Rule, ...] = (
     rule(
         "cast-same",
         op("cast", x),
-        to=lambda m: m.x if m.x.dtype is m.root.dtype else None,
+        to=x,
+        when=lambda m: m.x.dtype is m.root.dtype,
         examples=(_cast_to_own,),
     ),
     rule(

@@ -7,7 +7,6 @@ from math import prod
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, emit, placeholder
 from tracegrad.ir.ops.source import splat as splat_node
-from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.ir.types import DType, TensorType, f32, f64
 from tracegrad.passes.fold import splat_of
 from tracegrad.passes.patterns import Match, op, splat_const, var
@@ -33,10 +32,14 @@ def _transpose_transpose(found: Match) -> Node:
     return ops.transpose(found.x, perm=tuple(inner[axis] for axis in outer))
 
 
-def _moves_only_ones(found: Match) -> Node | None:
+def _moves_only_ones(found: Match) -> bool:
     """A transpose that keeps the order of all axes longer than 1 keeps the order of elements."""
     long = [axis for axis in found.root.attrs["perm"] if found.x.shape[axis] != 1]
-    return ops.reshape(found.x, shape=found.root.shape) if long == sorted(long) else None
+    return long == sorted(long)
+
+
+def _as_reshape(found: Match) -> Node:
+    return ops.reshape(found.x, shape=found.root.shape)
 
 
 def _example_reshapes() -> Graph:
@@ -58,7 +61,8 @@ RESHAPES: tuple[Rule, ...] = (
     rule(
         "reshape-same",
         op("reshape", x),
-        to=lambda m: m.x if m.x.shape == m.root.shape else None,
+        to=x,
+        when=lambda m: m.x.shape == m.root.shape,
         examples=(lambda: _graph(n := _input(2, 3), out=ops.reshape(n, shape=(2, 3))),),
     ),
     rule(
@@ -70,7 +74,8 @@ RESHAPES: tuple[Rule, ...] = (
     rule(
         "transpose-same",
         op("transpose", x),
-        to=lambda m: m.x if m.root.attrs["perm"] == tuple(range(m.x.ndim)) else None,
+        to=x,
+        when=lambda m: m.root.attrs["perm"] == tuple(range(m.x.ndim)),
         examples=(lambda: _graph(n := _input(2, 3), out=ops.transpose(n, perm=(0, 1))),),
     ),
     rule(
@@ -82,7 +87,8 @@ RESHAPES: tuple[Rule, ...] = (
     rule(
         "transpose-ones",
         op("transpose", x),
-        to=_moves_only_ones,
+        to=_as_reshape,
+        when=_moves_only_ones,
         examples=(_example_transpose_of_ones,),
     ),
 )
@@ -96,10 +102,8 @@ def _broadcast_broadcast(found: Match) -> Node:
     return ops.broadcast_to(found.x, shape=found.root.shape, dims=dims)
 
 
-def _adds_only_ones(found: Match) -> Node | None:
-    if found.root.type.size != found.x.type.size or found.root.type.size == 0:
-        return None
-    return ops.reshape(found.x, shape=found.root.shape)
+def _adds_only_ones(found: Match) -> bool:
+    return bool(found.root.type.size == found.x.type.size != 0)
 
 
 def _broadcast_reshape(found: Match) -> Node | None:
@@ -136,6 +140,10 @@ def _example_broadcast_reshape() -> Graph:
     n = _input(3)
     inner = ops.reshape(n, shape=(1, 3, 1))
     return _graph(n, out=ops.broadcast_to(inner, shape=(2, 3, 4), dims=(0, 1, 2)))
+
+
+def _reads_a_broadcast(node: Node) -> bool:
+    return any(operand.op is ops.broadcast_to for operand in node.inputs)
 
 
 def _late_broadcast(found: Match) -> Node | None:
@@ -199,7 +207,8 @@ BROADCASTS: tuple[Rule, ...] = (
     rule(
         "broadcast-same",
         op("broadcast_to", x),
-        to=lambda m: m.x if m.x.shape == m.root.shape else None,
+        to=x,
+        when=lambda m: m.x.shape == m.root.shape,
         examples=(
             lambda: _graph(n := _input(2, 3), out=ops.broadcast_to(n, shape=(2, 3), dims=(0, 1))),
         ),
@@ -207,7 +216,8 @@ BROADCASTS: tuple[Rule, ...] = (
     rule(
         "broadcast-ones",
         op("broadcast_to", x),
-        to=_adds_only_ones,
+        to=_as_reshape,
+        when=_adds_only_ones,
         examples=(
             lambda: _graph(n := _input(3), out=ops.broadcast_to(n, shape=(1, 3), dims=(1,))),
         ),
@@ -226,7 +236,7 @@ BROADCASTS: tuple[Rule, ...] = (
     ),
     rule(
         "broadcast-late",
-        var("any", lambda node: node.op.has(ELEMENTWISE)),
+        var("any", _reads_a_broadcast),
         to=_late_broadcast,
         examples=(_example_late_unary, _example_late_binary, _example_late_splat),
     ),
@@ -235,14 +245,10 @@ BROADCASTS: tuple[Rule, ...] = (
 # ---------------------------------------------------------------- slice, pad, concatenate
 
 
-def _is_whole(found: Match) -> Node | None:
+def _is_whole(found: Match) -> bool:
     attrs = found.root.attrs
-    whole = (
-        all(start == 0 for start in attrs["start"])
-        and all(step == 1 for step in attrs["step"])
-        and found.x.shape == found.root.shape
-    )
-    return found.x if whole else None
+    from_start = not any(attrs["start"]) and all(step == 1 for step in attrs["step"])
+    return from_start and found.x.shape == found.root.shape
 
 
 def _slice_slice(found: Match) -> Node | None:
@@ -278,7 +284,7 @@ def _example_pad() -> Graph:
 
 
 SLICES: tuple[Rule, ...] = (
-    rule("slice-whole", op("slice", x), to=_is_whole, examples=(_example_whole_slice,)),
+    rule("slice-whole", op("slice", x), to=x, when=_is_whole, examples=(_example_whole_slice,)),
     rule(
         "slice-slice",
         op("slice", op("slice", x, label="inner")),
@@ -317,22 +323,22 @@ def _over_nothing(name: str) -> Rule:
     return rule(
         f"{name}-over-nothing",
         op(name, x),
-        to=lambda m: m.x if m.root.attrs["axes"] == () else None,
+        to=x,
+        when=lambda m: m.root.attrs["axes"] == (),
         keeps_zero_sign=name != "sum",
         examples=(lambda: _graph(n := _input(2, 3), out=ops.op_named(name)(n, axes=())),),
     )
 
 
 def _over_ones(name: str) -> Rule:
-    def to(found: Match) -> Node | None:
-        if any(found.x.shape[axis] != 1 for axis in found.root.attrs["axes"]):
-            return None
-        return ops.reshape(found.x, shape=found.root.shape)
+    def over_ones(found: Match) -> bool:
+        return all(found.x.shape[axis] == 1 for axis in found.root.attrs["axes"])
 
     return rule(
         f"{name}-over-ones",
         op(name, x),
-        to=to,
+        to=_as_reshape,
+        when=over_ones,
         keeps_zero_sign=name != "sum",  # 0 + (-0.0) is 0.0, but no order of a sum is promised
         examples=(lambda: _graph(n := _input(2, 1, 3), out=ops.op_named(name)(n, axes=(1,))),),
     )
@@ -343,6 +349,7 @@ def _view_rule(name: str) -> Rule:
         f"{name}-of-splat",
         op(name, x),
         to=_view_of_splat,
+        when=lambda m: splat_const(m.x) is not None,
         examples=(lambda: _view_examples(name),),
     )
 
