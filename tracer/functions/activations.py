@@ -5,7 +5,8 @@ from __future__ import annotations
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
-from tracegrad.ir.ops.build import cut, full, full_like
+from tracegrad.ir.ops.build import full, full_like
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import axis_of
@@ -206,7 +207,7 @@ def glu(input: Operand, /, dim: int = -1) -> Node:
     if size % 2:
         raise IRTypeError(f"glu() halves dimension {axis}, whose size {size} is odd")
     half = size // 2
-    return ops.mul(cut(x, axis, 0, half), ops.sigmoid(cut(x, axis, half, size)))
+    return ops.mul(take_range(x, axis, 0, half), ops.sigmoid(take_range(x, axis, half, size)))
 
 
 def _soft(name: str, input: Operand, dim: int | None, dtype: DType | None) -> tuple[Node, int]:

@@ -7,7 +7,7 @@ from typing import Any
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
-from tracegrad.ir.ops.build import flip
+from tracegrad.ir.ops.shape import reverse_axes
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import reshape
 from tracegrad.tracer.functions.promotion import Operand, as_node, require_same_dtype
@@ -136,7 +136,7 @@ def _conv_transpose(
     if any(e >= max(s, h) for e, s, h in zip(extra, steps, holes)):
         raise IRTypeError(f"{name}(): output_padding {extra} must be smaller than stride or dilation")
     inside, outside, kernel = w.shape[0], w.shape[1] * groups, w.shape[2:]
-    grouped = reshape(flip(w, range(2, rank + 2)), (groups, inside // groups, w.shape[1], *kernel))
+    grouped = reshape(reverse_axes(w, tuple(range(2, rank + 2))), (groups, inside // groups, w.shape[1], *kernel))
     swapped = ops.transpose(grouped, perm=(0, 2, 1, *range(3, rank + 3)))
     reach = [hole * (size - 1) for size, hole in zip(kernel, holes)]
     out = ops.conv(

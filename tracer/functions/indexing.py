@@ -7,7 +7,8 @@ from typing import Any
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
-from tracegrad.ir.ops.build import cut, full_like
+from tracegrad.ir.ops.build import full_like
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import TensorType, i64
 from tracegrad.tracer.dispatch import Weak, user_op
 from tracegrad.tracer.errors import UnsupportedError
@@ -103,7 +104,7 @@ def _cropped(x: Node, shape: tuple[int, ...], axis: int) -> Node:
     """The leading part of x that an index of `shape` can reach."""
     for k, size in enumerate(shape):
         if k != axis and size != x.shape[k]:
-            x = cut(x, k, 0, size)
+            x = take_range(x, k, 0, size)
     return x
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
-from tracegrad.ir.ops.build import cut, full_like
+from tracegrad.ir.ops.build import full_like
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import TensorType, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import moved, reshape
@@ -303,5 +304,5 @@ def fold_image(
     base = ops.splat(0, TensorType((x.shape[0], channels, *whole), x.dtype))
     image = ops.scatter(base, rows, columns, parts, axes=(2, 3), mode="add")
     for axis, (n, p) in enumerate(zip(size, pads), start=2):
-        image = cut(image, axis, p, p + n)
+        image = take_range(image, axis, p, p + n)
     return unbatched(image, lacked)

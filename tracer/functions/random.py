@@ -7,7 +7,8 @@ import math
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
-from tracegrad.ir.ops.build import cut, full, full_like
+from tracegrad.ir.ops.build import full, full_like
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, bf16, f16, f32, f64, i64, u64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import reshape
@@ -28,7 +29,7 @@ def uniform_of(key: Node, shape: Shape, dtype: DType) -> Node:
     """Uniform in [0, 1): as many bits as the dtype's fraction holds, so every step is exact."""
     if dtype is f64:
         pair = ops.random_bits(key, shape=(2, *shape))
-        high, low = (reshape(cut(pair, 0, k, k + 1), shape) for k in (0, 1))
+        high, low = (reshape(take_range(pair, 0, k, k + 1), shape) for k in (0, 1))
         high = ops.cast(ops.shr(high, full_like(high, 5)), dtype=f64)  # 27 bits
         low = ops.cast(ops.shr(low, full_like(low, 6)), dtype=f64)  # 26 bits
         return (high * 2.0**26 + low) * 2.0**-53
@@ -109,7 +110,7 @@ def randint(key: Operand, /, *, low: int, high: int, shape: Shape, dtype: DType 
         drawn = ops.shr(scaled, full(shape, u64, 32))
     else:
         pair = ops.cast(ops.random_bits(as_node(key), shape=(2, *shape)), dtype=u64)
-        upper, lower = (reshape(cut(pair, 0, k, k + 1), shape) for k in (0, 1))
+        upper, lower = (reshape(take_range(pair, 0, k, k + 1), shape) for k in (0, 1))
         whole = ops.or_(ops.shl(upper, full(shape, u64, 32)), lower)
         drawn = ops.rem(whole, full(shape, u64, span))
     result = ops.cast(drawn, dtype=i64)
@@ -160,7 +161,7 @@ def multinomial(input: Operand, key: Operand, /, num_samples: int, replacement: 
     if replacement:
         # How many cumulated probabilities lie at or below u: inverse of the distribution function.
         total = ops.cumsum(weights, axis=axis)
-        whole = cut(total, axis, count - 1, count)
+        whole = take_range(total, axis, count - 1, count)
         u = uniform_of(as_node(key), (*weights.shape[:-1], num_samples), weights.dtype)
         level = ops.mul(u, expand(whole, u.shape))
         shape = (*weights.shape[:-1], num_samples, count)
@@ -174,4 +175,4 @@ def multinomial(input: Operand, key: Operand, /, num_samples: int, replacement: 
     times = ops.div(ops.neg(ops.log1p(ops.neg(u))), weights)
     never = ops.eq(weights, ops.zeros_like(weights))
     times = ops.where(never, full_like(times, math.inf), times)
-    return cut(ops.argsort(times, axis=axis, descending=False), axis, 0, num_samples)
+    return take_range(ops.argsort(times, axis=axis, descending=False), axis, 0, num_samples)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Graph, Node, placeholder
-from tracegrad.ir.ops.build import cut, flip, full, part, swap
+from tracegrad.ir.ops.build import full, part, swap
+from tracegrad.ir.ops.shape import reverse_axes, take_range
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import reshape
 from tracegrad.tracer.functions.matmul import rows_times
@@ -34,10 +35,10 @@ def lstm_layer(
     """(y[T, N, H], hT, cT): gates i, f, g, o (Hochreiter & Schmidhuber 1997, with PyTorch's two biases)."""
     x, h, c, wi, wh = map(as_node, (input, h0, c0, w_ih, w_hh))
     _checked("lstm", 4, x, h, wi, wh)
-    x = flip(x, (0,)) if reverse else x
+    x = reverse_axes(x, (0,)) if reverse else x
     whole = ops.lstm(x, h, c, wi, wh, _bias(b_ih, wi), _bias(b_hh, wh))
     y = part(whole, 0)
-    return flip(y, (0,)) if reverse else y, part(whole, 1), part(whole, 2)
+    return reverse_axes(y, (0,)) if reverse else y, part(whole, 1), part(whole, 2)
 
 
 def _scanned(name: str, x: Node, h: Node, consts: tuple[Node, ...], step: object) -> tuple[Node, Node]:
@@ -59,7 +60,7 @@ def gru_layer(
     """(y[T, N, H], hT): gates r, z, n (Cho et al. 2014, reset after the product as in PyTorch)."""
     x, h, wi, wh = map(as_node, (input, h0, w_ih, w_hh))
     _checked("gru", 3, x, h, wi, wh)
-    x = flip(x, (0,)) if reverse else x
+    x = reverse_axes(x, (0,)) if reverse else x
     hidden = wh.shape[1]
     # The input's part of all gates is one product over all steps.
     gates = rows_times(x, swap(wi))
@@ -69,16 +70,16 @@ def gru_layer(
         own = ops.matmul(state, weight)
         own = ops.add(own, expand(bias, own.shape))
         r, z = (
-            ops.sigmoid(ops.add(cut(at, 1, k * hidden, (k + 1) * hidden), cut(own, 1, k * hidden, (k + 1) * hidden)))
+            ops.sigmoid(ops.add(take_range(at, 1, k * hidden, (k + 1) * hidden), take_range(own, 1, k * hidden, (k + 1) * hidden)))
             for k in (0, 1)
         )
         n = ops.tanh(
-            ops.add(cut(at, 1, 2 * hidden, 3 * hidden), ops.mul(r, cut(own, 1, 2 * hidden, 3 * hidden)))
+            ops.add(take_range(at, 1, 2 * hidden, 3 * hidden), ops.mul(r, take_range(own, 1, 2 * hidden, 3 * hidden)))
         )
         return ops.add(n, ops.mul(z, ops.sub(state, n)))  # (1 - z) n + z h
 
     y, last = _scanned("gru", gates, h, (swap(wh), _bias(b_hh, wh)), step)
-    return flip(y, (0,)) if reverse else y, last
+    return reverse_axes(y, (0,)) if reverse else y, last
 
 
 @user_op
@@ -92,7 +93,7 @@ def rnn_layer(
     _checked("rnn", 1, x, h, wi, wh)
     if nonlinearity not in ("tanh", "relu"):
         raise IRTypeError(f'rnn: nonlinearity must be "tanh" or "relu", not {nonlinearity!r}')
-    x = flip(x, (0,)) if reverse else x
+    x = reverse_axes(x, (0,)) if reverse else x
     given = rows_times(x, swap(wi))
     bias = ops.add(_bias(b_ih, wi), _bias(b_hh, wh))
     given = ops.add(given, expand(bias, given.shape))
@@ -102,7 +103,7 @@ def rnn_layer(
         return curve(ops.add(at, ops.matmul(state, weight)))
 
     y, last = _scanned("rnn", given, h, (swap(wh),), step)
-    return flip(y, (0,)) if reverse else y, last
+    return reverse_axes(y, (0,)) if reverse else y, last
 
 
 @user_op

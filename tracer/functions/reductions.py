@@ -7,7 +7,8 @@ from typing import Any
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
-from tracegrad.ir.ops.build import count, cut, full_like, spread, wide_dtype
+from tracegrad.ir.ops.build import count, full_like, spread, wide_dtype
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, i64, u8
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.arithmetic import as_bool, not_
@@ -362,7 +363,7 @@ def diff(input: Operand, /, n: int = 1, dim: int = -1) -> Node:
         size = x.shape[axis]
         if size == 0:
             return x
-        later, earlier = cut(x, axis, 1, size), cut(x, axis, 0, size - 1)
+        later, earlier = take_range(x, axis, 1, size), take_range(x, axis, 0, size - 1)
         x = ops.xor(later, earlier) if x.dtype.is_bool else ops.sub(later, earlier)
     return x
 
@@ -373,7 +374,7 @@ def trapezoid(y: Operand, /, *, dx: float = 1.0, dim: int = -1) -> Node:
     x = to_float(y)
     axis = axis_of(dim, x.ndim)
     size = x.shape[axis]
-    pairs = ops.add(cut(x, axis, 1, size), cut(x, axis, 0, size - 1))
+    pairs = ops.add(take_range(x, axis, 1, size), take_range(x, axis, 0, size - 1))
     return summed(pairs, (axis,)) * (dx / 2)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
-from tracegrad.ir.ops.build import cut, full_like
+from tracegrad.ir.ops.build import full_like
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.activations import clipped, floating
@@ -200,7 +201,7 @@ def grid_sample(
 
 
 def _last(x: Node, k: int) -> Node:
-    return cut(x, x.ndim - 1, k, k + 1)
+    return take_range(x, x.ndim - 1, k, k + 1)
 
 
 def _corner(x: Node, row: Node, column: Node, weight: Node | None) -> Node:

@@ -9,8 +9,7 @@ import numpy as np
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
-from tracegrad.ir.ops.build import cut
-from tracegrad.ir.ops.build import flip as flipped
+from tracegrad.ir.ops.shape import reverse_axes, take_range
 from tracegrad.ir.types import TensorType, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import axes_of, axis_of, moved, reshape
@@ -149,19 +148,19 @@ def repeat_interleave(input: Any, repeats: Any, dim: int | None = None, *, outpu
 def flip(input: Operand, /, dims: Any) -> Node:
     """The tensor read backwards along dims."""
     x = as_node(input)
-    return flipped(x, axes_of(dims, x.ndim)) if dims != () else x
+    return reverse_axes(x, axes_of(dims, x.ndim)) if dims != () else x
 
 
 @user_op
 def fliplr(input: Operand, /) -> Node:
     """Columns in reverse order."""
-    return flipped(as_node(input), (1,))
+    return reverse_axes(as_node(input), (1,))
 
 
 @user_op
 def flipud(input: Operand, /) -> Node:
     """Rows in reverse order."""
-    return flipped(as_node(input), (0,))
+    return reverse_axes(as_node(input), (0,))
 
 
 def rolled(x: Node, shift: int, axis: int) -> Node:
@@ -171,7 +170,7 @@ def rolled(x: Node, shift: int, axis: int) -> Node:
     if not shift:
         return x
     return ops.concatenate(
-        cut(x, axis, size - shift, size), cut(x, axis, 0, size - shift), axis=axis
+        take_range(x, axis, size - shift, size), take_range(x, axis, 0, size - shift), axis=axis
     )
 
 
@@ -197,10 +196,10 @@ def rot90(input: Operand, /, k: int = 1, dims: Any = (0, 1)) -> Node:
     perm[a], perm[b] = b, a
     k %= 4
     if k == 1:
-        return ops.transpose(flipped(x, (b,)), perm=tuple(perm))
+        return ops.transpose(reverse_axes(x, (b,)), perm=tuple(perm))
     if k == 2:
-        return flipped(x, (a, b))
-    return flipped(ops.transpose(x, perm=tuple(perm)), (b,)) if k == 3 else x
+        return reverse_axes(x, (a, b))
+    return reverse_axes(ops.transpose(x, perm=tuple(perm)), (b,)) if k == 3 else x
 
 
 def band(shape: tuple[int, ...], diagonal: int, lower: bool) -> Node:
@@ -356,7 +355,7 @@ def pad(input: Operand, /, pad: Any, mode: str = "constant", value: Any = None) 
         if size + min(low, 0) + min(high, 0) < 0:
             raise IRTypeError(f"pad {amounts} crops more than dimension {axis} of {list(x.shape)} holds")
         if low < 0 or high < 0:
-            x = cut(x, axis, max(-low, 0), size - max(-high, 0))
+            x = take_range(x, axis, max(-low, 0), size - max(-high, 0))
     lows = [0] * x.ndim
     highs = [0] * x.ndim
     for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):

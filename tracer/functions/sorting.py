@@ -9,7 +9,8 @@ import numpy as np
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
-from tracegrad.ir.ops.build import cut, full_like, part
+from tracegrad.ir.ops.build import full_like, part
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, i32, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import axis_of, reshape
@@ -76,14 +77,14 @@ def kthvalue(input: Operand, /, k: int, dim: int = -1, keepdim: bool = False) ->
     if x.ndim == 0:
         return picked(x, x, 0, keepdim)
     order = ops.argsort(x, axis=axis, descending=False)
-    return picked(x, cut(order, axis, k - 1, k), axis, keepdim)
+    return picked(x, take_range(order, axis, k - 1, k), axis, keepdim)
 
 
 def middle(x: Node, axis: int, ignore_nan: bool) -> Node:
     """Index (size 1 on the axis) of the lower median; of a nan if there is one and it is not ignored."""
     size = x.shape[axis]
     order = ops.argsort(x, axis=axis, descending=False)
-    at = cut(order, axis, (size - 1) // 2, (size - 1) // 2 + 1)
+    at = take_range(order, axis, (size - 1) // 2, (size - 1) // 2 + 1)
     if not x.dtype.is_float:
         return at
     missing = ops.isnan(x)
@@ -148,10 +149,10 @@ def mode(input: Operand, /, dim: int = -1, keepdim: bool = False) -> tuple[Node,
     size = x.shape[axis]
     steps = ops.iota(shape=x.shape, axis=axis, dtype=i64)
     # A run ends where the next value differs; its length is the distance from the run's start.
-    same = ops.eq(cut(values, axis, 1, size), cut(values, axis, 0, size - 1))
-    lead = cut(steps, axis, 0, 1)
+    same = ops.eq(take_range(values, axis, 1, size), take_range(values, axis, 0, size - 1))
+    lead = take_range(steps, axis, 0, 1)
     starts = ops.concatenate(
-        lead, ops.where(same, ops.zeros_like(cut(steps, axis, 1, size)), cut(steps, axis, 1, size)), axis=axis
+        lead, ops.where(same, ops.zeros_like(take_range(steps, axis, 1, size)), take_range(steps, axis, 1, size)), axis=axis
     ) if size > 1 else lead  # fmt: skip
     length = ops.sub(steps, ops.cummax(starts, axis=axis))
     best = reshape(ops.argmax(length, axis=axis), lead.shape)
