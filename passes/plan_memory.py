@@ -46,6 +46,7 @@ class MemoryPlan:
     steps        label of each step
     entries      every storage, in order of `start`
     result_bytes  fresh arrays of one call, for the caller
+    plan_bytes    workspaces beside the arena that hand-written code owns
     """
 
     arena_bytes: int
@@ -54,6 +55,7 @@ class MemoryPlan:
     steps: tuple[str, ...]
     entries: tuple[Entry, ...]
     result_bytes: int
+    plan_bytes: int
 
     def at_peak(self) -> list[Entry]:
         """Who is alive at the fullest step, largest first."""
@@ -62,6 +64,8 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         lines = [f"arena {_size(self.arena_bytes)}, results {_size(self.result_bytes)}"]
+        if self.plan_bytes:
+            lines[0] += f", other workspaces {_size(self.plan_bytes)}"
         if self.steps:
             where = self.steps[self.peak_step]
             lines[0] += f"; fullest at step {self.peak_step} ({where}): {_size(self.live_bytes)}"
@@ -163,7 +167,9 @@ def assign_offsets(storages: list[Storage]) -> int:
     return total
 
 
-def describe(lifetimes: Lifetimes, storages: list[Storage], arena_bytes: int) -> MemoryPlan:
+def describe(
+    lifetimes: Lifetimes, storages: list[Storage], arena_bytes: int, plan_bytes: int = 0
+) -> MemoryPlan:
     """The plan for people: `storages` are the values' and the workspaces of steps."""
     steps = lifetimes.scheduled.steps
     change = [0] * (len(steps) + 1)
@@ -189,4 +195,5 @@ def describe(lifetimes: Lifetimes, storages: list[Storage], arena_bytes: int) ->
         tuple(f"{node.op.name} {node.type}  # {node.loc}" for node in steps),
         tuple(Entry(s.label, s.nbytes, s.start, s.end, s.offset) for s in entries),
         sum(storage.nbytes for storage in results),
+        plan_bytes,
     )

@@ -27,12 +27,14 @@ from tracegrad.backends.base import (
 )
 from tracegrad.backends.numpy import (
     codegen_contract,
+    codegen_fast,
     codegen_fused,
     codegen_moves,
     codegen_reduce,
     quiet,
 )
 from tracegrad.backends.numpy.codegen_elementwise import alias_positions
+from tracegrad.backends.numpy.codegen_fast import CLAIMED
 from tracegrad.backends.numpy.codegen_moves import emit_kernel
 from tracegrad.backends.numpy.codegen_reduce import REDUCE
 from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
@@ -40,13 +42,14 @@ from tracegrad.backends.numpy.loops import loop_of
 from tracegrad.ir.graph import Graph, Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
+from tracegrad.passes.cleanup import DropFences
 from tracegrad.passes.fuse import Fuse, FuseRules
 from tracegrad.passes.place import Facts
 from tracegrad.passes.plan_memory import MemoryPlan, assign_offsets, describe, lifetimes
 from tracegrad.passes.schedule import schedule
 
 # imported to register their emitters
-assert codegen_contract and codegen_fused and codegen_moves and codegen_reduce
+assert codegen_contract and codegen_fast and codegen_fused and codegen_moves and codegen_reduce
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[Sequence[Array]], list[Array]]
@@ -54,6 +57,7 @@ Run = Callable[[Sequence[Array]], list[Array]]
 PROGRAMS_KEPT = 256
 ALIGNMENT = 64
 SMALL_RESULT = 4096  # bytes below which alignment buys nothing
+__all__ = ["CLAIMED", "NumpyExecutable", "compile"]
 POISON = 0xFF  # nan in every float, -1 in every integer, not a bool
 
 
@@ -64,7 +68,7 @@ def overwrites(node: Node) -> list[tuple[int, int]]:
     """Which operands each result may be written over; see passes.place.Facts."""
     if node.op.has(ELEMENTWISE):
         return [(0, position) for position in alias_positions(node)]
-    if node.op.name == "update_slice":
+    if node.op.name in ("update_slice", "scatter"):
         return [(0, 0)]
     if node.op.name == "fused":
         return loop_of(node.attrs["graph"]).overwrites()
@@ -72,12 +76,13 @@ def overwrites(node: Node) -> list[tuple[int, int]]:
 
 
 def strided(node: Node) -> bool:
-    return node.op.has(ELEMENTWISE) or node.op.name in ("matmul", "copy", "fused")
+    return node.op.has(ELEMENTWISE) or node.op.name in _STRIDED
 
 
+_STRIDED = frozenset({"matmul", "copy", "fused", "sdpa", "sdpa_backward"})
 FACTS = Facts(overwrites, strided)
 
-ELEMENTWISE_OPS = frozenset(n for n, op in OPS.items() if op.has(ELEMENTWISE)) - {"bitcast"}
+ELEMENTWISE_OPS = frozenset(EMITTERS) & frozenset(n for n, op in OPS.items() if op.has(ELEMENTWISE))
 WITH_TEMPORARIES = frozenset({"where", "rsqrt", "erf", "erfinv", "lgamma", "digamma"})
 
 
@@ -136,6 +141,7 @@ def poison(block: Array) -> None:
 
 def lowered(graph: Graph, options: Options) -> Graph:
     """What the planner sees: the graph with its loops made."""
+    graph = DropFences().run(graph)
     return Fuse(fuse_rules(options.tile_bytes)).run(graph) if options.fuse else graph
 
 
@@ -149,7 +155,7 @@ def build(graph: Graph, options: Options) -> tuple[Program, list[Node]]:
     writes = state_writes(graph, options)
     scheduled = schedule(lowered(graph, options), writes, FACTS)
     alive = lifetimes(scheduled, FACTS)
-    w = Writer(scheduled.placed, options.tile_bytes, options.threads or 1, options.poison)
+    w = Writer(scheduled.placed, options.tile_bytes, options.threads)
     w.use("fresh", fresh)
     ending: dict[int, list[Any]] = {}
     if options.poison:
@@ -167,7 +173,8 @@ def build(graph: Graph, options: Options) -> tuple[Program, list[Node]]:
             w.call("poison", w.poison_view(storage))
         owners += [step] * (len(w.lines) - len(owners))
     storages = alive.storages + w.workspaces
-    plan = describe(alive, storages, assign_offsets(storages))
+    arena_bytes = assign_offsets(storages)
+    plan = describe(alive, storages, arena_bytes, sum(w.plan_bytes.values()))
     source = w.text()
     filename = f"<tracegrad {next(_numbers)}>"
     code = builtins.compile(source, filename, "exec")

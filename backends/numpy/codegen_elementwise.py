@@ -146,5 +146,10 @@ def emit_elementwise(w: Writer, node: Node) -> None:
         w.line(line)
 
 
-EMITTERS.update({name: emit_elementwise for name, op in OPS.items() if op.has(ELEMENTWISE)})
-EMITTERS.pop("bitcast")
+EMITTERS.update(
+    {
+        name: emit_elementwise
+        for name, op in OPS.items()
+        if op.has(ELEMENTWISE) and name in KERNELS and name != "bitcast"
+    }
+)

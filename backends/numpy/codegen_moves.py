@@ -73,14 +73,14 @@ def emit_pad(w: Writer, node: Node) -> None:
 def emit_update_slice(w: Writer, node: Node) -> None:
     x, u = node.inputs
     out = w.out(node)
-    _unless_in_place(w, node, x, out)
+    unless_in_place(w, node, x, out)
     attrs = node.attrs
     if u.type.size:
         where = slice_text(attrs["start"], attrs["stop"], attrs["step"])
         w.line(f"{out}[{where}] = {w.operand(u)}")
 
 
-def _unless_in_place(w: Writer, node: Node, x: Node, out: str) -> None:
+def unless_in_place(w: Writer, node: Node, x: Node, out: str) -> None:
     old, new = w.placed.view(x), w.placed.view(node)
     if old.storage.root() is not new.storage.root():
         w.call(w.np("copyto"), out, w.ref(x))

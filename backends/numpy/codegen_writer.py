@@ -48,11 +48,12 @@ def _identifier(text: str) -> str:
 class Writer:
     """Collects the lines of `bind` and `run` for the steps of a placed graph."""
 
-    def __init__(self, placed: Placed, tile_bytes: int, threads: int, poison: bool):
+    def __init__(self, placed: Placed, tile_bytes: int, threads: int | None):
         self.placed = placed
-        self.tile_bytes, self.threads, self.poison = tile_bytes, threads, poison
+        self.tile_bytes, self.threads = tile_bytes, threads
         self.namespace: dict[str, Any] = {}  # globals of the generated module
         self.workspaces: list[Storage] = []
+        self.plan_bytes: dict[str, int] = {}  # workspaces that plans own
         self.step = 0
         self.lines: list[str] = []  # body of run
         self.lines_before = 0  # lines of the text before `lines`

@@ -55,10 +55,6 @@ class _Tiles:
             scores[:, first:seen] += self.hidden[: last - first, : seen - first]
 
 
-def _flat(x: Array) -> Array:
-    return x.reshape(-1, *x.shape[2:])
-
-
 class Attention:
     """(q, k, v) -> out[B,H,T,E], logsumexp[B,H,T], written into outs; float32 or float64.
 
@@ -83,17 +79,17 @@ class Attention:
         return self.tiles.nbytes + sum(scaled.nbytes for scaled in self.scaled)
 
     def __call__(self, q: Array, k: Array, v: Array, out: Array, lse: Array) -> None:
-        q, k, v, out_flat, lse_flat = (_flat(x) for x in (q, k, v, out, lse))
         tiles = self.tiles.tiles()
 
         def share(index: int) -> None:
             for first_head, last_head in self.tiles.ranges[index]:
-                for head in range(first_head, last_head):
+                for number in range(first_head, last_head):
+                    head = divmod(number, q.shape[1])
                     for first, last, seen in tiles:
-                        rows = slice(first, last)
+                        rows, keys = (*head, slice(first, last)), (*head, slice(0, seen))
                         self._tile(
-                            index, first, last, seen, q[head, rows], k[head, :seen],
-                            v[head, :seen], out_flat[head, rows], lse_flat[head, rows],
+                            index, first, last, seen, q[rows], k[keys], v[keys], out[rows],
+                            lse[rows],
                         )  # fmt: skip
 
         run_shares(share, self.tiles.shares)
@@ -150,21 +146,19 @@ class AttentionBackward:
         self, ct: Array, q: Array, k: Array, v: Array, out: Array, lse: Array,
         dq: Array, dk: Array, dv: Array,
     ) -> None:  # fmt: skip
-        ct, q, k, v, out, lse = (_flat(x) for x in (ct, q, k, v, out, lse))
-        dq, dk, dv = (_flat(x) for x in (dq, dk, dv))
         tiles = self.tiles.tiles()
 
         def share(index: int) -> None:
             for first_head, last_head in self.tiles.ranges[index]:
-                for head in range(first_head, last_head):
+                for number in range(first_head, last_head):
+                    head = divmod(number, q.shape[1])
                     dk[head] = 0
                     dv[head] = 0
                     for first, last, seen in tiles:
-                        rows = slice(first, last)
+                        rows, keys = (*head, slice(first, last)), (*head, slice(0, seen))
                         self._tile(
-                            index, first, last, seen, ct[head, rows], q[head, rows],
-                            k[head, :seen], v[head, :seen], out[head, rows], lse[head, rows],
-                            dq[head, rows], dk[head, :seen], dv[head, :seen],
+                            index, first, last, seen, ct[rows], q[rows], k[keys], v[keys],
+                            out[rows], lse[rows], dq[rows], dk[keys], dv[keys],
                         )  # fmt: skip
 
         run_shares(share, self.tiles.shares)
