@@ -15,6 +15,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, postorder, rebuild
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.recorded import Recorded
+from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.program import GraphOp, Program, make_runner
 from tracegrad.tracer.tape import Constant, Entry, Leaf, Part
 
@@ -51,7 +52,7 @@ class CallProgram(Program):
             owner = runner.owner_of(item, call) if item.kind in ("state", "argument") else None
             entry = None
             if owner is not None:
-                entry = owner._entry if hasattr(owner, "_entry") else owner.entries.get(0)
+                entry = owner.entries.get(0) if owner.__class__ is Storage else owner._entry
             if entry is None or not self.wanted[k]:
                 entry = Constant(self.value_of(item, owner))
             if k in reads or entry.kind.__class__ is not Leaf:
@@ -79,7 +80,7 @@ class CallProgram(Program):
     def value_of(item: Any, owner: Any) -> np.ndarray:
         if owner is None:
             return item.source.array() if item.kind == "host" else item.source.snapshot()  # type: ignore[no-any-return]
-        return owner._data if hasattr(owner, "_entry") else owner.array  # type: ignore[no-any-return]
+        return owner.array if owner.__class__ is Storage else owner._data  # type: ignore[no-any-return]
 
 
 class BackendRunner:

@@ -263,7 +263,12 @@ def captured_fact(tensor: Tensor, item: Any) -> CallFact:
     owner = item.source
 
     def test() -> bool:
-        array = owner.array if owner is not tensor else (tensor._data if tensor._jax is None else tensor._jax)
+        if owner is not tensor:
+            array = owner.array
+        elif tensor._chain:
+            return False  # its data was replaced by a view of something else
+        else:
+            array = tensor._data if tensor._jax is None else tensor._jax
         return (tensor._entry is not None) is tracked and array.shape == shape and array.dtype == dtype
 
     if not tracked and tensor._entry is not None:  # a captured non-leaf: its history may be any

@@ -80,6 +80,8 @@ class Runner:
             kind = source.kind
             if kind == "state":
                 owner = source.source
+                if owner.__class__ is not Storage and owner._storage is not None:
+                    owner = owner._storage  # an alias appeared since it was captured
             elif kind == "argument":
                 owner = call.owners[int(source.name[3:])]
             elif kind == "host":
@@ -89,7 +91,7 @@ class Runner:
                 arrays.append(source.source.snapshot())
                 continue
             if owner.__class__ is Storage:
-                arrays.append(owner.array)
+                arrays.append(owner.array if not jax else storage_resident(owner))
             elif jax:
                 array = owner._jax
                 arrays.append(resident(owner) if array is None else array)
@@ -140,7 +142,11 @@ class Runner:
                 if owner.__class__ is Storage:
                     for member in owner.members():
                         protect_saved(member)
+                        writable(member)
                         break
+                    for k, source in enumerate(segment.sources):
+                        if source is item:
+                            arrays[k] = owner.array
                 elif owner._entry is not None or owner._const is not None:
                     protect_saved(owner)
                 if owner.__class__ is not Storage and not owner._data.flags.writeable:
@@ -164,13 +170,20 @@ class Runner:
                 continue
             if owner.__class__ is Storage or owner._jax is None:
                 return False
-            owner.__dict__.pop("_data", None)  # a read-only look at the buffer; it is about to be replaced
+            if "_data" in owner.__dict__:
+                protect_saved(owner)
+                del owner._data  # a look at the buffer, which is about to be replaced
             if not may_donate(arrays[k], 2):
                 return False
         return True
 
     def owner_of(self, item: Input, call: Call) -> Any:
-        return item.source if item.kind == "state" else call.owners[int(item.name[3:])]
+        if item.kind == "argument":
+            return call.owners[int(item.name[3:])]
+        owner = item.source
+        if owner.__class__ is not Storage and owner._storage is not None:
+            return owner._storage
+        return owner
 
     def commit(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
         """State, gradients, random position, results."""
@@ -195,10 +208,10 @@ class Runner:
     def store(self, owner: Any, value: Any) -> None:
         """The new value of a captured storage."""
         if owner.__class__ is Storage:
-            if value is not owner.array:
-                np.copyto(owner.array, np.asarray(value))
-            for member in owner.members():
-                member.__dict__.pop("_jax", None)
+            if self.jax:
+                owner.take_jax(value)
+            elif value is not owner.array:
+                np.copyto(owner.array, value)
         elif self.jax:
             owner._jax = value
             owner.__dict__.pop("_data", None)
@@ -255,6 +268,17 @@ class Runner:
         for step in result.chain:
             base = make_view(base, step)
         return base
+
+
+def storage_resident(storage: Storage) -> Any:
+    """A shared buffer's value for XLA; copied at every call while NumPy code outside may write it."""
+    from tracegrad.backends.jax import from_numpy
+
+    if storage.exported:
+        return from_numpy(storage.array)
+    if storage.jax is None:
+        storage.jax = from_numpy(storage.array)
+    return storage.jax
 
 
 def resident(owner: Any) -> Any:

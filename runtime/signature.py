@@ -62,7 +62,7 @@ class Call:
                 owners.append(owner)
                 array = leaf._jax if leaf._jax is not None else leaf._data
                 parts.append((array.shape, array.dtype, leaf._entry is not None, leaf._entry.__class__, position))
-                if owner is not leaf:
+                if leaf._chain or leaf._family:
                     parts.append((leaf._chain, leaf._family, owner.array.shape))
             else:
                 parts.append(type(leaf))

@@ -1,7 +1,64 @@
-"""tracegrad: PyTorch-style deep learning whose training step becomes one compiled graph."""
+"""tracegrad: PyTorch-style deep learning whose training step becomes one compiled graph.
+
+    import tracegrad as tg
+    step = tg.compile(train_step)     # ordinary imperative code
+    step(x, y)                        # traced once, then one graph: forward, backward, optimiser
+    print(step.graph)
+"""
 
 from pathlib import Path as _Path
 
 if (_Path(__file__).parent.parent / "pyproject.toml").exists():
     # A checkout: the stages stand at the repository's root, beside this folder (docs/decisions.md, "layout").
     __path__.append(str(_Path(__file__).parent.parent))
+
+from tracegrad.ir.types import bf16 as bfloat16
+from tracegrad.ir.types import bool_ as bool  # noqa: A004
+from tracegrad.ir.types import c64 as complex64
+from tracegrad.ir.types import c128 as complex128
+from tracegrad.ir.types import f16 as float16
+from tracegrad.ir.types import f32 as float32
+from tracegrad.ir.types import f64 as float64
+from tracegrad.ir.types import i8 as int8
+from tracegrad.ir.types import i16 as int16
+from tracegrad.ir.types import i32 as int32
+from tracegrad.ir.types import i64 as int64
+from tracegrad.ir.types import u8 as uint8
+from tracegrad.ir.types import u32 as uint32
+from tracegrad.ir.types import u64 as uint64
+
+# isort: split
+from tracegrad.tracer import attach as _attach  # gives Tensor its methods  # noqa: F401
+from tracegrad.tracer import functions as _functions
+from tracegrad.tracer import quick as _quick
+from tracegrad.tracer import random, view_methods
+from tracegrad.tracer.creation import FUNCTIONS as _creation
+from tracegrad.tracer.random import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from tracegrad.tracer.sampling import FUNCTIONS as _sampling
+from tracegrad.tracer.state import (
+    enable_grad,
+    get_default_dtype,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_default_dtype,
+    set_grad_enabled,
+)
+from tracegrad.tracer.tensor import Device as device
+from tracegrad.tracer.tensor import Size, Tensor
+
+for _table in (_functions.FUNCTIONS, view_methods.FUNCTIONS, _creation, _sampling):
+    globals().update(_table)
+for _name in ("neg", "tanh", "exp", "sqrt", "relu"):
+    globals()[_name] = getattr(_quick, _name)
+
+from tracegrad import autograd, nn, optim, utils
+from tracegrad.compiling import compile  # noqa: A004
+from tracegrad.serialization import load, save
+from tracegrad.tracer.errors import TracegradError
+
+float, double, half, long, int = float32, float64, float16, int64, int32  # noqa: A001
+cfloat, cdouble, short = complex64, complex128, int16
+from math import e, inf, nan, pi  # noqa: E402
+
+__version__ = "0.1.0"

@@ -132,7 +132,8 @@ def from_numpy(array: np.ndarray) -> Tensor:
     result = wrap(array)
     from tracegrad.tracer.storage import Storage
 
-    result._storage = Storage(result)  # the array is an alias from the start
+    result._storage = Storage(result)
+    result._storage.exported = True  # the array is an alias from the start
     return result
 
 

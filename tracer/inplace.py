@@ -132,7 +132,7 @@ def quick_in_place(name: str, ufunc: Callable[..., Any], slow: Callable[..., Ten
 
     def method(self: Tensor, other: Any, *args: Any, **kwargs: Any) -> Tensor:
         mode = get_mode()
-        if mode.trace is None and not mode.grad and not args and self._jax is None:
+        if mode.trace is None and not mode.grad and not args and self._jax is None and not jax_behind(self):
             a = self._data
             b = other._data if isinstance(other, Tensor) else other
             alpha = kwargs.get("alpha") if len(kwargs) == 1 else None
@@ -154,6 +154,10 @@ def quick_in_place(name: str, ufunc: Callable[..., Any], slow: Callable[..., Ten
     method.__name__ = method.__qualname__ = name
     method.__doc__ = slow.__doc__
     return method
+
+
+def jax_behind(tensor: Tensor) -> bool:
+    return tensor._storage is not None and tensor._storage.jax is not None
 
 
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:

@@ -23,18 +23,64 @@ class Storage:
     """The aliases of one buffer.
 
     entries   family -> tape entry of the base tensor in that family (None: not tracked)
-    array     the base array while it is a NumPy one
+    exported  whether NumPy code outside may look at (and write) the buffer: then its address never changes
+    jax       the value as a jax array, if a compiled run left it there; `array` is brought up to date on reading
     """
 
-    __slots__ = ("array", "entries", "_members", "_alias_entries", "families", "__weakref__")
+    __slots__ = ("_array", "jax", "_stale", "exported", "entries", "families", "_members", "_alias_entries", "__weakref__")
 
     def __init__(self, base: Any):
-        self.array = base._data
+        self._array = base._data
+        self.jax: Any = None
+        self._stale = False
+        self.exported = False
         self.entries: dict[int, Entry | None] = {0: base._entry}
         self.families = 1
         self._members: list[weakref.ref] = []
         self._alias_entries: list[weakref.ref] = []
         self.add(base)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The base array, C-contiguous."""
+        if self._stale:
+            self._refresh()
+        return self._array
+
+    def _refresh(self) -> None:
+        from tracegrad.backends.jax import to_numpy
+
+        value = to_numpy(self.jax)
+        self._stale = False
+        if self._array.flags.writeable:
+            np.copyto(self._array, value)
+        else:
+            self._array = value.copy()
+
+    def take_jax(self, value: Any) -> None:
+        """A compiled run left the new value as a jax array."""
+        self.jax = value
+        self._stale = True
+        if self.exported:
+            self._refresh()
+            return
+        for member in self.members():
+            member.__dict__.pop("_data", None)
+
+    def make_writable(self) -> None:
+        """A private, writable base array; aliases follow. Drops the jax copy, which is about to be old."""
+        array = self.array
+        self.jax = None
+        if not array.flags.writeable:
+            self._array = array.copy()
+            for member in self.members():
+                member._data = self.derive(member._chain)
+
+    def derive(self, chain: tuple) -> np.ndarray:
+        array = self.array
+        for step in chain:
+            array = step.view(array)
+        return array
 
     def add(self, tensor: Any) -> None:
         """A new alias; dead ones are dropped whenever the list has doubled."""
@@ -68,6 +114,7 @@ def storage_of(tensor: Any) -> Storage:
         if not array.flags.c_contiguous:
             tensor._data = np.ascontiguousarray(array)
         storage = tensor._storage = Storage(tensor)
+        storage.jax = tensor.__dict__.pop("_jax", None)
     return storage  # type: ignore[no-any-return]
 
 
@@ -81,6 +128,9 @@ def bring_here(tensor: Any) -> np.ndarray:
             why=f"it was made at {traced.loc} while recording, and has no value of its own",
             fix="return it from the compiled function",
         )
+    if tensor._storage is not None:
+        result = tensor._data = tensor._storage.derive(tensor._chain)
+        return result
     array = tensor._jax
     if array is None:
         raise AttributeError("_data")
@@ -92,13 +142,16 @@ def bring_here(tensor: Any) -> np.ndarray:
 
 def writable(tensor: Any) -> np.ndarray:
     """The tensor's array, made private and writable if it is a read-only look at a jax array."""
+    storage = tensor._storage
+    if storage is not None:
+        if storage.jax is not None or not tensor._data.flags.writeable:
+            storage.make_writable()
+        if tensor._jax is not None:
+            del tensor._jax
+        return tensor._data
     array = tensor._data
     if not array.flags.writeable:
-        if tensor._storage is not None and len(tensor._storage.members()) > 1:
-            raise ValueError("the array behind this tensor is read-only")
         array = tensor._data = array.copy()
-        if tensor._storage is not None:
-            tensor._storage.array = array
     if tensor._jax is not None:
         del tensor._jax
     return array
@@ -111,8 +164,9 @@ def export(tensor: Any) -> np.ndarray:
     trace = get_mode().trace
     if trace is not None:
         return trace.observe_array(tensor, "numpy()")  # type: ignore[no-any-return]
-    writable(tensor)
-    return storage_of(tensor) and tensor._data  # a storage marks it as aliased
+    storage = storage_of(tensor)
+    storage.exported = True
+    return writable(tensor)
 
 
 def protect_saved(tensor: Any) -> None:

@@ -1,0 +1,224 @@
+"""Graphs of functions inside other code: the branches of `cond`, the body of `while_loop`, what `vmap` batches.
+
+A nested trace takes every tensor from outside as an input of its graph; the caller passes them on as operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optree
+
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Graph, Node, placeholder
+from tracegrad.ir.types import TensorType, bool_
+from tracegrad.tracer.dispatch import Weak, apply
+from tracegrad.tracer.errors import ArgumentError, ShapeError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.recording import Trace, place_of
+from tracegrad.tracer.state import Mode, get_mode, reset_mode, set_mode
+from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.traced import Cell
+
+
+class NestedTrace(Trace):
+    """A trace without state and without guards. `captured` lists the outside tensors, in input order."""
+
+    def __init__(self, what: str):
+        super().__init__()
+        self.what = what
+        self.captured: list[Tensor] = []
+        self.captured_nodes: list[Node] = []
+
+    def argument(self, type: TensorType) -> Tensor:
+        """A traced tensor for one argument of the function."""
+        node = placeholder(type, here())
+        return self.fresh(node)
+
+    def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
+        traced = tensor._traced
+        if traced is not None and traced.trace is self:
+            return traced.cell  # type: ignore[no-any-return]
+        owner = traced if traced is not None else tensor
+        cell = self.cells.get(id(owner))
+        if cell is None:
+            node = placeholder(TensorType(tuple(tensor.shape), tensor.dtype), here())
+            self.captured.append(tensor)
+            self.captured_nodes.append(node)
+            self._owners.append(owner)
+            cell = self.cells[id(owner)] = Cell(node, owner)
+        return cell
+
+    def node_of(self, tensor: Tensor) -> Node:
+        traced = tensor._traced
+        if traced is not None and traced.trace is self:
+            return traced.node  # type: ignore[no-any-return]
+        cell = self.cell_of(tensor)
+        if cell.written:
+            self.refuse(
+                f"an in-place write on an outside tensor inside {self.what}",
+                "return the new value instead",
+            )
+        return cell.nodes[0]
+
+    def make_view(self, tensor: Tensor, step: Any) -> Tensor:
+        if tensor._traced is None or tensor._traced.trace is not self:
+            tensor = self.fresh(self.node_of(tensor))  # a view of an outside tensor: its current value
+        return super().make_view(tensor, step)
+
+    def write(self, target: Tensor, value: Tensor) -> None:
+        if target._traced is None or target._traced.trace is not self:
+            self.refuse(f"an in-place write on an outside tensor inside {self.what}", "return the new value instead")
+        place_of(target)
+        super().write(target, value)
+
+    def guard_bool(self, node: Node) -> bool:
+        return self._no_guard("a branch on a tensor's value")
+
+    def guard_bits(self, node: Node, why: str) -> Any:
+        return self._no_guard(why)
+
+    def _no_guard(self, why: str) -> Any:
+        self.refuse(
+            f"{why} inside {self.what}", "use tg.where, or tg.cond",
+            "its graph is made once, before values are known",
+        )  # fmt: skip
+
+    def next_key(self, generator: Any) -> Tensor:
+        self.refuse(f"a random operation inside {self.what}", "draw the numbers outside and pass them in")
+        raise AssertionError
+
+
+@dataclass
+class FunctionGraph:
+    """A traced function: inputs of `graph` are the arguments' leaves, then `captured`."""
+
+    graph: Graph
+    captured: list[Tensor]
+    treedef: Any
+
+
+def trace_function(function: Callable[..., Any], arguments: Any, what: str) -> FunctionGraph:
+    """Trace `function(*arguments)` where `arguments` is a tuple of trees of TensorTypes (other leaves as they are)."""
+    trace = NestedTrace(what)
+    leaves, treedef = optree.tree_flatten(tuple(arguments), none_is_leaf=True)
+    given = [trace.argument(leaf) if isinstance(leaf, TensorType) else leaf for leaf in leaves]
+    inputs = [tensor._traced.node for tensor in given if isinstance(tensor, Tensor)]
+    token = set_mode(Mode(get_mode().grad, trace))
+    try:
+        returned = function(*optree.tree_unflatten(treedef, given))
+        results, out_treedef = optree.tree_flatten(returned, none_is_leaf=True)
+        outputs = []
+        for leaf in results:
+            if not isinstance(leaf, Tensor):
+                if not isinstance(leaf, (bool, int, float)) and not hasattr(leaf, "_traced_number"):
+                    raise ArgumentError(
+                        f"a function given to {what} returned {type(leaf).__name__}; it must return tensors", where=here()
+                    )
+                leaf = leaf.as_tensor() if hasattr(leaf, "_traced_number") else trace.adopt(_scalar(leaf))
+            outputs.append(trace.node_of(leaf))
+    finally:
+        reset_mode(token)
+    # An input returned as it is: outputs of sub-graphs are values of their own.
+    graph = Graph((*inputs, *trace.captured_nodes), tuple(outputs), name=what)
+    return FunctionGraph(graph, trace.captured, out_treedef)
+
+
+def _scalar(value: Any) -> Tensor:
+    from tracegrad.tracer.creation import array_from
+    from tracegrad.tracer.tensor import wrap
+
+    return wrap(array_from(value, None))
+
+
+def with_captures(traced: FunctionGraph, union: list[Tensor]) -> Graph:
+    """The graph with its captured inputs re-ordered to `union` (ids), unused ones added."""
+    count = len(traced.graph.inputs) - len(traced.captured)
+    by_id = {id(t): n for t, n in zip(traced.captured, traced.graph.inputs[count:])}
+    captures = tuple(
+        by_id.get(id(t)) or placeholder(TensorType(tuple(t.shape), t.dtype), here()) for t in union
+    )
+    return Graph((*traced.graph.inputs[:count], *captures), traced.graph.outputs, name=traced.graph.name)
+
+
+class ControlOp:
+    """A control-flow node as a user-level op on tensors."""
+
+    eager_only = ""
+
+    def __init__(self, name: str, op: Any, attrs: dict[str, Any], keep: int):
+        self.name, self.op, self.attributes, self.keep = name, op, attrs, keep
+
+    def emit_on(self, operands: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Node, ...]:
+        nodes = [o.node if isinstance(o, Weak) else o for o in operands]
+        whole = self.op(*nodes, **self.attributes)
+        return tuple(ops.proj(whole, index=k) for k in range(self.keep))
+
+    def pack(self, results: list[Any]) -> Any:
+        return results
+
+
+def types_of(tree: Any) -> Any:
+    return optree.tree_map(
+        lambda leaf: TensorType(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf,
+        tree, none_is_leaf=True,
+    )  # fmt: skip
+
+
+def union_of(*groups: list[Tensor]) -> list[Tensor]:
+    return list({id(t): t for group in groups for t in group}.values())
+
+
+def as_predicate(pred: Any) -> Any:
+    if not isinstance(pred, Tensor):
+        return pred
+    if pred.numel() != 1:
+        raise ShapeError(f"a condition needs one element, this tensor has {pred.numel()}", where=here())
+    flat = pred.reshape(())  # type: ignore[attr-defined]
+    return flat if flat.dtype is bool_ else flat.to(bool_)
+
+
+def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: tuple = ()) -> Any:
+    """`true_fn(*operands)` if pred else `false_fn(*operands)`, as one node of the graph; both are traced.
+
+    Both must return tensors of the same structure, shapes and dtypes. Differentiable. A Python bool picks at once.
+    """
+    pred = as_predicate(pred)
+    if not isinstance(pred, Tensor):
+        return true_fn(*operands) if pred else false_fn(*operands)
+    types = types_of(tuple(operands))
+    then, orelse = trace_function(true_fn, types, "cond"), trace_function(false_fn, types, "cond")
+    if then.treedef != orelse.treedef:
+        raise ArgumentError("the branches of cond return different structures", where=here())
+    captured = union_of(then.captured, orelse.captured)
+    graphs = {"then": with_captures(then, captured), "orelse": with_captures(orelse, captured)}
+    leaves = [x for x in optree.tree_leaves(tuple(operands), none_is_leaf=True) if isinstance(x, Tensor)]
+    op = ControlOp("cond", ops.cond, graphs, len(then.graph.outputs))
+    return optree.tree_unflatten(then.treedef, apply(op, (pred, *leaves, *captured)))
+
+
+def while_loop(
+    cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried_inputs: tuple, *, max_trips: int | None = None
+) -> Any:  # fmt: skip
+    """`while cond_fn(*carry): carry = body_fn(*carry)`, as one node of the graph. Returns the last carry.
+
+    Shapes and dtypes of the carry must not change. Differentiable only with `max_trips`, a bound on the trips.
+    """
+    carry = tuple(
+        c if isinstance(c, Tensor) else _scalar(c) for c in carried_inputs
+    )
+    types = types_of(carry)
+    test = trace_function(lambda *c: as_predicate(cond_fn(*c)), types, "while_loop")
+    body = trace_function(lambda *c: tuple(body_fn(*c)), types, "while_loop")
+    captured = union_of(test.captured, body.captured)
+    looped = with_captures(body, captured)
+    extra = looped.inputs[len(carry) :]
+    attrs = {
+        "cond": with_captures(test, captured),
+        "body": looped.replace(outputs=(*looped.outputs, *extra), output_names=(), output_roles=()),
+        "max_trips": max_trips,
+    }
+    op = ControlOp("while_loop", ops.while_loop, attrs, len(carry))
+    return tuple(apply(op, (*carry, *captured)))
