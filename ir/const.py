@@ -62,7 +62,7 @@ class Const:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.array.shape
+        return tuple(self.array.shape)
 
     @property
     def type(self) -> TensorType:

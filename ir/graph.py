@@ -1,8 +1,9 @@
 """Nodes and graphs: the sentences of the language.
 
-A node is immutable and compared by identity: two equal-looking parameters are two parameters. A graph is its
-inputs, its outputs and the deterministic topological order of what lies between. Nothing mutates; a pass that
-changes something builds new nodes with `emit` (or `rebuild`) and returns a new graph.
+A node is immutable and compared by identity: two equal-looking parameters are two parameters. A
+graph is its inputs, its outputs and the deterministic topological order of what lies between.
+Nothing mutates; a pass that changes something builds new nodes with `emit` (or `rebuild`) and
+returns a new graph.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ EMPTY: dict[str, Any] = {}
 
 
 class Attrs(Mapping[str, Any]):
-    """Immutable, hashable attributes of a node, readable as items or as names (`node.attrs.axes`)."""
+    """Immutable, hashable attributes of a node, read as items or as names (`node.attrs.axes`)."""
 
     __slots__ = ("_items",)
+    _items: dict[str, Any]
 
     def __init__(self, items: Mapping[str, Any] = EMPTY):
         object.__setattr__(self, "_items", dict(items))
@@ -141,8 +143,8 @@ class Node:
     def __deepcopy__(self, memo: dict[int, Any]) -> Node:
         return self
 
-    # Sugar for VJPs, decompositions and rules; installed by ir/ops/sugar.py. Strict: a Python scalar becomes
-    # a splat constant of this node's type, two nodes must have equal types.
+    # Sugar for VJPs, decompositions and rules, installed by ir/ops/sugar.py. Strict: a Python scalar
+    # becomes a splat constant of this node's type, two nodes must have equal types.
     if TYPE_CHECKING:
         def __add__(self, other: Any) -> Node: ...
         def __radd__(self, other: Any) -> Node: ...
@@ -181,7 +183,7 @@ def infer(op: Op, inputs: tuple[Node, ...], attrs: Attrs) -> Type:
 
 
 def rebuild(node: Node, inputs: tuple[Node, ...], loc: Loc | None = None) -> Node:
-    """The same op on other inputs; keeps the node's own location. Returns `node` if nothing changed."""
+    """The same op on other inputs, at its own location. `node` itself if nothing changed."""
     if loc is None and all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
         return node
     same_types = all(a.type == b.type for a, b in zip(inputs, node.inputs, strict=True))
@@ -228,10 +230,11 @@ def postorder(roots: Iterable[Node], stop: Callable[[Node], bool] | None = None)
 class Graph:
     """Inputs, outputs, and what each is for.
 
-    input_names / output_names are unique within their tuple. Roles of inputs: "argument", "state" (captured,
-    possibly updated), "host" (a Python number read at every call), "import" (from an earlier segment),
-    "saved" (forward value kept for backward), "cotangent". Roles of outputs: "result", "state:<input name>"
-    (the new value of that state input), "guard", "export", "saved", "gradient", "check".
+    input_names / output_names are unique within their tuple. Roles of inputs: "argument", "state"
+    (captured, possibly updated), "host" (a Python number read at every call), "import" (from an
+    earlier segment), "saved" (forward value kept for backward), "cotangent". Roles of outputs:
+    "result", "state:<input name>" (the new value of that state input), "guard", "export", "saved",
+    "gradient", "check".
     """
 
     inputs: tuple[Node, ...]
@@ -287,7 +290,7 @@ class Graph:
         return users
 
     def fingerprint(self) -> str:
-        """Identity of the program: ops, attributes, types, edges, constants; not locations or names."""
+        """Identity of the program: ops, attributes, types, edges, constants; not lines or names."""
         return self._fingerprint
 
     @cached_property
@@ -302,7 +305,8 @@ class Graph:
         return print_graph(self)
 
     def __repr__(self) -> str:
-        return f"<Graph {self.name!r}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
+        counts = f"{len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs"
+        return f"<Graph {self.name!r}: {counts}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         from tracegrad.ir.serialise import from_bytes, to_bytes
@@ -314,7 +318,7 @@ class Graph:
 
 
 def substitute(graph_outputs: Iterable[Node], mapping: dict[Node, Node]) -> tuple[Node, ...]:
-    """Rebuild what leads to the outputs with `mapping` applied (keys are not entered); no recursion."""
+    """Rebuild what leads to the outputs with `mapping` applied (keys are not entered)."""
     outputs = tuple(graph_outputs)
     new = dict(mapping)
     for node in postorder(outputs, stop=mapping.__contains__):
@@ -332,5 +336,5 @@ def result_types(graph: Graph) -> tuple[Type, ...]:
     return tuple(node.type for node in graph.outputs)
 
 
-__all__ = ["Attrs", "Graph", "INPUT", "Node", "Op", "emit", "infer", "inline", "placeholder", "postorder",
-           "rebuild", "result_types", "substitute", "TupleType"]  # fmt: skip
+__all__ = ["Attrs", "Graph", "INPUT", "Node", "Op", "emit", "infer", "inline", "placeholder",
+           "postorder", "rebuild", "result_types", "substitute", "TupleType"]  # fmt: skip
