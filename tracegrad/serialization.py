@@ -8,11 +8,14 @@ little-endian buffer for each distinct tensor buffer. Tensors that share memory 
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import math
 import os
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 from typing import IO, Any
@@ -212,9 +215,13 @@ def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool =
             manifest, buffers = _read_archive(archive, name)
     except zipfile.BadZipFile as error:
         raise _not_a_zip(f, name, error) from error
-    except EOFError as error:
+    except (EOFError, NotImplementedError, RuntimeError, OSError, struct.error, zlib.error) as error:
+        # What zipfile raises for damaged headers: unknown compression, encryption, impossible offsets.
+        real = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if real or isinstance(error, SerializationError):
+            raise
         raise CorruptFileError(
-            f"{name} is cut short: {error}", fix="copy or save the file again"
+            f"{name} is damaged: {error}", fix="copy or save the file again"
         ) from error
     try:
         return _Reader(buffers).decode(manifest["root"])

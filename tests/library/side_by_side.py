@@ -1,4 +1,4 @@
-"""The same module in tracegrad and in PyTorch: same weights, same inputs, compared outputs and gradients."""
+"""The same module in both libraries: same weights and inputs, compared outputs and gradients."""
 
 import numpy as np
 import torch

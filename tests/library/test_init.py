@@ -77,7 +77,10 @@ def test_reset_parameters_draws_afresh():
     assert (values(nn.Linear(3, 3).weight) == a).all()
 
 
-@pytest.mark.parametrize("name", ["linear", "conv2d", "sigmoid", "tanh", "relu", "leaky_relu", "selu"])
+NONLINEARITIES = ["linear", "conv2d", "sigmoid", "tanh", "relu", "leaky_relu", "selu"]
+
+
+@pytest.mark.parametrize("name", NONLINEARITIES)
 def test_gains_are_torchs(name):
     assert init.calculate_gain(name) == torch.nn.init.calculate_gain(name)
     assert init.calculate_gain("leaky_relu", 0.3) == torch.nn.init.calculate_gain("leaky_relu", 0.3)
@@ -114,7 +117,8 @@ def test_eye_and_dirac():
     np.testing.assert_array_equal(init.eye_(tg.empty(2, 3)).numpy(), np.eye(2, 3))
     for shape, groups in (((4, 2, 3), 2), ((3, 3, 3, 3), 1), ((2, 1, 3, 3, 3), 2)):
         ours = init.dirac_(tg.empty(*shape), groups).numpy()
-        np.testing.assert_array_equal(ours, torch.nn.init.dirac_(torch.empty(shape), groups).numpy())
+        theirs = torch.nn.init.dirac_(torch.empty(shape), groups).numpy()
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_errors():

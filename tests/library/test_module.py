@@ -100,9 +100,9 @@ def test_registration_errors():
     with pytest.raises(AttributeError, match=r"before Module.__init__\(\) call"):
         Early()
     module = nn.Module()
-    with pytest.raises(KeyError, match="can't contain"):
+    with pytest.raises(KeyError, match="can.{1,3}t contain"):
         module.register_parameter("a.b", None)
-    with pytest.raises(KeyError, match="can't be empty"):
+    with pytest.raises(KeyError, match="can.{1,3}t be empty"):
         module.register_buffer("", None)
     with pytest.raises(KeyError, match="already exists"):
         module.register_buffer("training", None)
@@ -163,7 +163,7 @@ def test_load_state_dict_copies_and_assigns():
     c.load_state_dict(state, assign=True)
     assert isinstance(c.fc.weight, nn.Parameter)
     with tg.no_grad():
-        state["fc.weight"].fill_(7.0)
+        state["shared.weight"].fill_(7.0)  # the last name of the shared layer
     assert float(c.fc.weight.detach()[0, 0]) == 7.0
 
 

@@ -1,4 +1,4 @@
-"""Optimisers against torch.optim: 30 steps of each with its options, state dicts, groups, clipping."""
+"""Optimisers against torch.optim: 30 steps with their options, state dicts, groups, clipping."""
 
 import copy
 
@@ -84,9 +84,7 @@ def test_thirty_steps(name, options, dtype):
     for key, value in other["param_groups"][0].items():
         if key not in ignored:
             assert mine["param_groups"][0][key] == value, key
-    filled = {
-        k: {n: s for n, s in v.items() if s is not None} for k, v in other["state"].items()
-    }
+    filled = {k: {n: s for n, s in v.items() if s is not None} for k, v in other["state"].items()}
     kept = {k: v for k, v in mine["state"].items() if v}
     assert {k: set(v) for k, v in kept.items()} == {k: set(v) for k, v in filled.items() if v}
     for key, slots in kept.items():
@@ -95,7 +93,10 @@ def test_thirty_steps(name, options, dtype):
             assert value.numpy().dtype == filled[key][slot].numpy().dtype
 
 
-@pytest.mark.parametrize("name, options", CASES[:4] + CASES[5:8] + CASES[11:13] + CASES[15:], ids=str)
+RESUMED = CASES[:4] + CASES[5:8] + CASES[11:13] + CASES[15:]
+
+
+@pytest.mark.parametrize("name, options", RESUMED, ids=str)
 def test_state_dict_resumes_exactly(name, options):
     straight = run(name, options, "float64", 10)[0]
     first, _, opt, _ = run(name, options, "float64", 4)

@@ -1,14 +1,16 @@
 """Learning-rate schedules against torch.optim.lr_scheduler, step by step."""
 
-import warnings
-
 import pytest
 import torch
 
 import tracegrad as tg
 from tracegrad import nn, optim
 
-warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+# PyTorch warns of steps without an optimiser step, and of explicit epochs; both are meant here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Detected call of"),
+    pytest.mark.filterwarnings("ignore:The epoch parameter"),
+]
 
 CASES = {
     "step": lambda L, o: L.StepLR(o, 3, gamma=0.5),
@@ -95,7 +97,10 @@ def test_state_dict_resumes(case):
         assert hyper(a) == hyper(b)
 
 
-@pytest.mark.parametrize("case", ["step", "multi", "exponential", "constant", "linear", "polynomial", "cosine", "warm"])
+@pytest.mark.parametrize(
+    "case",
+    ["step", "multi", "exponential", "constant", "linear", "polynomial", "cosine", "warm"],
+)
 def test_explicit_epoch(case):
     a, b = optimisers()
     ours, theirs = CASES[case](optim.lr_scheduler, a), CASES[case](torch.optim.lr_scheduler, b)

@@ -1,4 +1,4 @@
-"""save and load: round trips, sharing, atomicity, and clear errors for files that cannot be read."""
+"""save and load: round trips, sharing, atomicity, clear errors for unreadable files."""
 
 import io
 import json
@@ -62,7 +62,8 @@ def test_tensors_of_every_dtype(dtype, shape):
 
 
 def test_kinds_and_requires_grad():
-    back = round_trip({"p": nn.Parameter(tg.ones(2)), "t": tg.ones(2).requires_grad_(), "c": tg.ones(1)})
+    tracked = tg.ones(2).requires_grad_()
+    back = round_trip({"p": nn.Parameter(tg.ones(2)), "t": tracked, "c": tg.ones(1)})
     assert isinstance(back["p"], nn.Parameter) and back["p"].requires_grad
     assert back["t"].requires_grad and not back["c"].requires_grad
     back["c"].add_(1)  # loaded tensors can be written

@@ -219,7 +219,7 @@ def instance_norm(
     """Normalises each channel of each sample ([N, C, ...]), or all by the running statistics."""
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    y, mean, variance = functions.instance_norm_(input, weight, bias, eps=eps)
+    y, mean, variance = functions.instance_norm(input, weight, bias, eps=eps)
     count = input.numel() // (input.shape[0] * input.shape[1])
     if running_mean is not None:
         _move(running_mean, mean.detach().mean(0), momentum, 1.0)

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
+from tracegrad.ir.types import DType
 from tracegrad.nn.hooks import Hooks, RemovableHandle
 from tracegrad.nn.parameter import Buffer, Parameter
 from tracegrad.nn.state import StateDictMixin
@@ -397,8 +398,6 @@ class Module(StateDictMixin, Observed):
 
         `to(dtype)`, `to(tensor)`, `to("cpu")` and the keywords `dtype=`, `device=` are understood.
         """
-        import tracegrad as tg
-
         dtype = kwargs.pop("dtype", None)
         device = kwargs.pop("device", None)
         kwargs.pop("non_blocking", None)
@@ -407,7 +406,7 @@ class Module(StateDictMixin, Observed):
         for argument in args:
             if isinstance(argument, Tensor):
                 dtype = argument.dtype
-            elif isinstance(argument, tg.dtype):
+            elif isinstance(argument, DType):
                 dtype = argument
             elif argument is not None and not isinstance(argument, bool):
                 device = argument

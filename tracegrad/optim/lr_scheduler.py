@@ -465,10 +465,33 @@ class OneCycleLR(LRScheduler):
         return rates
 
 
-class SequentialLR(LRScheduler):
-    """Runs schedulers one after another, changing at each milestone."""
+class _Composite(LRScheduler):
+    """A scheduler made of schedulers; its state dict holds theirs."""
 
     _skip = ("optimizer", "_schedulers")
+    _schedulers: list[LRScheduler]
+
+    def _undo_initial_steps(self) -> None:
+        for scheduler in self._schedulers:
+            if isinstance(scheduler, _Composite):
+                scheduler._undo_initial_steps()
+            else:
+                scheduler.last_epoch -= 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the optimiser, with the schedulers' own states."""
+        return {**super().state_dict(), "_schedulers": [s.state_dict() for s in self._schedulers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` holds."""
+        state = dict(state_dict)
+        for scheduler, inner in zip(self._schedulers, state.pop("_schedulers")):
+            scheduler.load_state_dict(inner)
+        self.__dict__.update(state)
+
+
+class SequentialLR(_Composite):
+    """Runs schedulers one after another, changing at each milestone."""
 
     def __init__(
         self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int],
@@ -507,13 +530,6 @@ class SequentialLR(LRScheduler):
         first._initial_step()
         self._last_lr = first.get_last_lr()
 
-    def _undo_initial_steps(self) -> None:
-        for scheduler in self._schedulers:
-            if isinstance(scheduler, SequentialLR | ChainedScheduler):
-                scheduler._undo_initial_steps()
-            else:
-                scheduler.last_epoch -= 1
-
     def _advance(self, epoch: float | None = None) -> None:
         self.last_epoch += 1
         index = bisect_right(self._milestones, self.last_epoch)
@@ -524,22 +540,9 @@ class SequentialLR(LRScheduler):
             scheduler._advance()
         self._last_lr = scheduler.get_last_lr()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimiser, with the schedulers' own states."""
-        return {**super().state_dict(), "_schedulers": [s.state_dict() for s in self._schedulers]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` holds."""
-        state = dict(state_dict)
-        for scheduler, inner in zip(self._schedulers, state.pop("_schedulers")):
-            scheduler.load_state_dict(inner)
-        self.__dict__.update(state)
-
-
-class ChainedScheduler(LRScheduler):
+class ChainedScheduler(_Composite):
     """Steps several schedulers at once; their factors multiply."""
-
-    _skip = ("optimizer", "_schedulers")
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None):
         if not schedulers:
@@ -554,10 +557,6 @@ class ChainedScheduler(LRScheduler):
         self._schedulers = list(schedulers)
         self.optimizer = optimizer
         self._last_lr = self._current()
-
-    _undo_initial_steps = SequentialLR._undo_initial_steps
-    state_dict = SequentialLR.state_dict
-    load_state_dict = SequentialLR.load_state_dict
 
     def _initial_step(self) -> None:
         for scheduler in self._schedulers:
