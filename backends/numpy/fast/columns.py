@@ -1,12 +1,13 @@
 """Convolution as one GEMM a chunk of images (im2col), and the gradient of its filters.
 
-A chunk's column matrix [C, *taps, images, *out] is made small enough for the second-level cache.
-Where a tap falls on padding the matrix holds zeros, written once when the plan is made; the
-copies only ever touch the other places.
+A chunk is some images, or where one image is too large a band of its output rows, so that its
+column matrix [C, *taps, images, *out] fits the second-level cache. Where a tap falls on padding the
+matrix holds zeros; those beside the image are written once, when the plan is made.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import Any
@@ -47,6 +48,36 @@ def tap_slices(
     ]
 
 
+@dataclass(frozen=True)
+class Band:
+    """Rows first .. last of the output: what each tap copies, and where it leaves zeros."""
+
+    first: int
+    last: int
+    taps: list[tuple[Ints, Slices, Slices]]
+    empty: list[tuple[Ints, slice]]  # (tap, rows of the band that read padding)
+
+
+def _bands(
+    height: int, size: Ints, out: Ints, window: Ints, strides: Ints, padding: Pairs, dilation: Ints
+) -> list[Band]:
+    bands = []
+    for first in range(0, out[0], height):
+        last = min(first + height, out[0])
+        moved = ((padding[0][0] - first * strides[0], padding[0][1]), *padding[1:])
+        rows = (last - first, *out[1:])
+        taps = tap_slices(size, rows, window, strides, moved, dilation)
+        covered = {tap[0]: target[0] for tap, target, _ in taps}
+        empty: list[tuple[Ints, slice]] = []
+        if height < out[0]:  # the buffer serves several bands, whose zeros differ
+            for tap in np.ndindex(*window):
+                rows_read = covered.get(tap[0], slice(0, 0))
+                empty += [(tap, slice(0, rows_read.start)), (tap, slice(rows_read.stop, None))]
+        empty = [(tap, part) for tap, part in empty if len(range(last - first)[part])]
+        bands.append(Band(first, last, taps, empty))
+    return bands
+
+
 class ColumnBuffers:
     """Column matrices of chunks of images, one set of buffers a thread.
 
@@ -56,54 +87,63 @@ class ColumnBuffers:
     """
 
     def __init__(
-        self, channels: int, filters: int, size: Ints, window: Ints, out: Ints,
-        taps: list[tuple[Ints, Slices, Slices]], images: int, flops: float,
-        dtype: np.dtype[Any], threads: int | None,
+        self, channels: int, filters: int, size: Ints, window: Ints, out: Ints, strides: Ints,
+        padding: Pairs, dilation: Ints, images: int, dtype: np.dtype[Any], threads: int | None,
     ):  # fmt: skip
-        self.rows, self.taps = channels * prod(window), taps
-        one = self.rows * prod(out) * dtype.itemsize
+        self.rows = channels * prod(window)
+        one = max(1, self.rows * prod(out) * dtype.itemsize)
+        flops = 2.0 * images * filters * self.rows * prod(out)
         self.shares = share_count(threads, images, flops)
         share = -(-images // self.shares)
         self.images_last = (
-            out[-1] < SHORT_ROW and share >= LONG_RUN and filters <= 4 * channels and len(taps) > 1
+            out[-1] < SHORT_ROW
+            and share >= LONG_RUN
+            and filters <= 4 * channels
+            and prod(window) > 1
         )
         least = LONG_RUN if self.images_last else 1
-        chunk = max(least, min(images, CHUNK_BYTES // max(one, 1)))
-        self.ranges = split(images, self.shares, chunk)
-        self.buffers: list[dict[int, Array]] = []
+        self.ranges = split(images, self.shares, max(least, min(images, CHUNK_BYTES // one)))
+        height = out[0]
+        if not self.images_last and one > CHUNK_BYTES:
+            height = max(1, height * CHUNK_BYTES // one)
+        self.bands = _bands(height, size, out, window, strides, padding, dilation)
+        heights = {band.last - band.first for band in self.bands}
+        self.buffers: list[dict[Ints, Array]] = []
         self.turned: list[dict[int, Array]] = []
         for ranges in self.ranges:
             counts = {last - first for first, last in ranges}
+            sizes = [(n, h) for n in counts for h in heights]
             if self.images_last:
-                shapes = {n: (channels, *window, *out, n) for n in counts}
+                shapes = {(n, h): (channels, *window, h, *out[1:], n) for n, h in sizes}
                 self.turned.append({n: np.empty((channels, *size, n), dtype) for n in counts})
             else:
-                shapes = {n: (channels, *window, n, *out) for n in counts}
+                shapes = {(n, h): (channels, *window, n, h, *out[1:]) for n, h in sizes}
                 self.turned.append({})
-            self.buffers.append({n: np.zeros(shape, dtype) for n, shape in shapes.items()})
+            self.buffers.append({key: np.zeros(shape, dtype) for key, shape in shapes.items()})
 
     @property
     def nbytes(self) -> int:
-        sets = (*self.buffers, *self.turned)
-        return sum(buffer.nbytes for sizes in sets for buffer in sizes.values())
+        columns = sum(buffer.nbytes for sizes in self.buffers for buffer in sizes.values())
+        return columns + sum(buffer.nbytes for sizes in self.turned for buffer in sizes.values())
 
     def order(self, x: Array) -> Array:
         """x [channels, images, ...] as a view in the columns' order of images."""
         return np.moveaxis(x, 1, -1) if self.images_last else x
 
-    def fill(self, share: int, x: Array) -> Array:
-        """The columns of x [channels, images, *spatial], as a matrix with channels * taps rows."""
-        columns, everything = self.buffers[share][x.shape[1]], slice(None)
+    def fill(self, share: int, x: Array, band: Band) -> Array:
+        """The columns of a band of x [channels, images, *spatial]; channels * taps rows."""
+        images, everything = x.shape[1], slice(None)
+        columns = self.buffers[share][images, band.last - band.first]
         if self.images_last:
-            turned = self.turned[share][x.shape[1]]
+            turned = self.turned[share][images]
             np.copyto(turned, self.order(x))
-            for tap, target, read in self.taps:
+            for tap, target, read in band.taps:
                 columns[(everything, *tap, *target)] = turned[(everything, *read)]
-        else:
-            for tap, target, read in self.taps:
-                columns[(everything, *tap, everything, *target)] = x[
-                    (everything, everything, *read)
-                ]
+            return columns.reshape(self.rows, -1)
+        for tap, rows in band.empty:
+            columns[(everything, *tap, everything, rows)] = 0
+        for tap, target, read in band.taps:
+            columns[(everything, *tap, everything, *target)] = x[(everything, everything, *read)]
         return columns.reshape(self.rows, -1)
 
 
@@ -115,15 +155,12 @@ class ColumnConv:
         dilation: Ints, groups: int, dtype: np.dtype[Any], threads: int | None,
     ):  # fmt: skip
         self.groups, self.channels, self.filters = groups, w_shape[1], w_shape[0] // groups
-        window = w_shape[2:]
-        taps = tap_slices(x_shape[2:], out, window, strides, padding, dilation)
-        flops = 2.0 * x_shape[0] * w_shape[0] * self.channels * prod(window) * prod(out)
         self.columns = ColumnBuffers(
-            self.channels, self.filters, x_shape[2:], window, out, taps, x_shape[0], flops, dtype,
-            threads,
+            self.channels, self.filters, x_shape[2:], w_shape[2:], out, strides, padding, dilation,
+            x_shape[0], dtype, threads,
         )  # fmt: skip
         self.results = [
-            {n: np.empty((self.filters, n * prod(out)), dtype) for n in sizes if n > 1}
+            {n: np.empty((self.filters, n * prod(out)), dtype) for n, _ in sizes if n > 1}
             for sizes in self.columns.buffers
         ]
 
@@ -134,22 +171,30 @@ class ColumnConv:
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
         filters = w.reshape(self.groups, self.filters, self.columns.rows)
-        flat = out.reshape(out.shape[0], self.groups, self.filters, -1)
+        grouped = out.reshape(out.shape[0], self.groups, self.filters, *out.shape[2:])
 
         def share(index: int) -> None:
             for first, last in self.columns.ranges[index]:
                 for group in range(self.groups):
                     part = x[first:last, group * self.channels : (group + 1) * self.channels]
-                    columns = self.columns.fill(index, part.swapaxes(0, 1))
-                    if last - first == 1:
-                        np.matmul(filters[group], columns, out=flat[first, group])
-                        continue
-                    result = self.results[index][last - first]
-                    np.matmul(filters[group], columns, out=result)
-                    target = self.columns.order(flat[first:last, group].swapaxes(0, 1))
-                    np.copyto(target, result.reshape(target.shape))
+                    target = grouped[first:last, group].swapaxes(0, 1)
+                    self._chunk(index, part.swapaxes(0, 1), filters[group], target)
 
         run_shares(share, self.columns.shares)
+
+    def _chunk(self, index: int, x: Array, filters: Array, out: Array) -> None:
+        """out [filters, images, *out] of x [channels, images, *spatial]."""
+        images = x.shape[1]
+        for band in self.columns.bands:
+            columns = self.columns.fill(index, x, band)
+            if images == 1:
+                rows = out[:, 0, band.first : band.last]
+                np.matmul(filters, columns, out=rows.reshape(len(rows), -1, copy=False))
+            else:  # then the band is the whole image
+                result = self.results[index][images]
+                np.matmul(filters, columns, out=result)
+                target = self.columns.order(out)
+                np.copyto(target, result.reshape(target.shape))
 
 
 class GradientConv:
@@ -163,20 +208,17 @@ class GradientConv:
         self, x_shape: Ints, w_shape: Ints, out: Ints, strides: Ints, padding: Pairs,
         dilation: Ints, dtype: np.dtype[Any], threads: int | None,
     ):  # fmt: skip
-        self.window, self.out = w_shape[2:], out
+        c, n, o, window = x_shape[0], x_shape[1], w_shape[0], w_shape[2:]
+        self.out = out
         # the roles of output and window change places, and with them strides and dilation
-        taps = tap_slices(x_shape[2:], self.window, out, dilation, padding, strides)
-        c, n, o = x_shape[0], x_shape[1], w_shape[0]
-        flops = 2.0 * c * n * o * prod(self.window) * prod(out)
         self.columns = ColumnBuffers(
-            c, o, x_shape[2:], out, self.window, taps, n, flops, dtype, threads
+            c, o, x_shape[2:], out, window, dilation, padding, strides, n, dtype, threads
         )
-        shares = range(self.columns.shares)
-        ordered = self.columns.order
+        shares, ordered = range(self.columns.shares), self.columns.order
         self.weights = [
             {
-                n: np.empty(ordered(np.broadcast_to(0, (o, n, *self.window))).shape, dtype)
-                for n in self.columns.buffers[k]
+                (n, h): np.empty(ordered(np.broadcast_to(0, (o, n, h, *window[1:]))).shape, dtype)
+                for n, h in self.columns.buffers[k]
             }
             for k in shares
         ]
@@ -191,13 +233,14 @@ class GradientConv:
     def __call__(self, x: Array, w: Array, out: Array) -> None:
         def share(index: int) -> None:
             total, product_ = self.totals[index], self.products[index]
-            for step, (first, last) in enumerate(self.columns.ranges[index]):
-                columns = self.columns.fill(index, x[:, first:last])
-                weight = self.weights[index][last - first]
-                np.copyto(weight, self.columns.order(w[:, first:last]))
-                rows = weight.reshape(len(weight), -1).T
-                np.matmul(columns, rows, out=product_ if step else total)
-                if step:
+            total.fill(0)
+            for first, last in self.columns.ranges[index]:
+                for band in self.columns.bands:
+                    columns = self.columns.fill(index, x[:, first:last], band)
+                    weight = self.weights[index][last - first, band.last - band.first]
+                    rows = w[:, first:last, band.first : band.last]
+                    np.copyto(weight, self.columns.order(rows))
+                    np.matmul(columns, weight.reshape(len(weight), -1).T, out=product_)
                     np.add(total, product_, out=total)
 
         run_shares(share, self.columns.shares)

@@ -12,9 +12,10 @@ gradient   large window, small output (the gradient of a filter): columns^T
 phases     input dilation (the gradient of a strided convolution): one small convolution for every
            phase of the output, none of which multiplies by an inserted zero
 depthwise  one channel a group: shifted multiply-adds
-winograd   3x3, stride 1, enough channels
 columns    everything else: im2col + GEMM
 plain      dtypes without a BLAS
+
+Winograd's F(2x2,3x3) was tried and lost to columns at every size (its transforms are memory-bound).
 """
 
 from __future__ import annotations
@@ -30,14 +31,11 @@ from tracegrad.backends.numpy.fast.columns import (
     Ints,
     tap_slices,
 )
-from tracegrad.backends.numpy.fast.winograd import WinogradConv
 from tracegrad.backends.numpy.fast.work import Array
 from tracegrad.backends.numpy.kernels.contract import Pairs
 from tracegrad.backends.numpy.kernels.contract import conv as plain_conv
 
 BLAS_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-WINOGRAD_CHANNELS = 32  # fewer: the transforms cost more than the multiplications they save
-WINOGRAD_TILES = 36
 
 
 def output_shape(
@@ -86,15 +84,6 @@ class ConvPlan:
             self.kind = "depthwise"
             taps = tap_slices(size, out, window, strides, padding, rhs_dilation)
             self._run = _Depthwise(taps, self.out_shape, self.dtype)
-        elif (
-            window == (3, 3)
-            and strides == rhs_dilation == ones
-            and groups == 1
-            and min(x_shape[1], w_shape[0]) >= WINOGRAD_CHANNELS
-            and prod(out) >= 4 * WINOGRAD_TILES
-        ):
-            self.kind = "winograd"
-            self._run = WinogradConv(x_shape, w_shape, out, padding, self.dtype, threads)
         else:
             self.kind = "columns"
             self._run = ColumnConv(x_shape, w_shape, out, strides, padding, rhs_dilation, groups,
