@@ -27,6 +27,8 @@ from tracegrad.passes.storage import (
 # A value in a storage of its own. Made here, gone after code generation; in no saved graph.
 COPY = Op("copy", infer=tensor, flops=no_flops, not_differentiable="is made after differentiation")
 
+CONSTANT_OPS = frozenset({"constant", "iota"})  # made once
+_NO_CODE = CONSTANT_OPS | {"proj"}
 _SAME = frozenset({"fence", "detach", "shard"})
 VIEW_OPS = frozenset({"reshape", "transpose", "slice", "broadcast_to", "rebind"}) | _SAME
 
@@ -69,7 +71,7 @@ class Placed:
 
     def is_step(self, node: Node) -> bool:
         """Whether code runs for this node at every call."""
-        if node.op is INPUT or node.op.name in ("constant", "proj"):
+        if node.op is INPUT or node.op.name in _NO_CODE:
             return False
         return node.op.name not in VIEW_OPS or node in self.copies
 
@@ -111,7 +113,7 @@ def separate_outputs(graph: Graph, writes: dict[int, int], again: frozenset[int]
             continue
         owned = (
             base.op is not INPUT
-            and base.op.name != "constant"
+            and base.op.name not in CONSTANT_OPS
             and _key(base) not in taken
             and (node is base or _key(base) not in direct)  # the value itself before views of it
             and node.type.size == base.type.size
@@ -218,7 +220,7 @@ class _Placer:
             name = node.op.name
             if node.op is INPUT:
                 self.views[node] = self.whole(node.type, self.inputs[node])
-            elif name == "constant":
+            elif name in CONSTANT_OPS:
                 self.views[node] = self._constant(node)
             elif name == "proj":
                 self.views[node] = self._part(node)
@@ -230,8 +232,11 @@ class _Placer:
                 self.views[node] = self._granted(node, node) or self.fresh(node, node.type)
 
     def _constant(self, node: Node) -> View:
-        const = node.attrs["value"]
-        strides = (0,) * node.ndim if const.is_splat else c_strides(node.shape)
+        strides = c_strides(node.shape)
+        if node.op.name == "iota":
+            strides = tuple(int(axis == node.attrs["axis"]) for axis in range(node.ndim))
+        elif node.attrs["value"].is_splat:
+            strides = (0,) * node.ndim
         return View(Storage("constant", 0), node.shape, strides, 0, node.dtype)
 
     def _granted(self, node: Node, producer: Node) -> View | None:

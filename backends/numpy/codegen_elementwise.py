@@ -59,8 +59,10 @@ def alias_positions(node: Node) -> tuple[int, ...]:
     """Operands whose array the elementwise `node` may be written over, if the types are equal."""
     name = node.op.name
     if name == "where":
-        # bit select reads y to the end; a masked copy writes y first
-        return (1,) if by_bits(node.dtype, node.type.size) else (2,)
+        if not by_bits(node.dtype, node.type.size):
+            return (2,)  # y is copied first, x over it
+        # the general bit select reads y to the end
+        return (1, 2) if _is_zero(node.inputs[1]) or _is_zero(node.inputs[2]) else (1,)
     if name == "rsqrt" or (name != "cast" and ufunc_of(name, node.inputs[0].dtype) is not None):
         return tuple(range(len(node.inputs)))
     return ()
@@ -97,6 +99,12 @@ def lines(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> li
     return [f"{w.np('copyto')}({out}, {kernel_call(w, node, xs)})"]
 
 
+def _is_zero(node: Node) -> bool:
+    """All its bits are zero: not -0.0."""
+    value = _splat(node)
+    return value is not None and not np.asarray(value, node.dtype.np).tobytes().strip(b"\0")
+
+
 def _splat(node: Node) -> object:
     while node.op.name == "broadcast_to":
         node = node.inputs[0]
@@ -111,19 +119,21 @@ def _where(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> l
         keep = [] if y == out else [f"copyto({out}, {y})"]
         return [*keep, f"copyto({out}, {x}, 'unsafe', {mask})"]
     # ((x ^ y) & -mask) ^ y: exact for nan and inf, no branch a random mask could mislead
-    bits = w.dtype(_BITS[dtype.itemsize])
-    keep = scratch(_BITS[dtype.itemsize])
-    w.np("negative"), w.np("bitwise_and"), w.np("bitwise_xor")
-    result = [f"negative({mask}.view({w.dtype(i8)}), {keep})"]
-    as_bits = lambda name: name if dtype in (i32, i64) else f"{name}.view({bits})"
-    zero = _splat(node.inputs[2])
-    if zero is not None and not np.asarray(zero, dtype.np).tobytes().strip(b"\0"):
-        return [*result, f"bitwise_and({as_bits(x)}, {keep}, {as_bits(out)})"]
+    bits = _BITS[dtype.itemsize]
+    keep, mask = scratch(bits), w.as_dtype(mask, i8)
+    as_bits = lambda name: name if dtype in (i32, i64) else w.as_dtype(name, bits)
+    target = as_bits(out)
+    w.np("negative"), w.np("subtract"), w.np("bitwise_and"), w.np("bitwise_xor")
+    if _is_zero(node.inputs[2]):
+        return [f"negative({mask}, {keep})", f"bitwise_and({as_bits(x)}, {keep}, {target})"]
+    if _is_zero(node.inputs[1]):  # y & (mask - 1)
+        one = w.scalar(1, i8)
+        return [f"subtract({mask}, {one}, {keep})", f"bitwise_and({as_bits(y)}, {keep}, {target})"]
     return [
-        *result,
-        f"bitwise_xor({as_bits(x)}, {as_bits(y)}, {as_bits(out)})",
-        f"bitwise_and({as_bits(out)}, {keep}, {as_bits(out)})",
-        f"bitwise_xor({as_bits(out)}, {as_bits(y)}, {as_bits(out)})",
+        f"negative({mask}, {keep})",
+        f"bitwise_xor({as_bits(x)}, {as_bits(y)}, {target})",
+        f"bitwise_and({target}, {keep}, {target})",
+        f"bitwise_xor({target}, {as_bits(y)}, {target})",
     ]
 
 

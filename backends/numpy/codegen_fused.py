@@ -16,7 +16,7 @@ from tracegrad.backends.numpy.loops import Axes, Loop, is_splat, loop_of
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.traits import REDUCTION
 from tracegrad.ir.types import DType
-from tracegrad.passes.storage import Shape, View, collapsed
+from tracegrad.passes.storage import Shape, Storage, View, collapsed
 
 CACHE_BYTES = 1 << 20  # all tiles of one loop together
 
@@ -181,6 +181,7 @@ class _Body:
             root = id(view.storage.root())
             last_read[root] = max(last_read.get(root, -1), self.last_use.get(x, -1))
         self.result_places: list[_Place] = []
+        self._dying_operands(last_read)
         domain = self.loop.domain
         for index, (output, view) in enumerate(zip(self.loop.graph.outputs, self.results)):
             row = self.loop.source(output) in self.loop.rows
@@ -192,6 +193,26 @@ class _Body:
             self.result_places.append(place)
             if not row:
                 self.places.append(place)
+
+    def _dying_operands(self, last_read: dict[int, int]) -> None:
+        """Operands that nobody reads after this node are workspaces once they are read here."""
+        results = {id(view.storage.root()) for view in self.results}
+        for x, (index, axes) in self.loop.access.items():
+            view, storage = self.operands[x], self.operands[x].storage.root()
+            full = all(a is not None or n == 1 for a, n in zip(axes, self.loop.domain))
+            if (
+                storage.kind == "arena"
+                and storage.end == self.w.step
+                and id(storage) not in results
+                and full
+                and view.whole
+                and sum(self._reads(i, storage) for i in self.node.inputs) == 1
+                and sum(i == index for i, _ in self.loop.access.values()) == 1
+            ):
+                self.places.append(_Place(self.names[x], view.dtype, last_read[id(storage)]))
+
+    def _reads(self, operand: Node, storage: Storage) -> bool:
+        return any(view.storage.root() is storage for view in self.w.placed.parts(operand))
 
     def result_of(self, member: Node) -> list[int]:
         return [

@@ -86,11 +86,6 @@ def unless_in_place(w: Writer, node: Node, x: Node, out: str) -> None:
         w.call(w.np("copyto"), out, w.ref(x))
 
 
-@emits("iota")
-def emit_iota(w: Writer, node: Node) -> None:
-    w.call(w.np("copyto"), w.out(node), w.constant(KERNELS["iota"](**node.attrs), key=node))
-
-
 @emits("gather")
 def emit_gather(w: Writer, node: Node) -> None:
     x, *indices = node.inputs

@@ -59,6 +59,7 @@ class Writer:
         self.lines_before = 0  # lines of the text before `lines`
         self._prologue: list[str] = []  # of run: fresh results, views of arguments
         self._bound: dict[tuple[Any, ...], tuple[str, View]] = {}  # views of the arena
+        self._view_named: dict[str, View] = {}
         self._prebuilt: list[tuple[str, str]] = []  # other names made in bind
         self._called: dict[Any, str] = {}  # names made in the prologue
         self._constants: dict[Any, str] = {}
@@ -170,7 +171,15 @@ class Writer:
         if key not in self._bound:
             stem = f"v{len(self._bound)}"
             self._bound[key] = (stem, view)
+            self._view_named[stem] = view
         return self._bound[key][0]
+
+    def as_dtype(self, name: str, dtype: DType) -> str:
+        """The array `name` read bit by bit as `dtype`, of the same size."""
+        view = self._view_named.get(name)
+        if view is None:
+            return f"{name}.view({self.dtype(dtype)})"
+        return self.view(View(view.storage, view.shape, view.strides, view.offset, dtype))
 
     def prologue(self, expression: str, stem: str) -> str:
         """Name of `expression`, evaluated at the start of every call."""
@@ -201,13 +210,13 @@ class Writer:
         """A constant and its views are arrays made once."""
         chain = []
         base = node
-        while base.op.name != "constant":
+        while base.op.name in VIEW_OPS:
             chain.append(base)
             base = viewed(base)
-        array = base.attrs["value"].array
+        array = KERNELS[base.op.name](**base.attrs)
         for step in reversed(chain):
             array = KERNELS[step.op.name](array, **step.attrs)
-        return self.constant(array, key=node if chain else base.attrs["value"])
+        return self.constant(array, key=node if chain else base.attrs)
 
     def _input_ref(self, node: Node) -> str:
         chain = []
