@@ -388,7 +388,11 @@ class Module(StateDictMixin, Observed):
         """Replace the data of every parameter, gradient and buffer by `fn` of it; identities stay."""
         for tensor in itertools.chain(self.parameters(), self.buffers()):
             grad = tensor.grad if tensor.requires_grad else None
-            tensor.data = fn(tensor.data)
+            before = tensor.data
+            after = fn(before)
+            if after is before:
+                continue
+            tensor.data = after
             if grad is not None:
                 tensor.grad = fn(grad)
         return self
