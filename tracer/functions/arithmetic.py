@@ -47,12 +47,17 @@ def add(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
     return ops.add(x, y if alpha == 1 else y * alpha)
 
 
+def refuse_bool(name: str, *operands: Operand) -> None:
+    """Raise IRTypeError for bool tensors and numbers, as PyTorch's subtraction does."""
+    if any(as_node(x).dtype.is_bool for x in operands):
+        raise IRTypeError(f"{name}() with a bool; use logical_xor(), ~ to invert a mask, or cast first")
+
+
 @user_op
 def sub(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
     """input - alpha * other. Not of bools (use logical_xor or ~)."""
+    refuse_bool("sub", input, other)
     x, y = common(input, other)
-    if x.dtype.is_bool:
-        raise IRTypeError("sub() of two bool tensors; use logical_xor(), or ~ to invert a mask")
     check_alpha("sub", x.dtype, alpha)
     return ops.sub(x, y if alpha == 1 else y * alpha)
 
@@ -60,6 +65,7 @@ def sub(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
 @user_op
 def rsub(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
     """other - alpha * input."""
+    refuse_bool("rsub", input, other)
     x, y = common(input, other)
     return ops.sub(y, x if alpha == 1 else x * alpha)
 
@@ -123,10 +129,12 @@ def fmod(input: Operand, other: Operand, /) -> Node:
     x, y = common(input, other)
     if x.dtype.is_int:
         return ops.sub(x, ops.mul(_truncated(x, y), y))
-    # rem has the divisor's sign; of two signs (and not zero) it is one divisor too high.
-    floored = ops.rem(x, y)
-    wrong = ops.and_(not_(ops.eq(floored, ops.zeros_like(x))), ops.xor(_negative(x), _negative(y)))
-    return ops.where(wrong, ops.sub(floored, y), floored)
+    # Of magnitudes rem is fmod; where, not abs and sign, so that the gradient at 0 is right.
+    negative = _negative(x)
+    size = ops.where(negative, ops.neg(x), x)
+    divisor = ops.where(_negative(y), ops.neg(y), y)
+    remains = ops.rem(size, divisor)
+    return ops.where(negative, ops.neg(remains), remains)
 
 
 @user_op
@@ -431,8 +439,9 @@ def hypot(input: Operand, other: Operand, /) -> Node:
     zero = ops.eq(large, ops.zeros_like(large))
     ratio = ops.div(small, ops.where(zero, ops.ones_like(large), large))
     scaled = large * ops.sqrt(ratio * ratio + 1)
-    infinite = ops.eq(large, full_like(large, float("inf")))
-    return ops.where(infinite, large, scaled)
+    # An infinite side wins, over nan too (C99 F.9.4.3).
+    infinity = full_like(large, float("inf"))
+    return ops.where(ops.or_(ops.eq(a, infinity), ops.eq(b, infinity)), infinity, scaled)
 
 
 @user_op

@@ -122,9 +122,13 @@ def abs_(input: Operand, /) -> Node:
 
 @user_op
 def sign(input: Operand, /) -> Node:
-    """-1, 0 or 1."""
+    """-1, 0 or 1; 0 of nan."""
     x = as_node(input)
-    return x if x.dtype.is_bool else ops.sign(x)
+    if x.dtype.is_bool:
+        return x
+    if x.dtype.is_float:
+        x = ops.where(ops.isnan(x), ops.zeros_like(x), x)
+    return ops.sign(x)
 
 
 @user_op
