@@ -132,7 +132,8 @@ class ColumnBuffers:
 
     def fill(self, share: int, x: Array, band: Band) -> Array:
         """The columns of a band of x [channels, images, *spatial]; channels * taps rows."""
-        images, everything = x.shape[1], slice(None)
+        images = x.shape[1]
+        everything: Any = slice(None)
         columns = self.buffers[share][images, band.last - band.first]
         if self.images_last:
             turned = self.turned[share][images]

@@ -176,7 +176,11 @@ class _Phases:
 
     @property
     def nbytes(self) -> int:
-        return sum(p.nbytes + b.nbytes for _, _, p, b in self.phases if p is not None)  # type: ignore[union-attr]
+        return sum(
+            plan.nbytes + buffer.nbytes
+            for _, _, plan, buffer in self.phases
+            if plan is not None and buffer is not None
+        )
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
         for taps, where, plan, buffer in self.phases:

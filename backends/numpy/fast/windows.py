@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.backends.numpy.fast.columns import Ints, Slices, tap_slices
+from tracegrad.backends.numpy.fast.columns import Ints, tap_slices
 from tracegrad.backends.numpy.fast.work import Array
 from tracegrad.backends.numpy.kernels.contract import Pairs
 from tracegrad.backends.numpy.kernels.reduce import lowest
@@ -36,8 +36,8 @@ class _Taps:
             for n, k, s, (low, high), d in zip(size, window, strides, padding, dilation)
         )
         self.lead, self.shape = x_shape[:split], (*x_shape[:split], *self.out)
-        self.taps: list[tuple[Slices, Slices]] = [
-            ((..., *target), (..., *read))  # type: ignore[misc]
+        self.taps: list[tuple[Any, Any]] = [
+            ((..., *target), (..., *read))
             for _, target, read in tap_slices(size, self.out, window, strides, padding, dilation)
         ]
 
@@ -116,7 +116,7 @@ class SelectScatter:
         )
         self.dtype = np.dtype(dtype)
         self.plan = _Taps(x_shape, window, strides, padding, dilation)
-        self.pairs = self.top = self.left = None
+        self.pairs: Any = None
         self.plain = self.dtype.kind != "f" or self.dtype.itemsize not in BITS
         if self.plain:
             return
@@ -156,8 +156,8 @@ class SelectScatter:
         # ct's bits times 0 or 1 is an exact select, where a float product would make nan of inf
         halves, pairs, routed = x.reshape(-1, 2), self.pairs, self.routed
         np.greater_equal(halves[:, 0], halves[:, 1], out=self.left)
-        np.maximum(halves[:, 0], halves[:, 1], out=pairs.reshape(-1))  # type: ignore[union-attr]
-        np.greater_equal(pairs[:, 0], pairs[:, 1], out=self.top)  # type: ignore[index]
+        np.maximum(halves[:, 0], halves[:, 1], out=pairs.reshape(-1))
+        np.greater_equal(pairs[:, 0], pairs[:, 1], out=self.top)
         incoming = ct.view(self.bits).reshape(len(routed), -1)
         np.multiply(incoming, self.top, out=routed[:, 0])
         np.subtract(incoming, routed[:, 0], out=routed[:, 1])  # ct - ct or ct - 0

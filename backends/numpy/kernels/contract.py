@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +24,11 @@ def spread_and_pad(x: Array, dilation: tuple[int, ...], padding: Pairs, fill: ob
     sizes = [max((n - 1) * d + 1, 0) if n else 0 for n, d in zip(x.shape[lead:], dilation)]
     padded = [max(lo, 0) + n + max(hi, 0) for n, (lo, hi) in zip(sizes, padding)]
     out = np.full(x.shape[:lead] + tuple(padded), fill, x.dtype)
-    inside = [
+    inside: list[Any] = [
         slice(max(lo, 0), max(lo, 0) + n, d) for n, d, (lo, _) in zip(sizes, dilation, padding)
     ]
     out[(..., *inside)] = x
-    crop = [slice(max(-lo, 0), n - max(-hi, 0)) for n, (lo, hi) in zip(padded, padding)]
+    crop: list[Any] = [slice(max(-lo, 0), n - max(-hi, 0)) for n, (lo, hi) in zip(padded, padding)]
     return out[(..., *crop)]
 
 

@@ -38,7 +38,7 @@ def rsqrt(x: Array) -> Any:
     return 1 / np.sqrt(x)
 
 
-for _name, _ufunc in {
+_PLAIN: dict[str, Callable[..., Any]] = {
     "neg": np.negative,
     "abs": np.abs,
     "sign": np.sign,
@@ -63,10 +63,11 @@ for _name, _ufunc in {
     "real": np.real,
     "imag": np.imag,
     "conj": np.conjugate,
-}.items():
+}
+for _name, _ufunc in _PLAIN.items():
     _plain(_name, _ufunc)
 
-for _name, _function in {
+_WIDENED: dict[str, Callable[..., Any]] = {
     "floor": np.floor,
     "ceil": np.ceil,
     "trunc": np.trunc,
@@ -93,7 +94,8 @@ for _name, _function in {
     "erfinv": special.erfinv,
     "lgamma": special.lgamma,
     "digamma": special.digamma,
-}.items():
+}
+for _name, _function in _WIDENED.items():
     _widened(_name, _function)
 
 

@@ -101,8 +101,9 @@ def argsort(x: Array, axis: int, descending: bool) -> Array:
     if not descending:
         return np.argsort(keys, axis=axis, kind="stable").astype(np.int64, copy=False)
     # the reverse of a stable sort of the reverse keeps equal values in order
-    flipped = np.argsort(np.flip(keys, axis), axis=axis, kind="stable")
-    return (x.shape[axis] - 1 - np.flip(flipped, axis)).astype(np.int64, copy=False)
+    flipped: Array = np.argsort(np.flip(keys, axis), axis=axis, kind="stable")
+    order: Array = x.shape[axis] - 1 - np.flip(flipped, axis)
+    return order.astype(np.int64, copy=False)
 
 
 @kernel("argmax")

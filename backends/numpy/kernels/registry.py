@@ -32,7 +32,9 @@ def kernel(name: str) -> Callable[[F], F]:
 
 def array(value: Any) -> Array:
     """NumPy answers 0-d operations with scalars; the IR knows only arrays."""
-    return value if type(value) is np.ndarray else np.asarray(value)
+    if type(value) is np.ndarray:
+        return value
+    return np.asarray(value)
 
 
 def widen(x: Array) -> Array:
@@ -42,5 +44,5 @@ def widen(x: Array) -> Array:
 
 def narrow(value: Any, dtype: np.dtype[Any]) -> Array:
     """`value` as an array of `dtype` (no copy when it already is one)."""
-    value = array(value)
-    return value if value.dtype == dtype else value.astype(dtype)
+    result: Array = array(value)
+    return result if result.dtype == dtype else result.astype(dtype)

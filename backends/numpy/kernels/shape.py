@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tracegrad.backends.numpy.kernels.registry import Array, kernel
@@ -27,9 +29,7 @@ def broadcast_to(x: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> Arr
     return np.broadcast_to(ordered.reshape(aligned), shape)
 
 
-def slices(
-    start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]
-) -> tuple[slice, ...]:
+def slices(start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> tuple[Any, ...]:
     """The IR's canonical bounds as Python's: a stop of -1 under a negative step is None there."""
     return tuple(slice(a, None if b < 0 else b, c) for a, b, c in zip(start, stop, step))
 
@@ -65,7 +65,7 @@ def concatenate(*xs: Array, axis: int) -> Array:
     return np.concatenate(xs, axis=axis)
 
 
-def _window(x: Array, sizes: tuple[int, ...], starts: tuple[Array, ...]) -> tuple[slice, ...]:
+def _window(x: Array, sizes: tuple[int, ...], starts: tuple[Array, ...]) -> tuple[Any, ...]:
     """Starts are clamped so that the window lies inside x, as in XLA."""
     first = [min(max(int(s), 0), n - size) for s, n, size in zip(starts, x.shape, sizes)]
     return tuple(slice(s, s + size) for s, size in zip(first, sizes))
