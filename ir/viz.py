@@ -6,7 +6,6 @@ The node ids are those of the text form, so that a box, a line and an error spea
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable
 from dataclasses import dataclass
 from html import escape
 
@@ -62,7 +61,9 @@ def phases(graph: Graph) -> dict[Node, str]:
 def picture(graph: Graph, fold_above: int = FOLD_ABOVE) -> Picture:
     """Boxes and edges. Above `fold_above` nodes a box is a module scope, as deep as fits."""
     phase = phases(graph)
-    keys: dict[Node, Hashable] = {node: index for index, node in enumerate(graph.nodes)}
+    keys: dict[Node, tuple[str, str]] = {
+        node: (phase[node], str(index)) for index, node in enumerate(graph.nodes)
+    }
     if len(graph.nodes) > fold_above:
         depth = max((node.loc.scope.count(".") + 1 for node in graph.nodes), default=1)
         while True:
@@ -70,15 +71,14 @@ def picture(graph: Graph, fold_above: int = FOLD_ABOVE) -> Picture:
             if depth == 0 or len(set(keys.values())) <= fold_above:
                 break
             depth -= 1
-    members: dict[Hashable, list[int]] = defaultdict(list)
+    members: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, node in enumerate(graph.nodes):
         members[keys[node]].append(index)
     lines = node_lines(graph, 0, len(graph.nodes))
     names = dict(zip(graph.inputs, graph.input_names))
     ids = {key: f"n{numbers[0]}" for key, numbers in members.items()}
     boxes = tuple(
-        _box(graph, ids[key], tuple(numbers), phase, lines, names)
-        for key, numbers in members.items()
+        _box(graph, ids[key], tuple(numbers), key, lines, names) for key, numbers in members.items()
     )
     edges: dict[tuple[str, str], None] = {}
     for node in graph.nodes:
@@ -96,19 +96,20 @@ def _box(
     graph: Graph,
     id_: str,
     numbers: tuple[int, ...],
-    phase: dict[Node, str],
+    key: tuple[str, str],
     lines: list[str],
     names: dict[Node, str],
 ) -> Box:
     node = graph.nodes[numbers[0]]
+    phase, scope = key
     if len(numbers) == 1:
         title = f"%{numbers[0]} {names.get(node, node.op.name)}"
-        return Box(id_, title, str(node.type), phase[node], numbers, lines[numbers[0]])
-    scope = node.loc.scope or "(no module)"
+        return Box(id_, title, str(node.type), phase, numbers, lines[numbers[0]])
     shown = "\n".join(lines[number] for number in numbers[:12])
     more = f"\n... and {len(numbers) - 12} more" if len(numbers) > 12 else ""
     detail = f"{len(numbers)} nodes"
-    return Box(id_, f"{phase[node]} {scope}", detail, phase[node], numbers, shown + more)
+    title = f"{phase} {scope}" if scope else phase
+    return Box(id_, title, detail, phase, numbers, shown + more)
 
 
 def to_dot(graph: Graph, fold_above: int = FOLD_ABOVE) -> str:
