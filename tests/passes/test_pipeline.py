@@ -34,6 +34,7 @@ from tracegrad.passes.decompose import Decompose
 from tracegrad.passes.fold import BYTE_LIMIT, Fold
 from tracegrad.passes.observers import Check, History, Timing, check_level, difference
 from tracegrad.passes.pipeline import standard_passes, standard_pipeline
+from tracegrad.passes.sampling import generate_inputs
 from tracegrad.passes.selftest import value_sets
 from tracegrad.passes.simplify import Simplify
 
@@ -129,6 +130,27 @@ def test_level_2_names_the_pass_that_changed_a_value() -> None:
     ) as caught:
         pipeline.run(one_op())
     assert "6 of 6 elements differ" in str(caught.value)
+
+
+def test_inputs_that_a_program_refuses_show_nothing() -> None:
+    a = leaf(3, 3)
+    graph = Graph((a,), (ops.cholesky(a * 1.0),))
+    with pytest.raises(RuntimeError, match="cholesky"):
+        interpret(graph, [np.full((3, 3), -1, np.float32)])
+    check = Check(2, interpret, lambda graph, seed: [np.full((3, 3), -1, np.float32)])
+    after = Pipeline((Simplify(),), (check,)).run(graph)
+    assert names(after) == ["input", "cholesky"]
+
+
+def test_generated_inputs_suit_their_roles() -> None:
+    types = [TensorType((50,), dtype) for dtype in (f32, f32, i64, u32)]
+    nodes = tuple(placeholder(type_) for type_ in types)
+    graph = Graph(nodes, nodes[:1], input_roles=("argument", "state", "argument", "host"))
+    x, weight, index, key = generate_inputs(graph, 3)
+    assert [a.dtype for a in (x, weight, index, key)] == [t.dtype.np for t in types]
+    assert x.min() < 0 < weight.min() and set(index) == {0, 1} and key.max() > 1 << 16
+    np.testing.assert_array_equal(generate_inputs(graph, 3)[0], x)
+    assert (generate_inputs(graph, 4)[0] != x).any()
 
 
 def test_level_1_checks_form_and_not_values() -> None:
