@@ -13,6 +13,7 @@ import numpy as np
 from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, postorder, rebuild
+from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.tracer.storage import Storage
@@ -98,7 +99,7 @@ class BackendRunner:
 
 def differentiable(recorded: Recorded, grad: bool, compiler: Compiler) -> tuple[Recorded, CallProgram | None]:
     """The recording, and the program of its tracked results when gradients flow into them from outside."""
-    indices = sorted({r.index for r in recorded.results if r.kind == "output" and r.tracked}) if grad else []
+    indices = sorted({r.index for r in recorded.results if r.kind == "output" and r.tracked and not r.freed}) if grad else []
     if not indices:
         return recorded, None
     trace = recorded.trace
@@ -119,10 +120,10 @@ def make_stops_explicit(recorded: Recorded) -> None:
     stopped: dict[Node, Node] = {}
     for node in postorder(roots):
         operands = tuple(new[o] for o in node.inputs)
-        if node not in trace.active and node.op is not ops.detach:
+        if node not in trace.active and node.op is not ops.detach and node.op is not ops.proj:
             replaced = []
             for old, operand in zip(node.inputs, operands):
-                if trace.is_tracked(old):
+                if trace.is_tracked(old) and isinstance(old.type, TensorType):
                     if operand not in stopped:
                         with _loc.at(node.loc):
                             stopped[operand] = ops.detach(operand)

@@ -20,7 +20,7 @@ import numpy as np
 from tracegrad.ir.loc import Loc
 from tracegrad.tracer.locate import here, is_own_code
 from tracegrad.tracer.numbers import same_bits
-from tracegrad.tracer.observed import Observed
+from tracegrad.tracer.observed import Observed, ParamGroup
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
@@ -31,7 +31,7 @@ MAX_ARRAY_BYTES = 64 * 1024  # larger arrays are graph inputs when used as opera
 
 _PLAIN = (int, str, bool, bytes, type(None), complex)
 _IDENTITY = (
-    Tensor, Observed, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
+    Tensor, Observed, ParamGroup, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
     np.ufunc, np.dtype,
 )  # fmt: skip
 
@@ -84,6 +84,21 @@ class CallFact:
 
     def describe(self) -> str:
         return self.text()
+
+
+class ItemFact:
+    """`holder[key]` is this very object (an optimiser's slot)."""
+
+    __slots__ = ("holder", "key", "value")
+
+    def __init__(self, holder: dict, key: Any, value: Any):
+        self.holder, self.key, self.value = holder, key, value
+
+    def holds(self) -> bool:
+        return dict.get(self.holder, self.key) is self.value
+
+    def describe(self) -> str:
+        return f"{self.key if isinstance(self.key, str) else 'an entry'} of captured state was replaced"
 
 
 _ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "absent"})()
@@ -236,6 +251,8 @@ class Observer:
         key = ("item", id(owner.__dict__), name)
         if key in self._seen:
             return
+        if name in type(owner)._noted_elsewhere:
+            return
         fields = object.__getattribute__(owner, "__dict__")
         if name in fields:
             self.add("item", fields, name, value, here())
@@ -251,6 +268,8 @@ class Observer:
         for slot in self.trace.grads.values():
             if slot.found and slot.tensor._traced is None:
                 self.facts.append(grad_fact(slot.tensor))
+        for holder, key, value in self.trace.noted:
+            self.facts.append(ItemFact(holder, key, value))
         for guard in self.trace.host_guards:
             self.facts.append(host_fact(guard))
 
@@ -338,6 +357,9 @@ def checker(facts: list[Any]) -> Callable[[], int | None]:
 
 
 def condition(fact: Any, k: int, names: dict[str, Any]) -> str:
+    if isinstance(fact, ItemFact):
+        names[f"h{k}"], names[f"k{k}"], names[f"v{k}"] = fact.holder.get, fact.key, fact.value
+        return f"h{k}(k{k}) is v{k}"
     if isinstance(fact, Fact) and fact.kind == "item" and type(fact.holder) is dict:
         names[f"h{k}"] = fact.holder.get
         read = f"h{k}({fact.name!r})"

@@ -21,6 +21,8 @@ class Result:
     kind   "output": graph output `index` seen through `chain`; "number": output `index` as a Python number;
            "owner": a captured tensor's storage (input `index`) through `chain`; "same": `value` itself
     tracked  whether gradients flow into it from outside
+    freed    whether its graph has been walked backwards already: as in PyTorch it still requires grad, and a second
+             backward is an error
     """
 
     kind: str
@@ -28,6 +30,7 @@ class Result:
     chain: tuple[ViewStep, ...] = ()
     value: Any = None
     tracked: bool = False
+    freed: bool = False
 
 
 @dataclass
@@ -102,7 +105,7 @@ def result_of(recorded: Recorded, leaf: Any, position: int, cells: dict[int, int
     base = cell.nodes[traced.family]
     if index is None or recorded.outputs[index] is not base:
         index = cells[id(cell)] = recorded.add(base, name, "result")
-    return Result("output", index, traced.chain, tracked=tracked)
+    return Result("output", index, traced.chain, tracked=tracked, freed=tracked and trace.is_freed(traced.node))
 
 
 def add_gradient(recorded: Recorded, slot: Any, keep_grads: bool | str) -> None:

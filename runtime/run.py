@@ -13,6 +13,7 @@ from tracegrad.runtime.segments import Segment, answer_key
 from tracegrad.runtime.signature import Call
 from tracegrad.tracer.recording import HostAction, HostRead, Input
 from tracegrad.tracer.state import EAGER_NO_GRAD, reset_mode, set_mode
+from tracegrad.tracer.tape import FREED, Entry
 from tracegrad.tracer.storage import Storage, protect_saved, writable
 from tracegrad.tracer.tensor import Tensor, _new, wrap
 from tracegrad.tracer.views import make_view
@@ -45,7 +46,7 @@ class Runner:
         results = recorded.results
         single = None
         if len(results) == 1 and results[0].kind == "output" and not results[0].chain and program is None:
-            if recorded.treedef == optree.tree_structure(0, none_is_leaf=True):
+            if not results[0].freed and recorded.treedef == optree.tree_structure(0, none_is_leaf=True):
                 single = results[0].index
         trace = recorded.trace
         return Plan(
@@ -250,8 +251,7 @@ class Runner:
         if result.kind == "same":
             return result.value
         if result.kind == "number":
-            value = np.asarray(outputs[result.index]).item()
-            return value
+            return self.wrap(outputs[result.index])._data.item()
         if result.kind == "owner":
             item = plan.inputs[result.index]
             owner = self.owner_of(item, call)
@@ -265,6 +265,8 @@ class Runner:
                 entry = entries.get(result.index)
                 if entry is not None:
                     base._entry = entry
+                elif result.freed:
+                    base._entry = Entry(FREED, (), tuple(base.shape), base.dtype.np)
         for step in result.chain:
             base = make_view(base, step)
         return base

@@ -101,6 +101,7 @@ def attach() -> None:
     Tensor.type = type_  # type: ignore[attr-defined]
     Tensor.__getitem__ = indexing.getitem  # type: ignore[attr-defined]
     Tensor.__setitem__ = indexing.setitem  # type: ignore[attr-defined]
+    # Assigned after the class body, so that the class keeps its identity hash.
     Tensor.__eq__ = eq_method  # type: ignore[assignment]
     Tensor.__ne__ = ne_method  # type: ignore[assignment]
     Tensor.__contains__ = contains  # type: ignore[attr-defined]

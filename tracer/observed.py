@@ -14,7 +14,19 @@ from tracegrad.tracer.state import EAGER_NO_GRAD, get_mode, reset_mode, set_mode
 
 
 class Observed:
-    """Base of objects whose attributes may be read while recording."""
+    """Base of objects whose attributes may be read while recording.
+
+    _noted_elsewhere  attributes whose reads the class reports itself, with `note_item`
+    """
+
+    _noted_elsewhere: frozenset[str] = frozenset()
+
+
+def note_item(holder: dict, key: Any, value: Any) -> None:
+    """Tell the running trace that `holder[key]` was read and is `value`: replays need the same object there."""
+    trace = get_mode().trace
+    if trace is not None:
+        trace.noted.append((holder, key, value))
 
 
 class ParamGroup(dict):
@@ -43,7 +55,14 @@ class ParamGroup(dict):
             from tracegrad.tracer.numbers import same_bits
 
             trace.guard_host(lambda: dict.get(self, key), same_bits, value)
+        elif isinstance(value, list):
+            taken = list(value)
+            trace.guard_host(lambda: dict.get(self, key), same_objects, taken)
         return value
+
+
+def same_objects(now: Any, before: list[Any]) -> bool:
+    return isinstance(now, list) and len(now) == len(before) and all(a is b for a, b in zip(now, before))
 
 
 def host_action(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -129,6 +129,7 @@ class Trace(TraceAutograd):
         self._host_reads: dict[tuple, TracedNumber] = {}
         self._values: dict[Node, np.ndarray] = {}
         self._random: dict[int, tuple[Node, int, Any]] = {}
+        self.noted: list[tuple[dict, Any, Any]] = []  # reads reported by `note_item`
         self.undo: list[Callable[[], Any]] = []  # drops state made while recording, if the recording is thrown away
 
     # -- making traced tensors ----------------------------------------------------------------------------------
@@ -177,12 +178,19 @@ class Trace(TraceAutograd):
             node = placeholder(TensorType(shape, dtype), loc)
             key = (kind, name) if kind == "argument" else (kind, id(owner))
             self.inputs.append(Input(kind, node, owner, reader_of(owner), name, key, tensor))
-            cell = self.cells[id(owner)] = Cell(node, owner)
-            base_entry = owner.entries.get(tensor._family) if isinstance(owner, Storage) else tensor._entry
-            if base_entry is not None:
-                leaf = base_entry.tensor() if isinstance(base_entry, Leaf) else None
-                self.add_leaf(node, leaf if leaf is not None else tensor, outer=leaf is None)
+            cell = self.cells[id(owner)] = Cell(node, owner, tensor._family)
+            self._note_leaf(node, tensor)
         return cell
+
+    def _note_leaf(self, node: Node, tensor: Tensor) -> bool:
+        """Whether `node`, the base value of the tensor's family, wants a gradient; then it is a leaf of the trace."""
+        storage = tensor._storage
+        entry = storage.entries.get(tensor._family) if storage is not None else tensor._entry
+        if entry is None:
+            return False
+        leaf = entry.tensor() if isinstance(entry, Leaf) else None
+        self.add_leaf(node, leaf if leaf is not None else tensor, outer=leaf is None)
+        return True
 
     def node_of(self, tensor: Tensor) -> Node:
         """The current value of a tensor, traced or real, as a node of this trace."""
@@ -193,9 +201,10 @@ class Trace(TraceAutograd):
             return traced.node  # type: ignore[no-any-return]
         cell = self.cell_of(tensor)
         base = cell.nodes.get(tensor._family)
-        if base is None:  # a family first seen now: the same data without history
+        if base is None:  # a family first seen now: the same data with its own history
             with _loc.at(here()):
-                base = ops.detach(cell.value) if self.is_tracked(cell.value) else cell.value
+                base = ops.detach(cell.value)
+            self._note_leaf(base, tensor)
             cell.nodes[tensor._family] = base
         if not tensor._chain:
             return base

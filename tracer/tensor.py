@@ -186,8 +186,7 @@ class Tensor:
             raise TypeError("iteration over a 0-d tensor")
         return iter([self[k] for k in range(self.shape[0])])  # type: ignore[index]
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__  # by identity; in C, because optimisers look tensors up in dicts
 
     # -- gradients ----------------------------------------------------------------------------------------------
 
@@ -217,7 +216,7 @@ class Tensor:
                         fix="cast it first: x.float()",
                     )
                 self._data  # noqa: B018  (a leaf's shape is read from the array: bring it here)
-                self._entry = Leaf(self)
+                self._set_leaf(Leaf(self))
         elif entry is not None:
             if not isinstance(entry, Leaf):
                 raise GradientError(
@@ -225,8 +224,13 @@ class Tensor:
                     where=here(),
                     fix="use x.detach() to get a tensor without history",
                 )
-            self._entry = None
+            self._set_leaf(None)
         return self
+
+    def _set_leaf(self, entry: Leaf | None) -> None:
+        self._entry = entry
+        if self._storage is not None and not self._chain:
+            self._storage.entries[self._family] = entry
 
     @property
     def is_leaf(self) -> bool:

@@ -53,6 +53,10 @@ class TraceAutograd:
     def is_tracked(self, node: Node) -> bool:
         return node in self.active or node in self.leaf_of
 
+    def is_freed(self, node: Node) -> bool:
+        """Whether a backward without retain_graph has walked through `node`."""
+        return node in self._freed
+
     def mark_active(self, outputs: Iterable[Node], operands: Iterable[Node]) -> None:
         """Nodes between operands and outputs carry gradients if an operand does."""
         stops = set(operands)

@@ -20,19 +20,18 @@ class Cell:
     written  whether the trace has changed it
     """
 
-    __slots__ = ("nodes", "version", "owner", "written", "families")
+    __slots__ = ("nodes", "version", "owner", "written")
 
-    def __init__(self, node: Node, owner: Any = None):
-        self.nodes: dict[int, Node] = {0: node}
+    def __init__(self, node: Node, owner: Any = None, family: int = 0):
+        self.nodes: dict[int, Node] = {family: node}
         self.version = 0
         self.owner = owner
         self.written = False
-        self.families = 1
 
     @property
     def value(self) -> Node:
         """The current data, whatever its history."""
-        return self.nodes[0]
+        return next(iter(self.nodes.values()))
 
 
 class TracedValue:

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from tracegrad.tracer import Tensor
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether the tensor is a NumPy array with no alias, no history and no trace."""
+    own = tensor.__dict__
+    return own.keys() == {"_data"} or (own.keys() <= {"_data", "_const"} and tensor._const is None)
+
+
+class _Probe:
+    """Counts the references that a class call itself holds to a temporary argument."""
+
+    def __new__(cls, data: Any = None, *args: Any, **kwargs: Any) -> Any:
+        probe = object.__new__(cls)
+        probe.count = sys.getrefcount(data)
+        return probe
+
+    def __init__(self, data: Any = None) -> None:
+        pass
+
+
+_REFERENCES_OF_A_TEMPORARY: int = _Probe(object()).count
 
 
 class _Registered(Tensor):
@@ -18,6 +40,11 @@ class _Registered(Tensor):
                 f"{cls.__name__} needs a Tensor, got {type(data).__name__}; "
                 "wrap the values in tracegrad.tensor(...) first"
             )
+        if sys.getrefcount(data) <= _REFERENCES_OF_A_TEMPORARY and is_plain(data):
+            # Nobody else holds it: take its memory over, rather than share it through a storage.
+            leaf = object.__new__(cls)
+            leaf._data = data._data
+            return leaf
         leaf = data.detach()
         leaf.__class__ = cls
         return leaf

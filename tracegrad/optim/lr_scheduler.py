@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tracegrad.optim.optimizer import Optimizer
-from tracegrad.tracer import host_action
+from tracegrad.tracer import Observed, host_action
 
 
-class LRScheduler:
+class LRScheduler(Observed):
     """Base: subclasses give `get_lr()`, the rates for `self.last_epoch`, usually from the current ones."""
 
     _skip: tuple[str, ...] = ("optimizer",)

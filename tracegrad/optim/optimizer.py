@@ -14,12 +14,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from tracegrad.tracer import ParamGroup, Tensor, enable_grad, new_state, no_grad
+from tracegrad.tracer import Observed, ParamGroup, Tensor, enable_grad, new_state, no_grad, note_item
 
 
-class Optimizer:
+class Optimizer(Observed):
     """Base of all optimisers. `params`: tensors, (name, tensor) pairs, or dicts with their own options."""
 
+    _noted_elsewhere = frozenset({"state"})
     # Options that PyTorch's state dicts carry and that change nothing here.
     _inert: ClassVar[dict[str, Any]] = {}
 

@@ -12,7 +12,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import full_like, part
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, i32, i64
-from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.dispatch import Weak, user_op
 from tracegrad.tracer.functions.axes import axis_of, reshape
 from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote, require_dtype
 from tracegrad.tracer.functions.reductions import averaged, picked
@@ -171,7 +171,7 @@ def quantile(
     require_dtype("quantile", (x,), "f")
     if interpolation not in _INTERPOLATIONS:
         raise IRTypeError(f"quantile(): interpolation must be one of {', '.join(_INTERPOLATIONS)}")
-    wanted = cast(as_node(q), x.dtype)
+    wanted = cast(q.node if isinstance(q, Weak) else q, x.dtype)
     ndim = x.ndim
     if dim is None:
         x, axis = reshape(x, (x.type.size,)), 0
