@@ -117,10 +117,11 @@ def test_conv_in_bands(low: int, stride: int, monkeypatch: pytest.MonkeyPatch) -
 
 def test_conv_images_last_and_shared_over_threads() -> None:
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((70, 16, 8, 8)), rng.standard_normal((32, 16, 3, 3))
+    x, w = rng.standard_normal((100, 16, 8, 8)), rng.standard_normal((32, 16, 3, 3))
     attrs: dict[str, Any] = dict(strides=(1, 1), **SAME)
+    assert work.share_count(2, 100, 2.0 * w.size * 100 * 64) == (2 if blas.available() else 1)
     assert check_conv(x, w, **attrs) == "columns"
-    ct = rng.standard_normal((70, 32, 8, 8))
+    ct = rng.standard_normal((100, 32, 8, 8))
     # the gradient of the filter, on transposed views as the VJP makes them
     assert check_conv(x.swapaxes(0, 1), ct.swapaxes(0, 1), **attrs) == "gradient"
 

@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+
 from tracegrad.backends import base
 from tracegrad.backends.numpy import KERNELS
 

@@ -12,7 +12,7 @@ from tracegrad.backends.numpy.fast.pool import cpu_count, run_parallel
 
 Array = np.ndarray[Any, Any]
 
-FORK_FLOPS = 2e7  # about 200 us of one core's GEMM: below it a hand-off costs more than it gives
+FORK_FLOPS = 5e7  # about 500 us of one core: below it a busy machine loses more than it gains
 
 
 def share_count(threads: int | None, chunks: int, flops: float) -> int:
