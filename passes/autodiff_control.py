@@ -68,44 +68,57 @@ def _scan_rule(node: Node, cotangents: Cotangents, leads: Collection[Node]) -> C
     body, carries, length = node.attrs.body, node.attrs.carries, node.attrs.length
     moving = _moving_carries(node, leads)
     swept = [k for k in range(carries, len(node.inputs)) if node.inputs[k] in leads]
-    stacked, row_cts = _present([None] * carries + cotangents[carries:])
+    stacked, row_cts = _present([*(None for _ in range(carries)), *cotangents[carries:]])
+    # A carry that no step changes (weights) is not kept for every step, it is carried along again.
+    constant = [k for k in range(carries) if body.outputs[k] is body.inputs[k]]
+    varying = [k for k in range(carries) if k not in constant]
 
     replay = body.replace(
-        outputs=(*body.outputs[:carries], *body.inputs[:carries]),
+        outputs=(*body.outputs[:carries], *(body.inputs[k] for k in varying)),
         output_names=(
             *body.output_names[:carries],
-            *(f"before.{name}" for name in body.input_names[:carries]),
+            *(f"before.{body.input_names[k]}" for k in varying),
         ),
-        output_roles=("result",) * (2 * carries),
+        output_roles=("result",) * (carries + len(varying)),
         name=f"{body.name}.replay",
     )
     replayed = ops.scan(*node.inputs, body=replay, carries=carries, length=length)
-    before = _parts(replayed, 2 * carries)[carries:]
+    before = _parts(replayed, carries + len(varying))[carries:]
 
     gradients = gradient_graph(body, [*moving, *swept], [*moving, *stacked])
-    n = len(body.inputs)
-    order = [*range(n, n + len(moving)), *range(n), *range(n + len(moving), len(gradients.inputs))]
+    n, m = len(body.inputs), len(moving)
+    order = [*range(n, n + m), *constant, *varying, *range(carries, n),
+             *range(n + m, len(gradients.inputs))]  # fmt: skip
+    kept = [gradients.inputs[k] for k in constant]
     step = gradients.replace(
         inputs=tuple(gradients.inputs[k] for k in order),
         input_names=tuple(gradients.input_names[k] for k in order),
         input_roles=tuple(gradients.input_roles[k] for k in order),
+        outputs=(*gradients.outputs[:m], *kept, *gradients.outputs[m:]),
+        output_names=(
+            *gradients.output_names[:m],
+            *(gradients.input_names[k] for k in constant),
+            *gradients.output_names[m:],
+        ),
+        output_roles=("gradient",) * (m + len(kept) + len(swept)),
     )
     final = [cotangents[k] or ops.zeros_like(body.outputs[k]) for k in moving]
     rows = [*before, *node.inputs[carries:], *row_cts]
     backward = ops.scan(
         *final,
+        *(node.inputs[k] for k in constant),
         *(_reversed_rows(row) for row in rows),
         body=step,
-        carries=len(moving),
+        carries=m + len(constant),
         length=length,
     )
-    found = _parts(backward, len(moving) + len(swept))
-    found[len(moving) :] = [_reversed_rows(row) for row in found[len(moving) :]]
-    return _spread(len(node.inputs), [*moving, *swept], found)
+    found = _parts(backward, m + len(constant) + len(swept))
+    to_rows = [_reversed_rows(row) for row in found[m + len(constant) :]]
+    return _spread(len(node.inputs), [*moving, *swept], [*found[:m], *to_rows])
 
 
 def _moving_carries(node: Node, leads: Collection[Node]) -> list[int]:
-    """The carries that depend, at some step, on an input that leads: a fixed point over the body."""
+    """The carries that at some step depend on an input that leads: a fixed point over the body."""
     body, carries = node.attrs.body, node.attrs.carries
     moving = {k for k in range(carries) if node.inputs[k] in leads}
     fixed = [k for k in range(carries, len(node.inputs)) if node.inputs[k] in leads]

@@ -269,6 +269,14 @@ def test_markers_direct_the_gradient() -> None:
     np.testing.assert_array_equal(got[1], [5, 7])  # the value that rebind yields, y itself
 
 
+def test_backward_of_a_scan_keeps_no_copy_of_the_weights_per_step() -> None:
+    (sample,) = (s for s in SAMPLES["scan"] if s.label == "rnn")
+    weights, steps = sample.arrays()[1].shape, sample.attrs["length"]
+    backward = gradient_graph(sample.graph("scan"))
+    (replay,) = (n for n in backward.nodes if n.op is ops.scan and "replay" in n.attrs.body.name)
+    assert [part.shape for part in replay.type.parts] == [(2, 3), weights, (steps, 2, 3)]
+
+
 def test_statistics_of_short_floats_are_f32() -> None:
     x, w = placeholder(TensorType((2, 4), bf16)), placeholder(TensorType((4,), bf16))
     stats = ops.layer_norm_stats(x, w, w, ndim=1, eps=1e-5)
