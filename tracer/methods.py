@@ -52,9 +52,9 @@ def where(self: Any, condition: Any, other: Any) -> Any:
 def index_put(self: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
     """A copy with values stored at (added to) the places that a tuple of index tensors names."""
     positions = tuple(range(len(indices)))
-    return FUNCTIONS["index_put"](self, values, *indices, positions=positions, accumulate=accumulate)
-
-
+    return FUNCTIONS["index_put"](
+        self, values, *indices, positions=positions, accumulate=accumulate
+    )
 
 
 def reflected(function: Method) -> Method:

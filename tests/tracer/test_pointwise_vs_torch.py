@@ -15,7 +15,9 @@ UNIT = "asin acos atanh erfinv logit".split()
 BINARY = """add sub mul div maximum minimum fmax fmin atan2 copysign hypot logaddexp logaddexp2 remainder fmod
 floor_divide eq ne lt le gt ge isclose logical_and logical_or logical_xor heaviside nextafter rsub""".split()
 NO_GRADIENT = ("floor_divide", "heaviside")
-SPECIAL = torch.tensor([0.0, -0.0, 1.0, -1.5, float("nan"), float("inf"), -float("inf"), 2.5, 3.5, -2.5])
+SPECIAL = torch.tensor(
+    [0.0, -0.0, 1.0, -1.5, float("nan"), float("inf"), -float("inf"), 2.5, 3.5, -2.5]
+)
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -41,7 +43,8 @@ def test_acosh():
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in UNARY + POSITIVE + UNIT if n not in ("floor", "ceil", "frac", "trunc", "round")]
+    "name",
+    [n for n in UNARY + POSITIVE + UNIT if n not in ("floor", "ceil", "frac", "trunc", "round")],
 )
 def test_unary_of_integers(name):
     if name == "neg" or name == "positive":
@@ -50,7 +53,9 @@ def test_unary_of_integers(name):
     agree(getattr(F, name), getattr(torch, name), integers(5, low=1, high=3), grad=False)
 
 
-@pytest.mark.parametrize("name", [n for n in UNARY if n not in ("sinc",)] + ["sqrt", "log", "rsqrt"])
+@pytest.mark.parametrize(
+    "name", [n for n in UNARY if n not in ("sinc",)] + ["sqrt", "log", "rsqrt"]
+)
 def test_special_values(name):
     agree(getattr(F, name), getattr(torch, name), SPECIAL, grad=False)
 
@@ -64,7 +69,9 @@ def test_binary(name):
     agree(ours, theirs, floats(3, 4, dtype=torch.float32), floats(dtype=torch.float32), grad=grad)
 
 
-@pytest.mark.parametrize("name", [n for n in BINARY if n not in ("isclose", "heaviside", "nextafter")])
+@pytest.mark.parametrize(
+    "name", [n for n in BINARY if n not in ("isclose", "heaviside", "nextafter")]
+)
 def test_binary_special_values(name):
     a, b = torch.meshgrid(SPECIAL, SPECIAL, indexing="ij")
     agree(getattr(F, name), getattr(torch, name), a, b, grad=False)
@@ -104,7 +111,9 @@ def test_div_rounding(mode):
 
 @pytest.mark.parametrize("shift", ["bitwise_left_shift", "bitwise_right_shift"])
 def test_shifts(shift):
-    agree(getattr(F, shift), getattr(torch, shift), integers(9, low=-50, high=50), integers(9, high=5))
+    agree(
+        getattr(F, shift), getattr(torch, shift), integers(9, low=-50, high=50), integers(9, high=5)
+    )
 
 
 def test_bitwise_of_bools():
@@ -130,7 +139,12 @@ def test_where():
 
 def test_clamp():
     x = torch.tensor([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0, float("nan")])
-    for bounds in ({"min": -1.0}, {"max": 1.0}, {"min": -1.0, "max": 1.0}, {"min": 2.0, "max": 1.0}):
+    for bounds in (
+        {"min": -1.0},
+        {"max": 1.0},
+        {"min": -1.0, "max": 1.0},
+        {"min": 2.0, "max": 1.0},
+    ):
         agree(F.clamp, torch.clamp, x[:-1], **bounds)
         agree(F.clamp, torch.clamp, x, **bounds, grad=False)
     agree(F.clamp, torch.clamp, floats(5), floats(5), floats(5), grad=False)
@@ -144,11 +158,19 @@ def test_combinations():
     agree(F.lerp, torch.lerp, floats(3, 4), floats(3, 4), 0.3)
     agree(F.lerp, torch.lerp, floats(3, 4), floats(3, 4), floats(3, 4, low=0, high=1))
     agree(F.addcmul, torch.addcmul, floats(3, 4), floats(3, 1), floats(4), value=0.5)
-    agree(F.addcdiv, torch.addcdiv, floats(3, 4), floats(3, 1), floats(4, low=1, high=2), value=-0.5)
+    agree(
+        F.addcdiv, torch.addcdiv, floats(3, 4), floats(3, 1), floats(4, low=1, high=2), value=-0.5
+    )
     agree(F.add, torch.add, floats(3, 4), floats(4), alpha=2.5)
     agree(F.sub, torch.sub, integers(3), integers(3), alpha=2)
     agree(F.xlogy, torch.xlogy, floats(5, low=0.1, high=2), floats(5, low=0.1, high=2))
-    agree(F.xlogy, torch.xlogy, torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, np.nan, 2.0]), grad=False)
+    agree(
+        F.xlogy,
+        torch.xlogy,
+        torch.tensor([0.0, 0.0, 1.0]),
+        torch.tensor([0.0, np.nan, 2.0]),
+        grad=False,
+    )
     agree(F.float_power, torch.float_power, floats(5, low=0.1, high=2), 2)
     agree(F.dist, torch.dist, floats(3, 4), floats(3, 4))
 

@@ -84,7 +84,13 @@ def test_values_after_promotion():
     agree(F.mul, torch.mul, x, torch.tensor([2, -3, 4], dtype=torch.int8))
     agree(F.lt, torch.lt, torch.tensor([1, 2, 3]), 2.5)
     agree(F.eq, torch.eq, torch.tensor([1, 0]), torch.tensor([True, False]))
-    agree(F.add, torch.add, torch.tensor([1.0, 2.0], dtype=torch.float16), torch.tensor(3.0), grad=False)
+    agree(
+        F.add,
+        torch.add,
+        torch.tensor([1.0, 2.0], dtype=torch.float16),
+        torch.tensor(3.0),
+        grad=False,
+    )
 
 
 def test_gradients_come_back_in_the_operands_dtypes():
@@ -98,7 +104,12 @@ def test_default_dtype():
     before = get_default_dtype()
     try:
         set_default_dtype(f64)
-        assert promotion.result_dtype(Weak(ops.literal(2.0), "float"), placeholder(TensorType((2,), i64))) is f64
+        assert (
+            promotion.result_dtype(
+                Weak(ops.literal(2.0), "float"), placeholder(TensorType((2,), i64))
+            )
+            is f64
+        )
     finally:
         set_default_dtype(before)
 

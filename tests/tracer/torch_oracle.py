@@ -94,9 +94,7 @@ def same(mine, theirs, rtol=None, atol=None, what="result"):
 
 def agree(ours, theirs, *args, grad=True, rtol=None, atol=None, **kwargs):
     """Call both; compare results, then gradients of all floating arguments under fixed cotangents."""
-    args = tuple(
-        a.detach().clone() if isinstance(a, torch.Tensor) else a for a in args
-    )
+    args = tuple(a.detach().clone() if isinstance(a, torch.Tensor) else a for a in args)
     (own_args, own_kwargs), leaves = convert((args, kwargs), grad)
     mine, expected = flat(ours(*own_args, **own_kwargs)), flat(theirs(*args, **kwargs))
     assert len(mine) == len(expected)
@@ -106,9 +104,13 @@ def agree(ours, theirs, *args, grad=True, rtol=None, atol=None, **kwargs):
     for a, b in zip(mine, expected):
         if isinstance(b, torch.Tensor) and b.requires_grad:
             assert a.requires_grad
-            weight = torch.cos(torch.arange(b.numel(), dtype=torch.float64)).reshape(b.shape).to(b.dtype)
+            weight = (
+                torch.cos(torch.arange(b.numel(), dtype=torch.float64)).reshape(b.shape).to(b.dtype)
+            )
             own_weight = tensor(array_of(weight).copy())
-            own_total = (a * own_weight).sum() if own_total is None else own_total + (a * own_weight).sum()
+            own_total = (
+                (a * own_weight).sum() if own_total is None else own_total + (a * own_weight).sum()
+            )
             total = (b * weight).sum() if total is None else total + (b * weight).sum()
     if total is None:
         return
@@ -116,7 +118,9 @@ def agree(ours, theirs, *args, grad=True, rtol=None, atol=None, **kwargs):
     total.backward()
     for k, (a, b) in enumerate(leaves):
         if b.grad is None:
-            assert a.grad is None or not a.grad.numpy().any(), f"gradient {k} where PyTorch has none"
+            assert a.grad is None or not a.grad.numpy().any(), (
+                f"gradient {k} where PyTorch has none"
+            )
             continue
         got = a.grad if a.grad is not None else tensor(np.zeros(tuple(b.shape))).to(a.dtype)
         same(got, b.grad, rtol, atol, f"gradient {k}")

@@ -79,7 +79,9 @@ def prelu(input: Operand, weight: Operand, /) -> Node:
     elif x.ndim > 1 and w.shape == (x.shape[1],):
         slope = ops.broadcast_to(w, shape=x.shape, dims=(1,))
     else:
-        raise IRTypeError(f"prelu(): weight {list(w.shape)} does not fit the channels of {list(x.shape)}")
+        raise IRTypeError(
+            f"prelu(): weight {list(w.shape)} does not fit the channels of {list(x.shape)}"
+        )
     return ops.where(above(x, 0.0), x, ops.mul(slope, x))
 
 

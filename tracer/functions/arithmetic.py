@@ -36,7 +36,9 @@ def as_bool(operand: Operand) -> Node:
 
 def check_alpha(name: str, dtype: Any, alpha: Any) -> None:
     if isinstance(alpha, float) and not dtype.is_inexact:
-        raise IRTypeError(f"{name}(): alpha={alpha} must be an integer for {dtype.public_name} tensors")
+        raise IRTypeError(
+            f"{name}(): alpha={alpha} must be an integer for {dtype.public_name} tensors"
+        )
 
 
 @user_op
@@ -50,7 +52,9 @@ def add(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
 def refuse_bool(name: str, *operands: Operand) -> None:
     """Raise IRTypeError for bool tensors and numbers, as PyTorch's subtraction does."""
     if any(as_node(x).dtype.is_bool for x in operands):
-        raise IRTypeError(f"{name}() with a bool; use logical_xor(), ~ to invert a mask, or cast first")
+        raise IRTypeError(
+            f"{name}() with a bool; use logical_xor(), ~ to invert a mask, or cast first"
+        )
 
 
 @user_op
@@ -143,7 +147,9 @@ def pow_(input: Operand, exponent: Operand, /) -> Node:
     value = constant_value(exponent)
     x, y = common(input, exponent)
     if isinstance(value, int) and value < 0 and not x.dtype.is_inexact:
-        raise IRTypeError(f"pow() of {x.dtype.public_name} tensors to the negative power {value}; use floats")
+        raise IRTypeError(
+            f"pow() of {x.dtype.public_name} tensors to the negative power {value}; use floats"
+        )
     if x.dtype.is_bool:
         x, y = cast(x, promotion.i64), cast(y, promotion.i64)
         return cast(ops.pow_(x, y), bool_)
@@ -199,8 +205,12 @@ def named(emit: Callable[..., Any], name: str, doc: str) -> Any:
     return user_op(emit)
 
 
-maximum = binary_of(ops.maximum, "The larger of two; nan wins. A tie shares the gradient.", "maximum")
-minimum = binary_of(ops.minimum, "The smaller of two; nan wins. A tie shares the gradient.", "minimum")
+maximum = binary_of(
+    ops.maximum, "The larger of two; nan wins. A tie shares the gradient.", "maximum"
+)
+minimum = binary_of(
+    ops.minimum, "The smaller of two; nan wins. A tie shares the gradient.", "minimum"
+)
 atan2 = float_binary_of(ops.atan2, "The angle of the point (other, input).", "atan2")
 nextafter = float_binary_of(ops.nextafter, "The next float from input towards other.", "nextafter")
 
@@ -265,7 +275,12 @@ def ge(input: Operand, other: Operand, /) -> Node:
 
 @user_op
 def isclose(
-    input: Operand, other: Operand, /, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+    input: Operand,
+    other: Operand,
+    /,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    equal_nan: bool = False,
 ) -> Node:
     """|input - other| <= atol + rtol * |other|, or equal."""
     x, y = common(input, other)

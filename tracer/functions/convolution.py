@@ -32,7 +32,9 @@ def with_bias(x: Node, bias: Operand | None) -> Node:
         return x
     b = as_node(bias)
     if b.shape != (x.shape[1],):
-        raise IRTypeError(f"bias of shape {list(b.shape)} does not fit {x.shape[1]} output channels")
+        raise IRTypeError(
+            f"bias of shape {list(b.shape)} does not fit {x.shape[1]} output channels"
+        )
     return ops.add(x, ops.broadcast_to(b, shape=x.shape, dims=(1,)))
 
 
@@ -51,7 +53,14 @@ def unbatched(x: Node, lacked: bool) -> Node:
 
 
 def _conv(
-    rank: int, input: Operand, weight: Operand, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
+    rank: int,
+    input: Operand,
+    weight: Operand,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
 ) -> Node:
     name = f"conv{rank}d"
     x, lacked = batched(name, input, rank)
@@ -72,12 +81,20 @@ def _conv(
                 f"kernel's reach {hole * (kernel - 1) + 1} (input {list(x.shape)}, weight {list(w.shape)})"
             )
     out = ops.conv(
-        x, w, strides=steps, padding=pairs, lhs_dilation=(1,) * rank, rhs_dilation=holes, groups=groups
+        x,
+        w,
+        strides=steps,
+        padding=pairs,
+        lhs_dilation=(1,) * rank,
+        rhs_dilation=holes,
+        groups=groups,
     )
     return unbatched(with_bias(out, bias), lacked)
 
 
-def padding_pairs(padding: Any, kernel: Ints, strides: Ints, dilation: Ints) -> tuple[tuple[int, int], ...]:
+def padding_pairs(
+    padding: Any, kernel: Ints, strides: Ints, dilation: Ints
+) -> tuple[tuple[int, int], ...]:
     """(low, high) for every axis from an int, several, "valid" or "same" (an odd one goes to the end)."""
     if padding == "valid":
         return ((0, 0),) * len(kernel)
@@ -134,9 +151,13 @@ def _conv_transpose(
     steps, holes = sizes(stride, rank, "stride"), sizes(dilation, rank, "dilation")
     pads, extra = sizes(padding, rank, "padding"), sizes(output_padding, rank, "output_padding")
     if any(e >= max(s, h) for e, s, h in zip(extra, steps, holes)):
-        raise IRTypeError(f"{name}(): output_padding {extra} must be smaller than stride or dilation")
+        raise IRTypeError(
+            f"{name}(): output_padding {extra} must be smaller than stride or dilation"
+        )
     inside, outside, kernel = w.shape[0], w.shape[1] * groups, w.shape[2:]
-    grouped = reshape(reverse_axes(w, tuple(range(2, rank + 2))), (groups, inside // groups, w.shape[1], *kernel))
+    grouped = reshape(
+        reverse_axes(w, tuple(range(2, rank + 2))), (groups, inside // groups, w.shape[1], *kernel)
+    )
     swapped = ops.transpose(grouped, perm=(0, 2, 1, *range(3, rank + 3)))
     reach = [hole * (size - 1) for size, hole in zip(kernel, holes)]
     out = ops.conv(
@@ -157,7 +178,9 @@ def conv_transpose1d(
     stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
 ) -> Node:  # fmt: skip
     """input[N, C, L] with weight[C, O / groups, K]: the gradient of conv1d, as an upsampling."""
-    return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose(
+        1, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 @user_op
@@ -166,7 +189,9 @@ def conv_transpose2d(
     stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
 ) -> Node:  # fmt: skip
     """input[N, C, H, W] with weight[C, O / groups, KH, KW]: the gradient of conv2d, as an upsampling."""
-    return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose(
+        2, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 @user_op
@@ -175,4 +200,6 @@ def conv_transpose3d(
     stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
 ) -> Node:  # fmt: skip
     """input[N, C, D, H, W] with weight[C, O / groups, KD, KH, KW]: the gradient of conv3d."""
-    return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose(
+        3, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )

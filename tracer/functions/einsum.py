@@ -37,7 +37,9 @@ def parse(equation: str, ndims: list[int]) -> tuple[list[Labels], Labels]:
         result = (*hidden, *sorted(letter for letter, n in counts.items() if n == 1))
     known = {label for labels in operands for label in labels}
     if len(set(result)) < len(result) or not known.issuperset(result):
-        raise IRTypeError(f"einsum({equation!r}): the result repeats a letter or has an unknown one")
+        raise IRTypeError(
+            f"einsum({equation!r}): the result repeats a letter or has an unknown one"
+        )
     return operands, result
 
 
@@ -46,7 +48,9 @@ def _labels(term: str, ndim: int, equation: str) -> Labels:
     letters = before + after
     hidden = ndim - len(letters)
     if not all(map(str.isalpha, letters)) or hidden < 0 or (hidden and not dots):
-        raise IRTypeError(f"einsum({equation!r}): {term!r} does not describe a tensor of {ndim} dimensions")
+        raise IRTypeError(
+            f"einsum({equation!r}): {term!r} does not describe a tensor of {ndim} dimensions"
+        )
     return (*before, *range(-hidden, 0), *after)
 
 
@@ -56,7 +60,9 @@ def diagonal(x: Node, labels: Labels) -> tuple[Node, Labels]:
         axes = tuple(k for k, other in enumerate(labels) if other == label)
         size = x.shape[axes[0]]
         if any(x.shape[a] != size for a in axes):
-            raise IRTypeError(f"einsum: {label!r} has several sizes in an operand of shape {list(x.shape)}")
+            raise IRTypeError(
+                f"einsum: {label!r} has several sizes in an operand of shape {list(x.shape)}"
+            )
         index = ops.iota(shape=(size,), axis=0, dtype=i64)
         x = ops.gather(x, *(index,) * len(axes), axes=axes)
         labels = (label, *(other for other in labels if other != label))

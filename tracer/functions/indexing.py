@@ -62,7 +62,12 @@ def index(input: Operand, /, *indices: Operand, positions: tuple[int, ...]) -> N
 
 @user_op
 def index_put(
-    input: Operand, values: Operand, /, *indices: Operand, positions: tuple[int, ...], accumulate: bool = False
+    input: Operand,
+    values: Operand,
+    /,
+    *indices: Operand,
+    positions: tuple[int, ...],
+    accumulate: bool = False,
 ) -> Node:
     """A copy of x with `values` (broadcast) stored at, or added to, x[...] on the axes `positions`."""
     x = as_node(input)
@@ -108,7 +113,9 @@ def _cropped(x: Node, shape: tuple[int, ...], axis: int) -> Node:
     return x
 
 
-def _scattered(input: Operand, dim: int, index: Operand, source: Operand, mode: str, name: str) -> Node:
+def _scattered(
+    input: Operand, dim: int, index: Operand, source: Operand, mode: str, name: str
+) -> Node:
     x, axis, where = _along(input, dim, index, name)
     if isinstance(source, Weak):
         u = lift(source, x.dtype, where.shape)
@@ -124,13 +131,13 @@ def _scattered(input: Operand, dim: int, index: Operand, source: Operand, mode: 
     written = ops.scatter_along(part, where, u, axis=axis, mode=mode)
     if written.shape == x.shape:
         return written
-    return ops.update_slice(
-        x, written, start=(0,) * x.ndim, stop=written.shape, step=(1,) * x.ndim
-    )
+    return ops.update_slice(x, written, start=(0,) * x.ndim, stop=written.shape, step=(1,) * x.ndim)
 
 
 @user_op
-def scatter_(input: Operand, index: Operand, src: Operand, /, *, dim: int, reduce: str | None) -> Node:
+def scatter_(
+    input: Operand, index: Operand, src: Operand, /, *, dim: int, reduce: str | None
+) -> Node:
     """A copy of input with src (a tensor or number) stored at index along dim."""
     modes = {None: "set", "add": "add", "multiply": "mul"}
     if reduce not in modes:
@@ -154,13 +161,17 @@ def scatter_reduce_(
     """A copy of input with src reduced into it at index along dim."""
     if reduce != "mean":
         if reduce not in _REDUCTIONS:
-            raise IRTypeError(f"scatter_reduce(): reduce must be sum, prod, mean, amax or amin, not {reduce!r}")
+            raise IRTypeError(
+                f"scatter_reduce(): reduce must be sum, prod, mean, amax or amin, not {reduce!r}"
+            )
         base = input if include_self else _cleared(input, dim, index, reduce)
         return _scattered(base, dim, index, src, _REDUCTIONS[reduce], "scatter_reduce")
     base = input if include_self else _cleared(input, dim, index, "sum")
     total = _scattered(base, dim, index, src, "add", "scatter_reduce")
     one = ops.ones_like(as_node(src))
-    start = ops.ones_like(total) if include_self else _cleared(ops.ones_like(total), dim, index, "sum")
+    start = (
+        ops.ones_like(total) if include_self else _cleared(ops.ones_like(total), dim, index, "sum")
+    )
     count = _scattered(start, dim, index, one, "add", "scatter_reduce")
     return ops.div(total, count) if total.dtype.is_float else ops.floor_div(total, count)
 
@@ -218,7 +229,9 @@ def index_select_(input: Operand, index: Operand, /, *, dim: int) -> Node:
     return moved(ops.gather(x, at, axes=(axis,)), 0, axis)
 
 
-def _index_written(name: str, input: Operand, dim: int, index: Operand, source: Operand, mode: str, alpha: Any = 1) -> Node:
+def _index_written(
+    name: str, input: Operand, dim: int, index: Operand, source: Operand, mode: str, alpha: Any = 1
+) -> Node:
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
     at = _vector_index(index, x.shape[axis], name)
@@ -255,7 +268,9 @@ def masked_fill(input: Operand, mask: Operand, value: Operand, /) -> Node:
     if not m.dtype.is_bool:
         raise IRTypeError(f"masked_fill() needs a bool mask, not {m.dtype.public_name}")
     if isinstance(value, Node) and value.ndim:
-        raise IRTypeError(f"masked_fill() needs a number or 0-d value, got shape {list(value.shape)}; use where()")
+        raise IRTypeError(
+            f"masked_fill() needs a number or 0-d value, got shape {list(value.shape)}; use where()"
+        )
     x, m = broadcast(x, m)
     return ops.where(m, lift(value, x.dtype, x.shape), x)
 
@@ -268,7 +283,9 @@ def masked_scatter(input: Operand, mask: Operand, source: Operand, /) -> Node:
     flat = reshape(values, (values.type.size,))
     # The n-th true position takes element n: the running count of the mask less one.
     order = ops.cumsum(ops.cast(reshape(m, (m.type.size,)), dtype=i64), axis=0) - 1
-    at = ops.minimum(ops.maximum(order, ops.zeros_like(order)), full_like(order, max(values.type.size - 1, 0)))
+    at = ops.minimum(
+        ops.maximum(order, ops.zeros_like(order)), full_like(order, max(values.type.size - 1, 0))
+    )
     taken = reshape(ops.gather(flat, at, axes=(0,)), x.shape)
     return ops.where(m, cast(taken, x.dtype), x)
 
@@ -317,7 +334,9 @@ def embedding(
     """Rows of weight[V, D] at integer indices: [.., D]. The row padding_idx gets no gradient."""
     if max_norm is not None or scale_grad_by_freq:
         raise UnsupportedError(
-            "embedding(max_norm=, scale_grad_by_freq=)", where=here(), fix="renormalise the weight yourself"
+            "embedding(max_norm=, scale_grad_by_freq=)",
+            where=here(),
+            fix="renormalise the weight yourself",
         )
     return embedding_(input, weight, padding_idx=padding_idx)
 
@@ -327,7 +346,15 @@ def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> An
     return gather_(input, index, dim=dim)
 
 
-def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Any:
+def scatter(
+    input: Any,
+    dim: int,
+    index: Any,
+    src: Any = None,
+    *,
+    value: Any = None,
+    reduce: str | None = None,
+) -> Any:
     """A copy of input with src (a tensor or number) stored at index along dim."""
     return scatter_(input, index, value if src is None else src, dim=dim, reduce=reduce)
 
@@ -337,7 +364,9 @@ def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Any:
     return scatter_add_(input, index, src, dim=dim)
 
 
-def scatter_reduce(input: Any, dim: int, index: Any, src: Any, reduce: str, *, include_self: bool = True) -> Any:
+def scatter_reduce(
+    input: Any, dim: int, index: Any, src: Any, reduce: str, *, include_self: bool = True
+) -> Any:
     """A copy of input with src reduced into it at index along dim: sum, prod, mean, amax, amin."""
     return scatter_reduce_(input, index, src, dim=dim, reduce=reduce, include_self=include_self)
 
@@ -362,5 +391,15 @@ def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
     return index_fill_(input, index, value, dim=dim)
 
 
-
-PLAIN = (gather, scatter, scatter_add, scatter_reduce, index_select, index_add, index_copy, index_fill, one_hot, embedding)
+PLAIN = (
+    gather,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+    index_select,
+    index_add,
+    index_copy,
+    index_fill,
+    one_hot,
+    embedding,
+)

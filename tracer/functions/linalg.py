@@ -59,9 +59,13 @@ def solve_triangular(
     batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = expand(a, (*batch, *a.shape[-2:])), expand(b, (*batch, *b.shape[-2:]))
     if left:
-        return ops.triangular_solve(a, b, lower=not upper, transpose=False, unit_diagonal=unitriangular)
+        return ops.triangular_solve(
+            a, b, lower=not upper, transpose=False, unit_diagonal=unitriangular
+        )
     # X A = B  <=>  A^T X^T = B^T
-    turned = ops.triangular_solve(a, swap(b), lower=not upper, transpose=True, unit_diagonal=unitriangular)
+    turned = ops.triangular_solve(
+        a, swap(b), lower=not upper, transpose=True, unit_diagonal=unitriangular
+    )
     return swap(turned)
 
 
@@ -199,7 +203,9 @@ def pinv(A: Operand, /, *, rtol: float | None = None) -> Node:
     axis = s.ndim - 1
     largest = ops.max_(s, axes=(axis,)) * share
     kept = ops.lt(along(largest, s.shape, range(axis)), s)
-    inverse = ops.where(kept, ops.div(ops.ones_like(s), ops.where(kept, s, ops.ones_like(s))), ops.zeros_like(s))
+    inverse = ops.where(
+        kept, ops.div(ops.ones_like(s), ops.where(kept, s, ops.ones_like(s))), ops.zeros_like(s)
+    )
     v = adjoint(vh)
     scaled = ops.mul(v, along(cast(inverse, v.dtype), v.shape, (*range(v.ndim - 2), v.ndim - 1)))
     return ops.matmul(scaled, adjoint(u))
@@ -257,8 +263,9 @@ def lstsq_solution(A: Operand, B: Operand, /) -> Node:
     a, b = matrix("lstsq", A), matrix("lstsq", B)
     whole = ops.qr(a)
     q, r = part(whole, 0), part(whole, 1)
-    return ops.triangular_solve(r, product(adjoint(q), b), lower=False, transpose=False, unit_diagonal=False)
-
+    return ops.triangular_solve(
+        r, product(adjoint(q), b), lower=False, transpose=False, unit_diagonal=False
+    )
 
 
 PLAIN = (svd, multi_dot)

@@ -16,7 +16,11 @@ def cross_entropy_rows(logits: Operand, target: Operand, /, *, ignore_index: int
     """-log softmax(logits[N, C]) at target[N] (integers), 0 where target is ignore_index."""
     x, classes = floating("cross_entropy", logits), as_node(target)
     if not classes.dtype.is_int:
-        raise IRTypeError(f"cross_entropy() needs integer class indices, not {classes.dtype.public_name}")
+        raise IRTypeError(
+            f"cross_entropy() needs integer class indices, not {classes.dtype.public_name}"
+        )
     if x.ndim != 2 or classes.shape != x.shape[:1]:
-        raise IRTypeError(f"cross_entropy() needs logits[N, C] and target[N], got {list(x.shape)}, {list(classes.shape)}")
+        raise IRTypeError(
+            f"cross_entropy() needs logits[N, C] and target[N], got {list(x.shape)}, {list(classes.shape)}"
+        )
     return ops.cross_entropy(x, cast(classes, i64), ignore_index=int(ignore_index))

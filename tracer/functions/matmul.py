@@ -29,7 +29,9 @@ def product(x: Node, y: Node) -> Node:
     """torch.matmul of any ranks. Raises IRTypeError where the inner sizes differ."""
     require_same_dtype("matmul", x, y)
     if x.ndim == 0 or y.ndim == 0:
-        raise IRTypeError(f"matmul() needs at least 1 dimension, got {list(x.shape)} and {list(y.shape)}")
+        raise IRTypeError(
+            f"matmul() needs at least 1 dimension, got {list(x.shape)} and {list(y.shape)}"
+        )
     inner, rows = x.shape[-1], y.shape[-2 if y.ndim > 1 else 0]
     if inner != rows:
         raise IRTypeError(
@@ -66,7 +68,9 @@ def matmul(input: Operand, other: Operand, /) -> Node:
 def _of_ranks(name: str, nodes: Sequence[Node], ranks: tuple[int, ...]) -> None:
     if tuple(node.ndim for node in nodes) != ranks:
         shapes = ", ".join(str(list(node.shape)) for node in nodes)
-        raise IRTypeError(f"{name}() needs tensors of {', '.join(map(str, ranks))} dimensions, got {shapes}")
+        raise IRTypeError(
+            f"{name}() needs tensors of {', '.join(map(str, ranks))} dimensions, got {shapes}"
+        )
 
 
 @user_op
@@ -119,7 +123,11 @@ def inner(input: Operand, other: Operand, /) -> Node:
     """Products summed over the last dimension of both."""
     x, y = as_node(input), as_node(other)
     if x.ndim == 0 or y.ndim == 0:
-        return ops.mul(expand(x, y.shape), expand(y, x.shape)) if x.ndim < y.ndim else ops.mul(x, expand(y, x.shape))
+        return (
+            ops.mul(expand(x, y.shape), expand(y, x.shape))
+            if x.ndim < y.ndim
+            else ops.mul(x, expand(y, x.shape))
+        )
     flat = reshape(y, (y.type.size // max(y.shape[-1], 1), y.shape[-1]))
     return reshape(rows_times(x, swap(flat)), (*x.shape[:-1], *y.shape[:-1]))
 
@@ -143,7 +151,9 @@ def linear(input: Operand, weight: Operand, bias: Operand | None = None, /) -> N
 
 
 @user_op
-def bilinear(input1: Operand, input2: Operand, weight: Operand, bias: Operand | None = None, /) -> Node:
+def bilinear(
+    input1: Operand, input2: Operand, weight: Operand, bias: Operand | None = None, /
+) -> Node:
     """input1[.., i] weight[o, i, j] input2[.., j] + bias[o]."""
     x, y, w = as_node(input1), as_node(input2), as_node(weight)
     o, i, j = w.shape
@@ -167,7 +177,9 @@ def _combined(name: str, base: Operand, x: Node, beta: Any, alpha: Any) -> Node:
 
 
 @user_op
-def addmm(input: Operand, mat1: Operand, mat2: Operand, /, *, beta: Any = 1, alpha: Any = 1) -> Node:
+def addmm(
+    input: Operand, mat1: Operand, mat2: Operand, /, *, beta: Any = 1, alpha: Any = 1
+) -> Node:
     """beta * input + alpha * mat1 @ mat2."""
     return _combined("addmm", input, mm.emit(mat1, mat2), beta, alpha)
 
@@ -185,13 +197,17 @@ def addr(input: Operand, vec1: Operand, vec2: Operand, /, *, beta: Any = 1, alph
 
 
 @user_op
-def baddbmm(input: Operand, batch1: Operand, batch2: Operand, /, *, beta: Any = 1, alpha: Any = 1) -> Node:
+def baddbmm(
+    input: Operand, batch1: Operand, batch2: Operand, /, *, beta: Any = 1, alpha: Any = 1
+) -> Node:
     """beta * input + alpha * batch1 @ batch2."""
     return _combined("baddbmm", input, bmm.emit(batch1, batch2), beta, alpha)
 
 
 @user_op
-def addbmm(input: Operand, batch1: Operand, batch2: Operand, /, *, beta: Any = 1, alpha: Any = 1) -> Node:
+def addbmm(
+    input: Operand, batch1: Operand, batch2: Operand, /, *, beta: Any = 1, alpha: Any = 1
+) -> Node:
     """beta * input + alpha * the sum of batch1 @ batch2 over the batch."""
     return _combined("addbmm", input, summed(bmm.emit(batch1, batch2), (0,)), beta, alpha)
 
@@ -200,7 +216,9 @@ def tensordot_of(x: Node, y: Node, dims_x: tuple[int, ...], dims_y: tuple[int, .
     """Products summed over pairs of axes; the remaining axes of x, then those of y."""
     for a, b in zip(dims_x, dims_y, strict=True):
         if x.shape[a] != y.shape[b]:
-            raise IRTypeError(f"tensordot() of {list(x.shape)} and {list(y.shape)}: dims {a} and {b} differ")
+            raise IRTypeError(
+                f"tensordot() of {list(x.shape)} and {list(y.shape)}: dims {a} and {b} differ"
+            )
     rest_x = tuple(k for k in range(x.ndim) if k not in dims_x)
     rest_y = tuple(k for k in range(y.ndim) if k not in dims_y)
     inner = 1

@@ -18,7 +18,9 @@ from tracegrad.tracer.functions.reductions import moments
 EPSILON = {f16: 2.0**-10, bf16: 2.0**-7, f32: 2.0**-23, f64: 2.0**-52}  # gap after 1
 
 
-def parameter(name: str, value: Operand | None, shape: tuple[int, ...], dtype: DType, default: float) -> Node:
+def parameter(
+    name: str, value: Operand | None, shape: tuple[int, ...], dtype: DType, default: float
+) -> Node:
     """A scale or shift of exactly this shape, `default` where there is none."""
     if value is None:
         return full(shape, dtype, default)
@@ -31,13 +33,21 @@ def parameter(name: str, value: Operand | None, shape: tuple[int, ...], dtype: D
 def _normalized(name: str, x: Node, normalized_shape: Any) -> tuple[int, ...]:
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or x.shape[x.ndim - len(shape) :] != shape:
-        raise IRTypeError(f"{name}(): input {list(x.shape)} does not end in normalized_shape {list(shape)}")
+        raise IRTypeError(
+            f"{name}(): input {list(x.shape)} does not end in normalized_shape {list(shape)}"
+        )
     return shape
 
 
 @user_op
 def layer_norm_(
-    input: Operand, weight: Operand | None = None, bias: Operand | None = None, /, *, normalized_shape: Any, eps: float
+    input: Operand,
+    weight: Operand | None = None,
+    bias: Operand | None = None,
+    /,
+    *,
+    normalized_shape: Any,
+    eps: float,
 ) -> Node:
     """Layer normalisation over the last dimensions."""
     x = floating("layer_norm", input)
@@ -47,7 +57,9 @@ def layer_norm_(
     return ops.layer_norm(x, w, b, ndim=len(shape), eps=float(eps))
 
 
-def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+def layer_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last len(normalized_shape) dimensions."""
     return layer_norm_(input, weight, bias, normalized_shape=normalized_shape, eps=eps)
 
@@ -63,20 +75,29 @@ def rms_norm_(
     return ops.rms_norm(x, w, ndim=len(shape), eps=EPSILON[x.dtype] if eps is None else float(eps))
 
 
-def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+def rms_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None
+) -> Any:
     """x / sqrt(mean(x**2) + eps) * weight over the last dimensions; eps None is the dtype's epsilon."""
     return rms_norm_(input, weight, normalized_shape=normalized_shape, eps=eps)
 
 
 @user_op
 def batch_norm_train(
-    input: Operand, weight: Operand | None = None, bias: Operand | None = None, /, *, eps: float = 1e-5
+    input: Operand,
+    weight: Operand | None = None,
+    bias: Operand | None = None,
+    /,
+    *,
+    eps: float = 1e-5,
 ) -> tuple[Node, Node, Node]:
     """(y, mean[C], biased variance[C]) by the statistics of this batch; axis 1 holds the channels."""
     x = floating("batch_norm", input)
     channels = _channels("batch_norm", x)
     if count(x.shape, (k for k in range(x.ndim) if k != 1)) == 1:
-        raise IRTypeError(f"batch_norm in training needs more than 1 value per channel, got {list(x.shape)}")
+        raise IRTypeError(
+            f"batch_norm in training needs more than 1 value per channel, got {list(x.shape)}"
+        )
     w = parameter("batch_norm weight", weight, channels, x.dtype, 1.0)
     b = parameter("batch_norm bias", bias, channels, x.dtype, 0.0)
     whole = ops.batch_norm(x, w, b, eps=float(eps))
@@ -112,19 +133,29 @@ def batch_norm_eval(
 
 @user_op
 def group_norm_(
-    input: Operand, weight: Operand | None = None, bias: Operand | None = None, /, *, num_groups: int, eps: float
+    input: Operand,
+    weight: Operand | None = None,
+    bias: Operand | None = None,
+    /,
+    *,
+    num_groups: int,
+    eps: float,
 ) -> Node:
     """Normalisation of groups of channels, each over its spatial positions."""
     x = floating("group_norm", input)
     channels = _channels("group_norm", x)
     if channels[0] % num_groups:
-        raise IRTypeError(f"group_norm(): {channels[0]} channels do not split into {num_groups} groups")
+        raise IRTypeError(
+            f"group_norm(): {channels[0]} channels do not split into {num_groups} groups"
+        )
     rows = reshape(x, (x.shape[0], num_groups, x.type.size // max(x.shape[0] * num_groups, 1)))
     y = reshape(_centred(rows, (2,), eps), x.shape)
     return _affine(y, weight, bias, "group_norm")
 
 
-def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+def group_norm(
+    input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
     """(x - mean) / sqrt(var + eps) * weight[C] + bias[C], statistics over each group of channels."""
     return group_norm_(input, weight, bias, num_groups=num_groups, eps=eps)
 
@@ -158,7 +189,9 @@ def instance_norm_(
     _channels("instance_norm", x)
     axes = tuple(range(2, x.ndim))
     if count(x.shape, axes) == 1:
-        raise IRTypeError(f"instance_norm needs more than 1 position per channel, got {list(x.shape)}")
+        raise IRTypeError(
+            f"instance_norm needs more than 1 position per channel, got {list(x.shape)}"
+        )
     mean, var = moments(x, axes, 0.0)
     return _affine(_centred(x, axes, eps), weight, bias, "instance_norm"), mean, var
 

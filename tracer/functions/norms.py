@@ -56,7 +56,13 @@ def not_zero(x: Node) -> Node:
 
 @user_op
 def vector_norm(
-    input: Operand, /, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+    input: Operand,
+    /,
+    ord: float = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: DType | None = None,
 ) -> Node:
     """The norm of order ord over dim (all by default) of floats."""
     x = as_node(input) if dtype is None else cast(as_node(input), dtype)
@@ -67,7 +73,13 @@ def vector_norm(
 
 @user_op
 def matrix_norm(
-    input: Operand, /, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: DType | None = None
+    input: Operand,
+    /,
+    ord: Any = "fro",
+    dim: Any = (-2, -1),
+    keepdim: bool = False,
+    *,
+    dtype: DType | None = None,
 ) -> Node:
     """The matrix norm over two dims: "fro", "nuc", 1, -1, 2, -2, inf, -inf."""
     x = as_node(input) if dtype is None else cast(as_node(input), dtype)
@@ -98,7 +110,13 @@ def _matrix_norm(x: Node, order: Any, rows: int, columns: int) -> Node:
 
 @user_op
 def norm(
-    input: Operand, /, p: Any = "fro", dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+    input: Operand,
+    /,
+    p: Any = "fro",
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: DType | None = None,
 ) -> Node:
     """The p-norm over dim (all by default): a number, inf, "fro" (2) or "nuc"."""
     x = as_node(input) if dtype is None else cast(as_node(input), dtype)

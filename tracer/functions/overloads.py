@@ -7,7 +7,9 @@ from typing import Any
 from tracegrad.tracer.functions import arithmetic, reductions, sorting
 
 
-def _extreme(whole: Any, along: Any, pairwise: Any, input: Any, dim: Any, keepdim: bool, other: Any) -> Any:
+def _extreme(
+    whole: Any, along: Any, pairwise: Any, input: Any, dim: Any, keepdim: bool, other: Any
+) -> Any:
     if other is not None:
         return pairwise(input, other)
     if dim is None:
@@ -36,7 +38,9 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 
 def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median of what is not nan, or (values, indices) along dim."""
-    return sorting.nanmedian_all(input) if dim is None else sorting.nanmedian_dim(input, dim, keepdim)
+    return (
+        sorting.nanmedian_all(input) if dim is None else sorting.nanmedian_dim(input, dim, keepdim)
+    )
 
 
 def where(condition: Any, input: Any = None, other: Any = None) -> Any:
@@ -46,7 +50,9 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     return arithmetic.where(condition, input, other)
 
 
-def allclose(input: Any, other: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+def allclose(
+    input: Any, other: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool:
     """Whether all elements are close."""
     return bool(reductions.all_(arithmetic.isclose(input, other, rtol, atol, equal_nan)))
 

@@ -20,7 +20,9 @@ from tracegrad.tracer.functions.promotion import Operand, as_node, cast, require
 from tracegrad.tracer.functions.reductions import averaged
 
 
-def output_size(size: int, kernel: int, stride: int, pad: int, dilation: int, ceil_mode: bool) -> int:
+def output_size(
+    size: int, kernel: int, stride: int, pad: int, dilation: int, ceil_mode: bool
+) -> int:
     """Number of windows. With ceil_mode a last window may start inside the input or the left padding only."""
     room = size + 2 * pad - dilation * (kernel - 1) - 1
     if not ceil_mode:
@@ -32,20 +34,36 @@ def output_size(size: int, kernel: int, stride: int, pad: int, dilation: int, ce
 class Windows:
     """Parsed arguments of a pooling: the IR's attributes and the number of windows along every axis."""
 
-    def __init__(self, name: str, x: Node, rank: int, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool):
+    def __init__(
+        self,
+        name: str,
+        x: Node,
+        rank: int,
+        kernel: Any,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        ceil: bool,
+    ):
         self.kernel = sizes(kernel, rank, "kernel_size")
         self.strides = self.kernel if stride in (None, ()) else sizes(stride, rank, "stride")
         self.pads = sizes(padding, rank, "padding")
         self.dilation = sizes(dilation, rank, "dilation")
         self.spatial = x.shape[2:]
         if any(2 * p > k for p, k in zip(self.pads, self.kernel)):
-            raise IRTypeError(f"{name}(): padding {self.pads} must be at most half of kernel {self.kernel}")
+            raise IRTypeError(
+                f"{name}(): padding {self.pads} must be at most half of kernel {self.kernel}"
+            )
         self.counts = tuple(
             output_size(n, k, s, p, d, ceil)
-            for n, k, s, p, d in zip(self.spatial, self.kernel, self.strides, self.pads, self.dilation)
+            for n, k, s, p, d in zip(
+                self.spatial, self.kernel, self.strides, self.pads, self.dilation
+            )
         )
         if any(count < 1 for count in self.counts):
-            raise IRTypeError(f"{name}(): input {list(x.shape)} is smaller than the kernel {self.kernel}")
+            raise IRTypeError(
+                f"{name}(): input {list(x.shape)} is smaller than the kernel {self.kernel}"
+            )
         # The high padding is what the last window reaches beyond the input, never negative.
         reach = [
             (c - 1) * s + d * (k - 1) + 1 - n - p
@@ -57,21 +75,39 @@ class Windows:
 
 
 def _max_pool(
-    rank: int, input: Operand, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+    rank: int,
+    input: Operand,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
 ) -> tuple[Node, Windows, Node, bool]:
     x, lacked = batched(f"max_pool{rank}d", input, rank)
     windows = Windows(f"max_pool{rank}d", x, rank, kernel, stride, padding, dilation, ceil_mode)
     pooled = ops.window_max(
-        x, window=windows.kernel, strides=windows.strides, padding=windows.padding, dilation=windows.dilation
+        x,
+        window=windows.kernel,
+        strides=windows.strides,
+        padding=windows.padding,
+        dilation=windows.dilation,
     )
     return pooled, windows, x, lacked
 
 
 def _make_max_pool(rank: int) -> Any:
     def emit(
-        input: Operand, /, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+        input: Operand,
+        /,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
     ) -> Node:
-        pooled, _, _, lacked = _max_pool(rank, input, kernel_size, stride, padding, dilation, ceil_mode)
+        pooled, _, _, lacked = _max_pool(
+            rank, input, kernel_size, stride, padding, dilation, ceil_mode
+        )
         return unbatched(pooled, lacked)
 
     emit.__name__ = emit.__qualname__ = f"max_pool{rank}d"
@@ -81,9 +117,17 @@ def _make_max_pool(rank: int) -> Any:
 
 def _make_max_pool_with_indices(rank: int) -> Any:
     def emit(
-        input: Operand, /, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+        input: Operand,
+        /,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
     ) -> tuple[Node, Node]:
-        pooled, w, x, lacked = _max_pool(rank, input, kernel_size, stride, padding, dilation, ceil_mode)
+        pooled, w, x, lacked = _max_pool(
+            rank, input, kernel_size, stride, padding, dilation, ceil_mode
+        )
         count = int(np.prod(w.spatial))
         numbers = ops.broadcast_to(
             reshape(ops.iota(shape=(count,), axis=0, dtype=i64), w.spatial),
@@ -107,7 +151,14 @@ max_pool1d_with_indices, max_pool2d_with_indices, max_pool3d_with_indices = map(
 
 
 def _avg_pool(
-    rank: int, input: Operand, kernel: Any, stride: Any, padding: Any, ceil: bool, include_pad: bool, divisor: int | None
+    rank: int,
+    input: Operand,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    ceil: bool,
+    include_pad: bool,
+    divisor: int | None,
 ) -> Node:
     name = f"avg_pool{rank}d"
     x, lacked = batched(name, input, rank)
@@ -137,7 +188,14 @@ def _make_avg_pool(rank: int) -> Any:
         count_include_pad: bool = True, divisor_override: int | None = None,
     ) -> Node:  # fmt: skip
         return _avg_pool(
-            rank, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+            rank,
+            input,
+            kernel_size,
+            stride,
+            padding,
+            ceil_mode,
+            count_include_pad,
+            divisor_override,
         )
 
     emit.__name__ = emit.__qualname__ = f"avg_pool{rank}d"
@@ -149,7 +207,14 @@ avg_pool1d, avg_pool2d, avg_pool3d = map(_make_avg_pool, (1, 2, 3))
 
 
 @user_op
-def lp_pool2d(input: Operand, /, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Node:
+def lp_pool2d(
+    input: Operand,
+    /,
+    norm_type: float,
+    kernel_size: Any,
+    stride: Any = None,
+    ceil_mode: bool = False,
+) -> Node:
     """(sum x**p) ** (1/p) of every window."""
     x = to_float(input)
     kernel = sizes(kernel_size, 2, "kernel_size")
@@ -198,7 +263,12 @@ def _max_axis(x: Node, axis: int, count: int) -> Node:
 
 
 def _adaptive(
-    rank: int, kind: str, input: Operand, output: Any, regular: Callable[..., Node], one_axis: Callable[..., Node]
+    rank: int,
+    kind: str,
+    input: Operand,
+    output: Any,
+    regular: Callable[..., Node],
+    one_axis: Callable[..., Node],
 ) -> Node:
     name = f"adaptive_{kind}_pool{rank}d"
     x, lacked = batched(name, input, rank)
@@ -243,8 +313,12 @@ def _make_adaptive(rank: int, kind: str) -> Any:
     return user_op(emit)
 
 
-adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = (_make_adaptive(r, "avg") for r in (1, 2, 3))
-adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = (_make_adaptive(r, "max") for r in (1, 2, 3))
+adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = (
+    _make_adaptive(r, "avg") for r in (1, 2, 3)
+)
+adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = (
+    _make_adaptive(r, "max") for r in (1, 2, 3)
+)
 
 
 # ---------------------------------------------------------------- sliding patches
@@ -258,7 +332,9 @@ def _patch_positions(size: int, kernel: int, stride: int, pad: int, dilation: in
     return (np.arange(count)[:, None] * stride + np.arange(kernel) * dilation).astype(np.int64)
 
 
-def _grid(spatial: Ints, kernel: Ints, strides: Ints, pads: Ints, dilation: Ints) -> tuple[Node, Node]:
+def _grid(
+    spatial: Ints, kernel: Ints, strides: Ints, pads: Ints, dilation: Ints
+) -> tuple[Node, Node]:
     """Row and column index of every element of every patch: [OH, KH, OW, KW]."""
     rows, columns = map(_patch_positions, spatial, kernel, strides, pads, dilation)
     shape = (*rows.shape, *columns.shape)
@@ -269,14 +345,18 @@ def _grid(spatial: Ints, kernel: Ints, strides: Ints, pads: Ints, dilation: Ints
 
 
 @user_op
-def unfold_image(input: Operand, /, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Node:
+def unfold_image(
+    input: Operand, /, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Node:
     """Sliding patches of [N, C, H, W] as columns: [N, C * KH * KW, positions]."""
     x, lacked = batched("unfold", input, 2)
     kernel, holes = sizes(kernel_size, 2, "kernel_size"), sizes(dilation, 2, "dilation")
     steps, pads = sizes(stride, 2, "stride"), sizes(padding, 2, "padding")
     grid = _grid(x.shape[2:], kernel, steps, pads, holes)
     around = (0, 0, *pads)
-    padded = ops.pad(x, ops.splat(0, TensorType((), x.dtype)), low=around, high=around, interior=(0,) * 4)
+    padded = ops.pad(
+        x, ops.splat(0, TensorType((), x.dtype)), low=around, high=around, interior=(0,) * 4
+    )
     taken = ops.gather(padded, *grid, axes=(2, 3))  # [OH, KH, OW, KW, N, C]
     columns = ops.transpose(taken, perm=(4, 5, 1, 3, 0, 2))
     n, c, kh, kw, oh, ow = columns.shape
@@ -285,7 +365,13 @@ def unfold_image(input: Operand, /, kernel_size: Any, dilation: Any = 1, padding
 
 @user_op
 def fold_image(
-    input: Operand, /, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+    input: Operand,
+    /,
+    output_size: Any,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
 ) -> Node:
     """The adjoint of unfold: columns [N, C * KH * KW, positions] summed into [N, C, H, W]."""
     x = as_node(input)
@@ -298,8 +384,12 @@ def fold_image(
     oh, kh, ow, kw = rows.shape
     channels = x.shape[1] // (kh * kw)
     if x.shape[1:] != (channels * kh * kw, oh * ow):
-        raise IRTypeError(f"fold(): input {list(x.shape)} does not hold {oh} x {ow} patches of {kernel}")
-    parts = ops.transpose(reshape(x, (x.shape[0], channels, kh, kw, oh, ow)), perm=(4, 2, 5, 3, 0, 1))
+        raise IRTypeError(
+            f"fold(): input {list(x.shape)} does not hold {oh} x {ow} patches of {kernel}"
+        )
+    parts = ops.transpose(
+        reshape(x, (x.shape[0], channels, kh, kw, oh, ow)), perm=(4, 2, 5, 3, 0, 1)
+    )
     whole = tuple(n + 2 * p for n, p in zip(size, pads))
     base = ops.splat(0, TensorType((x.shape[0], channels, *whole), x.dtype))
     image = ops.scatter(base, rows, columns, parts, axes=(2, 3), mode="add")

@@ -223,4 +223,6 @@ def require_same_dtype(name: str, *nodes: Node | None) -> None:
     dtypes = [node.dtype for node in nodes if node is not None]
     if any(dtype is not dtypes[0] for dtype in dtypes):
         names = " and ".join(dtype.public_name for dtype in dtypes)
-        raise IRTypeError(f"{name}() needs tensors of one dtype, got {names}; cast one of them with .to(dtype)")
+        raise IRTypeError(
+            f"{name}() needs tensors of one dtype, got {names}; cast one of them with .to(dtype)"
+        )

@@ -73,7 +73,9 @@ def normal_of(key: Node, shape: Shape, dtype: DType) -> Node:
 
 
 @user_op
-def uniform(key: Operand, /, *, shape: Shape, dtype: DType = f32, low: float = 0.0, high: float = 1.0) -> Node:
+def uniform(
+    key: Operand, /, *, shape: Shape, dtype: DType = f32, low: float = 0.0, high: float = 1.0
+) -> Node:
     """Uniform in [low, high)."""
     u = uniform_of(as_node(key), tuple(shape), dtype)
     if (low, high) == (0.0, 1.0):
@@ -82,7 +84,9 @@ def uniform(key: Operand, /, *, shape: Shape, dtype: DType = f32, low: float = 0
 
 
 @user_op
-def normal(key: Operand, /, *, shape: Shape, dtype: DType = f32, mean: float = 0.0, std: float = 1.0) -> Node:
+def normal(
+    key: Operand, /, *, shape: Shape, dtype: DType = f32, mean: float = 0.0, std: float = 1.0
+) -> Node:
     """Normal with this mean and standard deviation."""
     z = normal_of(as_node(key), tuple(shape), dtype)
     if std != 1.0:
@@ -148,7 +152,9 @@ def exponential(key: Operand, /, *, shape: Shape, dtype: DType = f32, lambd: flo
 
 
 @user_op
-def multinomial(input: Operand, key: Operand, /, num_samples: int, replacement: bool = False) -> Node:
+def multinomial(
+    input: Operand, key: Operand, /, num_samples: int, replacement: bool = False
+) -> Node:
     """Indices drawn with probabilities proportional to the rows of input, int64 [.., num_samples]."""
     weights = as_node(input)
     require_dtype("multinomial", (weights,), "f")

@@ -41,7 +41,9 @@ def lstm_layer(
     return reverse_axes(y, (0,)) if reverse else y, part(whole, 1), part(whole, 2)
 
 
-def _scanned(name: str, x: Node, h: Node, consts: tuple[Node, ...], step: object) -> tuple[Node, Node]:
+def _scanned(
+    name: str, x: Node, h: Node, consts: tuple[Node, ...], step: object
+) -> tuple[Node, Node]:
     """Run step(slice of x, h, *consts) -> new h over axis 0 as one scan; (all h, last h)."""
     inside_h = placeholder(h.type)
     inside = tuple(placeholder(c.type) for c in consts)
@@ -70,11 +72,19 @@ def gru_layer(
         own = ops.matmul(state, weight)
         own = ops.add(own, expand(bias, own.shape))
         r, z = (
-            ops.sigmoid(ops.add(take_range(at, 1, k * hidden, (k + 1) * hidden), take_range(own, 1, k * hidden, (k + 1) * hidden)))
+            ops.sigmoid(
+                ops.add(
+                    take_range(at, 1, k * hidden, (k + 1) * hidden),
+                    take_range(own, 1, k * hidden, (k + 1) * hidden),
+                )
+            )
             for k in (0, 1)
         )
         n = ops.tanh(
-            ops.add(take_range(at, 1, 2 * hidden, 3 * hidden), ops.mul(r, take_range(own, 1, 2 * hidden, 3 * hidden)))
+            ops.add(
+                take_range(at, 1, 2 * hidden, 3 * hidden),
+                ops.mul(r, take_range(own, 1, 2 * hidden, 3 * hidden)),
+            )
         )
         return ops.add(n, ops.mul(z, ops.sub(state, n)))  # (1 - z) n + z h
 

@@ -46,7 +46,9 @@ def accumulated(x: Node, dtype: DType | None) -> Node:
 
 
 @user_op
-def sum_(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+def sum_(
+    input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Node:
     """The sum over dim (all by default). Integers and bools give int64."""
     x = accumulated(as_node(input), dtype)
     axes = axes_of(dim, x.ndim)
@@ -54,7 +56,9 @@ def sum_(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DT
 
 
 @user_op
-def nansum(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+def nansum(
+    input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Node:
     """The sum over dim, nan counted as 0."""
     x = as_node(input)
     if x.dtype.is_float:
@@ -63,19 +67,25 @@ def nansum(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: 
 
 
 @user_op
-def mean(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+def mean(
+    input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Node:
     """The mean over dim (all by default), of floats."""
     x = as_node(input)
     if dtype is not None:
         x = cast(x, dtype)
     if not x.dtype.is_inexact:
-        raise IRTypeError(f"mean() of {x.dtype.public_name}: cast to a floating dtype, or give dtype=")
+        raise IRTypeError(
+            f"mean() of {x.dtype.public_name}: cast to a floating dtype, or give dtype="
+        )
     axes = axes_of(dim, x.ndim)
     return keep(averaged(x, axes), x.shape, axes, keepdim)
 
 
 @user_op
-def nanmean(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+def nanmean(
+    input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Node:
     """The mean over dim of what is not nan."""
     x = as_node(input) if dtype is None else cast(as_node(input), dtype)
     require_dtype("nanmean", (x,), "f")
@@ -86,7 +96,9 @@ def nanmean(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype:
 
 
 @user_op
-def prod(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
+def prod(
+    input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Node:
     """The product over dim (all by default). Integers and bools give int64."""
     x = accumulated(as_node(input), dtype)
     axes = axes_of(dim, x.ndim)
@@ -96,7 +108,9 @@ def prod(input: Operand, /, dim: Any = None, keepdim: bool = False, *, dtype: DT
 def extreme(op: Op, name: str, x: Node, dim: Any, keepdim: bool) -> Node:
     axes = axes_of(dim, x.ndim)
     if 0 in (x.shape[a] for a in axes):
-        raise IRTypeError(f"{name}() of no elements: a tensor of shape {list(x.shape)} over dim {dim}")
+        raise IRTypeError(
+            f"{name}() of no elements: a tensor of shape {list(x.shape)} over dim {dim}"
+        )
     return keep(op(x, axes=axes) if axes else x, x.shape, axes, keepdim)
 
 
@@ -113,10 +127,14 @@ def amin(input: Operand, /, dim: Any = (), keepdim: bool = False) -> Node:
 
 
 @user_op(results=("min", "max"))
-def aminmax(input: Operand, /, *, dim: int | None = None, keepdim: bool = False) -> tuple[Node, Node]:
+def aminmax(
+    input: Operand, /, *, dim: int | None = None, keepdim: bool = False
+) -> tuple[Node, Node]:
     """Smallest and largest over dim (all by default)."""
     x = as_node(input)
-    return extreme(ops.min_, "aminmax", x, dim, keepdim), extreme(ops.max_, "aminmax", x, dim, keepdim)
+    return extreme(ops.min_, "aminmax", x, dim, keepdim), extreme(
+        ops.max_, "aminmax", x, dim, keepdim
+    )
 
 
 def position(op: Op, name: str, x: Node, dim: int | None, keepdim: bool) -> Node:
@@ -230,7 +248,9 @@ def _spread_arguments(dim: Any, unbiased: bool | None, correction: Any) -> tuple
     return dim, float(correction)
 
 
-def _moments(input: Operand, name: str, dim: Any, unbiased: bool | None, keepdim: bool, correction: Any) -> tuple[Node, Node]:
+def _moments(
+    input: Operand, name: str, dim: Any, unbiased: bool | None, keepdim: bool, correction: Any
+) -> tuple[Node, Node]:
     x = as_node(input)
     require_dtype(name, (x,), "f")
     dim, correction = _spread_arguments(dim, unbiased, correction)
@@ -241,7 +261,13 @@ def _moments(input: Operand, name: str, dim: Any, unbiased: bool | None, keepdim
 
 @user_op
 def var(
-    input: Operand, /, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+    input: Operand,
+    /,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
 ) -> Node:
     """The variance over dim (all by default), divided by n - correction (1)."""
     return cast(_moments(input, "var", dim, unbiased, keepdim, correction)[1], as_node(input).dtype)
@@ -249,15 +275,29 @@ def var(
 
 @user_op
 def std(
-    input: Operand, /, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+    input: Operand,
+    /,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
 ) -> Node:
     """The standard deviation over dim (all by default), from the variance divided by n - correction (1)."""
-    return cast(root(_moments(input, "std", dim, unbiased, keepdim, correction)[1]), as_node(input).dtype)
+    return cast(
+        root(_moments(input, "std", dim, unbiased, keepdim, correction)[1]), as_node(input).dtype
+    )
 
 
 @user_op
 def var_mean(
-    input: Operand, /, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+    input: Operand,
+    /,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
 ) -> tuple[Node, Node]:
     """Variance and mean over dim."""
     mean, var = _moments(input, "var_mean", dim, unbiased, keepdim, correction)
@@ -266,7 +306,13 @@ def var_mean(
 
 @user_op
 def std_mean(
-    input: Operand, /, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+    input: Operand,
+    /,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
 ) -> tuple[Node, Node]:
     """Standard deviation and mean over dim."""
     mean, var = _moments(input, "std_mean", dim, unbiased, keepdim, correction)

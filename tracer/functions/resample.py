@@ -19,12 +19,27 @@ from tracegrad.tracer.functions.axes import moved, reshape
 from tracegrad.tracer.functions.pooling import mean_axis
 from tracegrad.tracer.functions.promotion import Operand, as_node, cast
 
-MODES = {"nearest": None, "nearest-exact": None, "linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3, "area": None}
+MODES = {
+    "nearest": None,
+    "nearest-exact": None,
+    "linear": 1,
+    "bilinear": 2,
+    "bicubic": 2,
+    "trilinear": 3,
+    "area": None,
+}
 
 
 @user_op
 def interpolate_(
-    input: Operand, /, *, size: Any, scale_factor: Any, mode: str, align_corners: bool, recompute: bool
+    input: Operand,
+    /,
+    *,
+    size: Any,
+    scale_factor: Any,
+    mode: str,
+    align_corners: bool,
+    recompute: bool,
 ) -> Node:
     """Resize the spatial dimensions."""
     x = as_node(input)
@@ -37,7 +52,11 @@ def interpolate_(
         target = (size,) * rank if isinstance(size, int) else tuple(size)
         factors: tuple[float | None, ...] = (None,) * rank
     else:
-        given = (scale_factor,) * rank if isinstance(scale_factor, (int, float)) else tuple(scale_factor)
+        given = (
+            (scale_factor,) * rank
+            if isinstance(scale_factor, (int, float))
+            else tuple(scale_factor)
+        )
         target = tuple(math.floor(n * f) for n, f in zip(x.shape[2:], given))
         factors = (None,) * rank if recompute else given
     for k, (count, factor) in enumerate(zip(target, factors)):
@@ -75,7 +94,9 @@ def _resized(x: Node, axis: int, count: int, factor: float | None, mode: str, al
     step = size / count if factor is None else 1.0 / factor  # of input per output element
     k = np.arange(count)
     if mode == "nearest":
-        return _taken(x, axis, np.minimum(np.floor(k * np.float32(step)), size - 1).astype(np.int64))
+        return _taken(
+            x, axis, np.minimum(np.floor(k * np.float32(step)), size - 1).astype(np.int64)
+        )
     if mode == "nearest-exact":
         return _taken(x, axis, np.minimum(np.floor((k + 0.5) * step), size - 1))
     if mode == "area":
@@ -94,7 +115,8 @@ def _resized(x: Node, axis: int, count: int, factor: float | None, mode: str, al
     if not share.any():
         return _taken(x, axis, low)
     return ops.add(
-        _weighted(_taken(x, axis, low), axis, 1 - share), _weighted(_taken(x, axis, high), axis, share)
+        _weighted(_taken(x, axis, low), axis, 1 - share),
+        _weighted(_taken(x, axis, high), axis, share),
     )
 
 
@@ -172,14 +194,21 @@ def affine_grid(theta: Operand, /, size: Any, align_corners: bool = False) -> No
 
 @user_op
 def grid_sample(
-    input: Operand, grid: Operand, /, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = False
+    input: Operand,
+    grid: Operand,
+    /,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
 ) -> Node:
     """input[N, C, H, W] read at grid[N, OH, OW, 2] (x, y in [-1, 1]): bilinear or nearest."""
     x, g = floating("grid_sample", input), floating("grid_sample", grid)
     if x.ndim != 4 or g.ndim != 4 or mode not in ("bilinear", "nearest"):
         raise IRTypeError(f"grid_sample(mode={mode!r}) of {list(x.shape)} at {list(g.shape)}")
     if padding_mode not in ("zeros", "border"):
-        raise IRTypeError(f'grid_sample(): padding_mode must be "zeros" or "border", not {padding_mode!r}')
+        raise IRTypeError(
+            f'grid_sample(): padding_mode must be "zeros" or "border", not {padding_mode!r}'
+        )
     n, _, h, w = x.shape
     shape = g.shape[:3]
     places = []

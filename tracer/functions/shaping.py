@@ -20,7 +20,9 @@ from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote
 def cat_(*tensors: Operand, dim: int) -> Node:
     """Tensors joined along an existing dimension, promoted to one dtype."""
     nodes = list(promote(*tensors))
-    shaped = [node for node in nodes if node.shape != (0,)]  # PyTorch lets an empty vector join anything
+    shaped = [
+        node for node in nodes if node.shape != (0,)
+    ]  # PyTorch lets an empty vector join anything
     if not shaped:
         return nodes[0]
     axis = axis_of(dim, shaped[0].ndim)
@@ -28,7 +30,9 @@ def cat_(*tensors: Operand, dim: int) -> Node:
     if not first:
         raise IRTypeError("cat() of 0-d tensors; use stack()")
     for node in shaped[1:]:
-        if node.ndim != len(first) or any(n != m for k, (n, m) in enumerate(zip(node.shape, first)) if k != axis):
+        if node.ndim != len(first) or any(
+            n != m for k, (n, m) in enumerate(zip(node.shape, first)) if k != axis
+        ):
             raise IRTypeError(
                 f"cat(): shapes {list(first)} and {list(node.shape)} differ outside dimension {axis}"
             )
@@ -94,7 +98,9 @@ def repeat(input: Operand, /, repeats: Any) -> Node:
     x = as_node(input)
     times = (repeats,) if isinstance(repeats, int) else tuple(repeats)
     if len(times) < x.ndim:
-        raise IRTypeError(f"repeat{times} has fewer numbers than the tensor {list(x.shape)} dimensions")
+        raise IRTypeError(
+            f"repeat{times} has fewer numbers than the tensor {list(x.shape)} dimensions"
+        )
     return tiled(x, times)
 
 
@@ -134,10 +140,14 @@ def repeat_interleave_int(input: Operand, /, repeats: int, dim: int | None = Non
 @user_op(eager_only="the number of repeats of each element decides the shape")
 def repeat_interleave_each(input: Any, repeats: Any, /, dim: int | None = None) -> Any:
     """Every element repeated its own number of times."""
-    return np.repeat(input.reshape(-1) if dim is None else input, repeats, axis=0 if dim is None else dim)
+    return np.repeat(
+        input.reshape(-1) if dim is None else input, repeats, axis=0 if dim is None else dim
+    )
 
 
-def repeat_interleave(input: Any, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Any:
+def repeat_interleave(
+    input: Any, repeats: Any, dim: int | None = None, *, output_size: int | None = None
+) -> Any:
     """Every element repeated in place, all equally often (an int) or each its own number of times."""
     if isinstance(repeats, int):
         return repeat_interleave_int(input, repeats, dim)
@@ -314,7 +324,9 @@ def meshgrid_(*tensors: Operand, indexing: str) -> tuple[Node, ...]:
     shape: list[int] = [0] * len(nodes)
     for node, axis in zip(nodes, order):
         shape[axis] = node.shape[0]
-    return tuple(ops.broadcast_to(n, shape=tuple(shape), dims=(axis,)) for n, axis in zip(nodes, order))
+    return tuple(
+        ops.broadcast_to(n, shape=tuple(shape), dims=(axis,)) for n, axis in zip(nodes, order)
+    )
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
@@ -344,7 +356,9 @@ def pad(input: Operand, /, pad: Any, mode: str = "constant", value: Any = None) 
     x = as_node(input)
     amounts = tuple(pad)
     if len(amounts) % 2 or len(amounts) // 2 > x.ndim:
-        raise IRTypeError(f"pad {amounts} must be pairs for at most the {x.ndim} dimensions of {list(x.shape)}")
+        raise IRTypeError(
+            f"pad {amounts} must be pairs for at most the {x.ndim} dimensions of {list(x.shape)}"
+        )
     pairs = [(amounts[k], amounts[k + 1]) for k in range(0, len(amounts), 2)]
     if mode != "constant":
         for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):
@@ -353,7 +367,9 @@ def pad(input: Operand, /, pad: Any, mode: str = "constant", value: Any = None) 
     for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):
         size = x.shape[axis]
         if size + min(low, 0) + min(high, 0) < 0:
-            raise IRTypeError(f"pad {amounts} crops more than dimension {axis} of {list(x.shape)} holds")
+            raise IRTypeError(
+                f"pad {amounts} crops more than dimension {axis} of {list(x.shape)} holds"
+            )
         if low < 0 or high < 0:
             x = take_range(x, axis, max(-low, 0), size - max(-high, 0))
     lows = [0] * x.ndim
@@ -371,13 +387,17 @@ def _extended(x: Node, axis: int, low: int, high: int, mode: str) -> Node:
     place = np.arange(-low, size + high)
     if mode == "reflect":
         if max(low, high) >= size:
-            raise IRTypeError(f"reflect padding ({low}, {high}) must be below the size {size} of dimension {axis}")
+            raise IRTypeError(
+                f"reflect padding ({low}, {high}) must be below the size {size} of dimension {axis}"
+            )
         place = (size - 1) - np.abs((size - 1) - np.abs(place))
     elif mode == "replicate":
         place = np.clip(place, 0, size - 1)
     elif mode == "circular":
         if max(low, high) > size:
-            raise IRTypeError(f"circular padding ({low}, {high}) exceeds the size {size} of dimension {axis}")
+            raise IRTypeError(
+                f"circular padding ({low}, {high}) exceeds the size {size} of dimension {axis}"
+            )
         place = place % size
     else:
         raise IRTypeError(f"pad(): unknown mode {mode!r}; constant, reflect, replicate or circular")
@@ -385,4 +405,14 @@ def _extended(x: Node, axis: int, low: int, high: int, mode: str) -> Node:
     return moved(taken, 0, axis)
 
 
-PLAIN = (cat, stack, hstack, vstack, repeat_interleave, tril_indices, triu_indices, meshgrid, cartesian_prod)
+PLAIN = (
+    cat,
+    stack,
+    hstack,
+    vstack,
+    repeat_interleave,
+    tril_indices,
+    triu_indices,
+    meshgrid,
+    cartesian_prod,
+)

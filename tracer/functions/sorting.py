@@ -26,7 +26,9 @@ def sorted_along(x: Node, axis: int, descending: bool) -> tuple[Node, Node]:
 
 
 @user_op(results=("values", "indices"))
-def sort(input: Operand, /, dim: int = -1, descending: bool = False, *, stable: bool = True) -> tuple[Node, Node]:
+def sort(
+    input: Operand, /, dim: int = -1, descending: bool = False, *, stable: bool = True
+) -> tuple[Node, Node]:
     """Values in order along dim and where they came from; always stable, nan counts as largest."""
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
@@ -36,7 +38,9 @@ def sort(input: Operand, /, dim: int = -1, descending: bool = False, *, stable: 
 
 
 @user_op
-def argsort(input: Operand, /, dim: int = -1, descending: bool = False, *, stable: bool = True) -> Node:
+def argsort(
+    input: Operand, /, dim: int = -1, descending: bool = False, *, stable: bool = True
+) -> Node:
     """The indices that sort along dim, int64; stable."""
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
@@ -91,7 +95,9 @@ def middle(x: Node, axis: int, ignore_nan: bool) -> Node:
     number = ops.sum_(ops.cast(missing, dtype=i64), axes=(axis,))
     number = reshape(number, at.shape)
     if ignore_nan:
-        place = ops.floor_div(ops.maximum(size - 1 - number, ops.zeros_like(number)), full_like(number, 2))
+        place = ops.floor_div(
+            ops.maximum(size - 1 - number, ops.zeros_like(number)), full_like(number, 2)
+        )
         return ops.take_along(order, place, axis=axis)
     first = reshape(ops.argmax(cast(missing, i32), axis=axis), at.shape)
     return ops.where(ops.eq(number, ops.zeros_like(number)), at, first)
@@ -164,7 +170,13 @@ _INTERPOLATIONS = ("linear", "lower", "higher", "nearest", "midpoint")
 
 @user_op
 def quantile(
-    input: Operand, q: Operand, /, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+    input: Operand,
+    q: Operand,
+    /,
+    dim: int | None = None,
+    keepdim: bool = False,
+    *,
+    interpolation: str = "linear",
 ) -> Node:
     """The q-th quantiles along dim (of all elements if None); q's dimension comes first. nan wins."""
     x = as_node(input)
@@ -192,10 +204,14 @@ def quantile(
         below = above
     elif interpolation == "midpoint":
         share = full_like(share, 0.5)
-    low, high = (ops.gather(values, ops.cast(level_, dtype=i64), axes=(0,)) for level_ in (below, above))
+    low, high = (
+        ops.gather(values, ops.cast(level_, dtype=i64), axes=(0,)) for level_ in (below, above)
+    )
     shares = ops.broadcast_to(share, shape=low.shape, dims=(0,))
     result = ops.add(low, ops.mul(shares, ops.sub(high, low)))
-    missing = ops.broadcast_to(ops.max_(x, axes=(0,)), shape=low.shape, dims=tuple(range(1, low.ndim)))
+    missing = ops.broadcast_to(
+        ops.max_(x, axes=(0,)), shape=low.shape, dims=tuple(range(1, low.ndim))
+    )
     result = ops.where(ops.isnan(missing), missing, result)
     shape = list(rest)
     if keepdim:
@@ -205,7 +221,13 @@ def quantile(
 
 @user_op
 def searchsorted(
-    sorted_sequence: Operand, values: Operand, /, *, right: bool = False, out_int32: bool = False, side: str | None = None
+    sorted_sequence: Operand,
+    values: Operand,
+    /,
+    *,
+    right: bool = False,
+    out_int32: bool = False,
+    side: str | None = None,
 ) -> Node:
     """Where values go in sorted rows to keep them sorted: how many elements are below (right: not above)."""
     sequence, wanted = promote(sorted_sequence, values)
@@ -217,7 +239,9 @@ def searchsorted(
         )
     shape = (*wanted.shape, sequence.shape[-1])
     lead = tuple(range(sequence.ndim - 1))
-    steps = ops.broadcast_to(sequence, shape=shape, dims=(*(() if one_row else lead), len(shape) - 1))
+    steps = ops.broadcast_to(
+        sequence, shape=shape, dims=(*(() if one_row else lead), len(shape) - 1)
+    )
     levels = ops.broadcast_to(wanted, shape=shape, dims=tuple(range(wanted.ndim)))
     before = ops.le(steps, levels) if right else ops.lt(steps, levels)
     count = ops.sum_(ops.cast(before, dtype=i64), axes=(len(shape) - 1,))
@@ -346,7 +370,9 @@ def masked_select(input: Any, mask: Any) -> Any:
 
 
 @user_op(eager_only="how many values differ decides the shape")
-def unique_(input: Any, /, *, dim: int | None, inverse: bool, counts: bool) -> tuple[np.ndarray, ...]:
+def unique_(
+    input: Any, /, *, dim: int | None, inverse: bool, counts: bool
+) -> tuple[np.ndarray, ...]:
     """Distinct values in order, and on request where each element is among them and how often each occurs."""
     result = np.unique(input, return_inverse=True, return_counts=True, axis=dim)
     places = result[1].reshape(input.shape if dim is None else -1)
@@ -359,7 +385,11 @@ def unique_(input: Any, /, *, dim: int | None, inverse: bool, counts: bool) -> t
 
 
 def unique(
-    input: Any, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+    input: Any,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
 ) -> Any:
     """Distinct values in order (and inverse, counts on request)."""
     return unique_(input, dim=dim, inverse=return_inverse, counts=return_counts)
@@ -379,7 +409,9 @@ def unique_consecutive_(input: Any, /, *, inverse: bool, counts: bool) -> tuple[
     return tuple(chosen)
 
 
-def unique_consecutive(input: Any, return_inverse: bool = False, return_counts: bool = False) -> Any:
+def unique_consecutive(
+    input: Any, return_inverse: bool = False, return_counts: bool = False
+) -> Any:
     """The first of every run of equal elements of the flat tensor (and inverse, counts on request)."""
     return unique_consecutive_(input, inverse=return_inverse, counts=return_counts)
 

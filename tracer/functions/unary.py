@@ -246,12 +246,21 @@ def _all(x: Node, value: bool) -> Node:
     return ops.splat(value, x.type.with_dtype(bool_))
 
 
-_LARGEST = {f16: 65504.0, bf16: 3.3895313892515355e38, f32: 3.4028234663852886e38, f64: 1.7976931348623157e308}
+_LARGEST = {
+    f16: 65504.0,
+    bf16: 3.3895313892515355e38,
+    f32: 3.4028234663852886e38,
+    f64: 1.7976931348623157e308,
+}
 
 
 @user_op
 def nan_to_num(
-    input: Operand, /, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+    input: Operand,
+    /,
+    nan: float | None = None,
+    posinf: float | None = None,
+    neginf: float | None = None,
 ) -> Node:
     """nan as `nan` (0), infinities as the given numbers (the largest finite ones)."""
     x = as_node(input)
@@ -261,7 +270,9 @@ def nan_to_num(
     infinity = filled_like(x, math.inf)
     y = ops.where(ops.isnan(x), filled_like(x, 0.0 if nan is None else nan), x)
     y = ops.where(ops.eq(x, infinity), filled_like(x, largest if posinf is None else posinf), y)
-    return ops.where(ops.eq(x, ops.neg(infinity)), filled_like(x, -largest if neginf is None else neginf), y)
+    return ops.where(
+        ops.eq(x, ops.neg(infinity)), filled_like(x, -largest if neginf is None else neginf), y
+    )
 
 
 @user_op
@@ -327,5 +338,7 @@ def complex_(real: Operand, imag: Operand, /) -> Node:
     """real + imag * i, of two floating tensors of one dtype."""
     x, y = as_node(real), as_node(imag)
     if x.dtype is not y.dtype or not x.dtype.is_float:
-        raise IRTypeError(f"complex() needs two tensors of one floating dtype, got {x.dtype} and {y.dtype}")
+        raise IRTypeError(
+            f"complex() needs two tensors of one floating dtype, got {x.dtype} and {y.dtype}"
+        )
     return ops.complex_(*broadcast(x, y))
