@@ -192,7 +192,8 @@ def _short(text: str, limit: int = 21) -> str:
 
 def _layout(graph: Graph, drawn: Picture) -> tuple[dict[str, tuple[int, int]], int, int]:
     """Top middle of every box, and the size of the page; layers are topological generations."""
-    import networkx as nx  # a drawing needs it, `import tracegrad` should not pay for it
+    # Here, since a drawing needs it and `import tracegrad` should not pay for it.
+    import networkx as nx  # type: ignore[import-untyped]
 
     flow = nx.DiGraph()
     flow.add_nodes_from(range(len(graph.nodes)))

@@ -267,7 +267,8 @@ class _Placer:
     def _part(self, node: Node) -> View:
         parts = self.views[node.inputs[0]]
         assert isinstance(parts, tuple)
-        return parts[node.attrs["index"]]
+        part: View = parts[node.attrs["index"]]
+        return part
 
     def _view(self, node: Node) -> View:
         source = self.views[viewed(node)]

@@ -28,6 +28,7 @@ def generate_inputs(graph: Graph, seed: int = 0) -> list[Array]:
 
 def _array(type_: TensorType, positive: bool, random: np.random.Generator) -> Array:
     dtype, shape = type_.dtype, type_.shape
+    values: Array
     if dtype.is_bool:
         values = random.random(shape) < 0.5
     elif dtype is u32:

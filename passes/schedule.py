@@ -58,7 +58,8 @@ class _Order:
         for node in nodes:
             sources = {self._step_of(operand) for operand in node.inputs}
             self.needs[node] = {source for source in sources if source is not None}
-            self.reads[node] = reads = set()
+            reads: set[Storage] = set()
+            self.reads[node] = reads
             for operand in node.inputs:
                 reads.update(view.storage for view in placed.parts(operand))
                 base = self._looks_at(operand)

@@ -30,7 +30,7 @@ def _forward(name: str) -> Callable[[Node, Operand], Node]:
 def _reflected(name: str) -> Callable[[Node, Operand], Node]:
     def operator(self: Node, other: Operand) -> Node:
         if not isinstance(other, _SCALARS):
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         return ops.OPS[name](splat(other, self.type), self)
 
     return operator
