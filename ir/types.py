@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -24,7 +25,7 @@ class DType:
 
     __slots__ = ("name", "np", "category", "itemsize")
 
-    def __init__(self, name: str, numpy_dtype: np.dtype, category: str):
+    def __init__(self, name: str, numpy_dtype: np.dtype[Any], category: str):
         self.name = name
         self.np = numpy_dtype
         self.category = category
@@ -50,10 +51,15 @@ class DType:
     def is_bool(self) -> bool:
         return self.category == "bool"
 
-    def __repr__(self) -> str:
-        return self.name
+    @property
+    def public_name(self) -> str:
+        """The name users know: "float32", "int64", "bool"."""
+        return str(self.np.name)
 
-    def __reduce__(self) -> tuple:
+    def __repr__(self) -> str:
+        return f"tracegrad.{self.public_name}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
         return dtype_named, (self.name,)
 
 
@@ -87,7 +93,7 @@ def dtype_named(name: str) -> DType:
         raise IRTypeError(f"unknown dtype {name!r}; known: {', '.join(_BY_NAME)}") from None
 
 
-def dtype_of(numpy_dtype: np.dtype) -> DType:
+def dtype_of(numpy_dtype: np.dtype[Any]) -> DType:
     """The dtype that stores as `numpy_dtype`. Raises IRTypeError for one the IR does not have."""
     try:
         return _BY_NUMPY[np.dtype(numpy_dtype)]
