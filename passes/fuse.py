@@ -6,8 +6,8 @@ domain is its own shape; a reduction over the last axis, the row values computed
 broadcast back belong to the domain of the reduction's input. stage(n) is the largest stage of an
 input, plus 1 where the edge enters or leaves a domain or touches a node that does not fuse.
 Connected nodes of equal stage and domain form a group: a path that leaves a group comes back at a
-higher stage, so a group can never wait for itself. A node whose readers all sit in one later group
-moves there: `0.9 * m` joins the update it is for, instead of being kept from the start of the step.
+higher stage, so a group can never wait for itself. A group that only one later group reads joins
+it: `0.9 * m` joins the update it is for, instead of being kept from the start of the step.
 """
 
 from __future__ import annotations
@@ -150,7 +150,6 @@ class _Fuser:
         stage = self.stage
         for node in self.graph.nodes:
             stage[node] = max((self._after(x, node) for x in node.inputs), default=0)
-        self._move_to_readers()
 
     def _after(self, source: Node, reader: Node) -> int:
         """The first stage at which `reader` can have `source`."""
@@ -159,41 +158,70 @@ class _Fuser:
         free = source in self.absorbed and (is_splat(source) or reader in self.domain)
         return self.stage[source] + (0 if same or free else 1)
 
-    def _move_to_readers(self) -> None:
-        for node in reversed(self.graph.nodes):
-            domain, users = self.domain.get(node), self.users[node]
-            if domain is None or not users:
-                continue
-            stages = {self.stage[user] for user in users}
-            if len(stages) == 1 and all(self.domain.get(user) == domain for user in users):
-                later = stages.pop()
-                # Moving keeps what the node reads alive: worth it for one array, not for two.
-                kept = [x for x in set(node.inputs) if x not in self.absorbed and x.ndim]
-                if later > self.stage[node] and len(kept) <= 1:
-                    self.stage[node] = later
+    # ---------------------------------------------------------------- together with whom
 
     def groups(self) -> list[list[Node]]:
         """Connected members of equal stage and domain that are worth a loop."""
-        leader: dict[Node, Node] = {node: node for node in self.domain}
-
-        def find(node: Node) -> Node:
-            while leader[node] is not node:
-                leader[node] = leader[leader[node]]
-                node = leader[node]
-            return node
-
-        for node in self.domain:
-            for x in node.inputs:
-                if (
-                    x in self.domain
-                    and self.stage[x] == self.stage[node]
-                    and self.domain[x] == self.domain[node]
-                ):
-                    leader[find(x)] = find(node)
+        self._connect()
         members: dict[Node, list[Node]] = {}
         for node in self.domain:
-            members.setdefault(find(node), []).append(node)
-        return [group for group in members.values() if self._worth_a_loop(group)]
+            members.setdefault(self._find(node), []).append(node)
+        self._move_to_readers(members)
+        return [
+            sorted(group, key=self.order.__getitem__)
+            for group in members.values()
+            if self._worth_a_loop(group)
+        ]
+
+    def _find(self, node: Node) -> Node:
+        leader = self.leader
+        while leader[node] is not node:
+            leader[node] = leader[leader[node]]
+            node = leader[node]
+        return node
+
+    def _connect(self) -> None:
+        self.leader = {node: node for node in self.domain}
+        for node, domain in self.domain.items():
+            for x in node.inputs:
+                if self.domain.get(x) == domain and self.stage[x] == self.stage[node]:
+                    self.leader[self._find(x)] = self._find(node)
+
+    def _move_to_readers(self, members: dict[Node, list[Node]]) -> None:
+        """Let a group that only one later group reads, and that saves no memory, join it."""
+        by_stage = sorted(members, key=lambda head: self.stage[head], reverse=True)
+        for head in by_stage:
+            group = members[head]
+            own = set(group)
+            readers = {u for node in group for u in self.users[node] if u not in own}
+            if not readers or not self.outputs.isdisjoint(group):
+                continue
+            homes = {self._find(u) if u in self.domain else None for u in readers}
+            if len(homes) != 1 or (home := homes.pop()) is None:
+                continue
+            if self.domain[home] != self.domain[head]:
+                continue
+            kept = self._operands(group, own) - self._operands(members[home], own)
+            made = [node for node in group if any(u not in own for u in self.users[node])]
+            if sum(node.type.nbytes for node in kept) > sum(node.type.nbytes for node in made):
+                continue  # its operands would live on, and they are larger than its results
+            for node in group:
+                self.stage[node] = self.stage[home]
+            self.leader[head] = home
+            members[home] = group + members[home]
+            del members[head]
+
+    def _operands(self, group: list[Node], own: set[Node]) -> set[Node]:
+        """What the group reads from memory."""
+        inside = set(group)
+        read: set[Node] = set()
+        for node in group:
+            for x in node.inputs:
+                while x in self.absorbed and x.inputs:
+                    x = x.inputs[0]
+                if x not in inside and x not in own and x not in self.absorbed:
+                    read.add(x)
+        return read
 
     def _worth_a_loop(self, group: list[Node]) -> bool:
         if all(node in self.rows for node in group):

@@ -44,6 +44,7 @@ from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.passes.cleanup import DropFences
 from tracegrad.passes.fuse import Fuse, FuseRules
+from tracegrad.passes.join_pads import JoinPads
 from tracegrad.passes.place import Facts
 from tracegrad.passes.plan_memory import MemoryPlan, assign_offsets, describe, lifetimes
 from tracegrad.passes.schedule import schedule
@@ -141,7 +142,7 @@ def poison(block: Array) -> None:
 
 def lowered(graph: Graph, options: Options) -> Graph:
     """What the planner sees: the graph with its loops made."""
-    graph = DropFences().run(graph)
+    graph = JoinPads().run(DropFences().run(graph))
     return Fuse(fuse_rules(options.tile_bytes)).run(graph) if options.fuse else graph
 
 
