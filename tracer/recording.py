@@ -87,11 +87,16 @@ class HostAction:
         self.method(self.owner, *self.args)
 
     def remember(self) -> None:
-        """Snapshot the owner's plain state and its parameter groups, for `undo`."""
-        state = dict(self.owner.__dict__)
+        """Snapshot the owner's plain state, its schedules' and its parameter groups, for `undo`."""
+        owners = [self.owner]
+        for owner in owners:  # grows: a schedule may be made of schedules
+            owners += getattr(owner, "_schedulers", ())
         groups = getattr(getattr(self.owner, "optimizer", None), "param_groups", ())
-        copies = {k: v.copy() for k, v in state.items() if isinstance(v, (list, dict))}
-        self.before = [(self.owner.__dict__, {**state, **copies}), *((g, dict(g)) for g in groups)]
+        self.before = [(g, dict(g)) for g in groups]
+        for owner in owners:
+            state = dict(owner.__dict__)
+            copies = {k: v.copy() for k, v in state.items() if isinstance(v, (list, dict))}
+            self.before.append((owner.__dict__, {**state, **copies}))
 
     def undo(self) -> None:
         for live, saved in self.before or ():
