@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ from tracegrad.demo import (
 WANTED_ACCURACY = 0.97
 # Colour-blind safe (Okabe & Ito 2008).
 COLOURS = {"eager": "#0072B2", "numpy": "#E69F00", "jax": "#009E73", "torch": "#CC79A7"}
+# The losses of tracegrad's modes are equal: every line must show through the ones above it.
+STYLES: dict[str, dict[str, Any]] = {
+    "eager": {"linewidth": 4, "alpha": 0.5},
+    "numpy": {"linestyle": "--"},
+    "jax": {"linestyle": ":", "linewidth": 2},
+    "torch": {},
+}
 
 
 def run_demo(modes: list[str], epochs: int, seed: int, folder: Path, console: Console) -> int:
@@ -59,7 +67,8 @@ def run_demo(modes: list[str], epochs: int, seed: int, folder: Path, console: Co
     (folder / DATA_FILE).unlink()
     console.print(table_of(results, total))
     for mode in missing:
-        console.print(f"skipped: {TITLES[mode]} (not installed: pip install '{_package(mode)}')")
+        hint = f"pip install '{_package(mode)}'"
+        console.print(f"skipped: {TITLES[mode]} (not installed: {hint})", markup=False)
     for result in results:
         if result.failure:
             console.print(f"[red]failed: {TITLES[result.mode]}[/]: ", end="")
@@ -119,7 +128,9 @@ def _break_even(result: Result, baseline: Result | None) -> str:
     if baseline is None or result is baseline:
         return "-"
     step = result.break_even(baseline)
-    return "never" if step is None else str(step)
+    if step == math.inf:
+        return "never"
+    return str(step) if step <= len(result.seconds) else f"about {step}"
 
 
 def _final_loss(result: Result) -> float:
@@ -150,13 +161,15 @@ def draw(results: list[Result], path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for result in results:
-        colour, title = COLOURS[result.mode], TITLES[result.mode]
-        left.plot(_smooth(result.losses), color=colour, label=title)
+        style = {
+            "color": COLOURS[result.mode], "label": TITLES[result.mode], **STYLES[result.mode],
+        }  # fmt: skip
+        left.plot(_smooth(result.losses), **style)
         elapsed, total = [], 0.0
         for seconds in result.seconds:
             total += seconds
             elapsed.append(total)
-        right.plot(elapsed, color=colour, label=title)
+        right.plot(elapsed, **style)
     left.set(title="Training loss (mean of 10 steps)", xlabel="step", yscale="log")
     right.set(title="Time, compiling included", xlabel="step", ylabel="seconds")
     for axes in (left, right):

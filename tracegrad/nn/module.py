@@ -83,17 +83,17 @@ class Module(StateDictMixin, Observed):
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
         if isinstance(value, Parameter):
-            self._check_ready("parameters")
-            self._forget(name, keep="_parameter_names")
+            self._check_initialised("parameters")
+            self._forget_member(name, keep="_parameter_names")
             self.register_parameter(name, value)
         elif isinstance(value, Module):
-            self._check_ready("modules")
-            self._forget(name, keep="_module_names")
-            self._put(own["_module_names"], name, value)
+            self._check_initialised("modules")
+            self._forget_member(name, keep="_module_names")
+            self._put_member(own["_module_names"], name, value)
             value._set_scope_name(self._child_scope_name(name))
         elif isinstance(value, Buffer):
-            self._check_ready("buffers")
-            self._forget(name, keep="_buffer_names")
+            self._check_initialised("buffers")
+            self._forget_member(name, keep="_buffer_names")
             self.register_buffer(name, value, value.persistent)
         elif name in own.get("_parameter_names", ()):
             if value is not None:
@@ -125,24 +125,24 @@ class Module(StateDictMixin, Observed):
             self.__dict__[table].pop(name, None)
         super().__delattr__(name)
 
-    def _check_ready(self, what: str) -> None:
+    def _check_initialised(self, what: str) -> None:
         if "_parameter_names" not in self.__dict__:
             raise AttributeError(
                 f"cannot assign {what} before Module.__init__() call; "
                 f"call super().__init__() first in {type(self).__name__}.__init__"
             )
 
-    def _forget(self, name: str, keep: str) -> None:
+    def _forget_member(self, name: str, keep: str) -> None:
         """Drop what `name` was before, unless it stands in table `keep` (it keeps its place there)."""
         own = self.__dict__
         if name in own and name not in own[keep]:
             self.__delattr__(name)
 
-    def _put(self, table: dict[str, None], name: str, value: Any) -> None:
+    def _put_member(self, table: dict[str, None], name: str, value: Any) -> None:
         table[name] = None
         super().__setattr__(name, value)
 
-    def _check_name(self, kind: str, name: str, table: dict[str, None]) -> None:
+    def _check_member_name(self, kind: str, name: str, table: dict[str, None]) -> None:
         if not isinstance(name, str):
             raise TypeError(f"{kind} name should be a string. Got {type(name).__name__}")
         if "." in name:
@@ -154,25 +154,25 @@ class Module(StateDictMixin, Observed):
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter under `name`; None reserves the name (a layer without bias, say)."""
-        self._check_ready("parameters")
-        self._check_name("parameter", name, self._parameter_names)
+        self._check_initialised("parameters")
+        self._check_member_name("parameter", name, self._parameter_names)
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(
                 f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
                 "(tracegrad.nn.Parameter or None required)"
             )
-        self._put(self._parameter_names, name, param)
+        self._put_member(self._parameter_names, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is state but not a parameter; non-persistent ones stay out of state_dict."""
-        self._check_ready("buffers")
-        self._check_name("buffer", name, self._buffer_names)
+        self._check_initialised("buffers")
+        self._check_member_name("buffer", name, self._buffer_names)
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(
                 f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
                 "(tracegrad.Tensor or None required)"
             )
-        self._put(self._buffer_names, name, tensor)
+        self._put_member(self._buffer_names, name, tensor)
         if persistent:
             self._transient_names.pop(name, None)
         else:
@@ -180,11 +180,11 @@ class Module(StateDictMixin, Observed):
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a child under `name`."""
-        self._check_ready("modules")
+        self._check_initialised("modules")
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
-        self._check_name("module", name, self._module_names)
-        self._put(self._module_names, name, module)
+        self._check_member_name("module", name, self._module_names)
+        self._put_member(self._module_names, name, module)
         if module is not None:
             module._set_scope_name(self._child_scope_name(name))
 
@@ -201,12 +201,12 @@ class Module(StateDictMixin, Observed):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current_trace() is not None:
             with scope(object.__getattribute__(self, "_scope_name")):
-                return self._run(args, kwargs)
+                return self._call_with_hooks(args, kwargs)
         if self._forward_hooks or self._forward_pre_hooks:
-            return self._run(args, kwargs)
+            return self._call_with_hooks(args, kwargs)
         return self.forward(*args, **kwargs)
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook, with_kwargs in self._forward_pre_hooks:
             if with_kwargs:
                 replaced = hook(self, args, kwargs)

@@ -40,7 +40,7 @@ class StateDictMixin:
         """Override (with get_extra_state) to load it back."""
         raise NotImplementedError
 
-    def _saved_names(self) -> list[str]:
+    def _saved_member_names(self) -> list[str]:
         own = self.__dict__
         buffers = [n for n in own["_buffer_names"] if n not in own["_transient_names"]]
         return [n for n in (*own["_parameter_names"], *buffers) if own[n] is not None]
@@ -52,7 +52,7 @@ class StateDictMixin:
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         """Write this module's own entries (not its children's)."""
-        for name in self._saved_names():
+        for name in self._saved_member_names():
             value = self.__dict__[name]
             destination[prefix + name] = value if keep_vars else value.detach()
         if self._has_extra_state():
@@ -93,13 +93,13 @@ class StateDictMixin:
     ) -> None:
         """Copy this module's own entries in and report what does not fit."""
         assign = local_metadata.get("assign_to_params_buffers", False)
-        names = self._saved_names()
+        names = self._saved_member_names()
         for name in names:
             key = prefix + name
             if key not in state_dict:
                 missing_keys.append(key)
                 continue
-            problem = self._load_one(name, key, state_dict[key], assign)
+            problem = self._load_member(name, key, state_dict[key], assign)
             if problem is not None:
                 error_msgs.append(problem)
         if self._has_extra_state():
@@ -116,7 +116,7 @@ class StateDictMixin:
                 if head not in known:
                     unexpected_keys.append(key)
 
-    def _load_one(self, name: str, key: str, value: Any, assign: bool) -> str | None:
+    def _load_member(self, name: str, key: str, value: Any, assign: bool) -> str | None:
         """Load one tensor; the text of the problem if it does not fit."""
         target = self.__dict__[name]
         if not isinstance(value, Tensor):
