@@ -1,6 +1,7 @@
 """Scaled dot-product attention by tiles of queries: the T x S weights never exist beyond one tile.
 
-A tile is some rows of one head. Causal tiles stop at their last visible key, so about half of the
+A tile is some rows of one head, kept as [keys, queries]: NumPy reduces over the first axis, and
+broadcasts along the last, two to three times as fast as the other way round. Causal tiles stop at their last visible key, so about half of the
 work of long sequences is never done. Heads are shared over threads. The online part of flash
 attention (Dao et al. 2022) is not needed: a tile sees whole rows; backward needs the logsumexp.
 """
@@ -35,8 +36,8 @@ class _Tiles:
         self.scores = [
             [np.empty(self.rows * keys, dtype) for _ in range(buffers)] for _ in range(self.shares)
         ]
-        # row r of a tile may see column c of its last `rows` columns when c <= r
-        self.hidden = np.triu(np.full((self.rows, self.rows), -np.inf, dtype), 1)
+        # query c of a tile may see key r of the tile's own keys when r <= c
+        self.hidden = np.tril(np.full((self.rows, self.rows), -np.inf, dtype), -1)
 
     @property
     def nbytes(self) -> int:
@@ -50,9 +51,10 @@ class _Tiles:
         return [(first, last, min(last, self.keys)) for first, last in bounds]
 
     def hide(self, scores: Array, first: int, last: int, seen: int) -> None:
-        """-inf where a query would look ahead; only the tile's last columns can."""
+        """-inf where a query would look ahead; only to the tile's own keys can it."""
         if self.causal and seen > first:
-            scores[:, first:seen] += self.hidden[: last - first, : seen - first]
+            own = scores[first:seen]
+            np.add(own, self.hidden[: seen - first, : last - first], out=own)
 
 
 class Attention:
@@ -71,7 +73,7 @@ class Attention:
         self.tiles = _Tiles(q_shape, s, causal, flops, np.dtype(dtype), 1, threads)
         rows = self.tiles.rows
         self.scaled = [np.empty((rows, d), dtype) for _ in range(self.tiles.shares)]
-        self.columns = [np.empty((2, rows, 1), dtype) for _ in range(self.tiles.shares)]
+        self.rows = [np.empty((2, rows), dtype) for _ in range(self.tiles.shares)]
         self.scale = np.array(scale, dtype)
 
     @property
@@ -99,20 +101,20 @@ class Attention:
         out: Array, lse: Array,
     ) -> None:  # fmt: skip
         n = last - first
-        scores = self.tiles.scores[index][0][: n * seen].reshape(n, seen)
+        scores = self.tiles.scores[index][0][: n * seen].reshape(seen, n)
         scaled = self.scaled[index][:n]
-        top, mass = self.columns[index][:, :n]
+        top, mass = self.rows[index][:, :n]
         np.multiply(q, self.scale, out=scaled)
-        np.matmul(scaled, k.T, out=scores)
+        np.matmul(k, scaled.T, out=scores)
         self.tiles.hide(scores, first, last, seen)
-        np.max(scores, axis=1, keepdims=True, out=top)
+        np.maximum.reduce(scores, 0, None, top)
         np.subtract(scores, top, out=scores)
         np.exp(scores, out=scores)
-        np.matmul(scores, ones(seen, scores.dtype)[:, None], out=mass)
-        np.matmul(scores, v, out=out)
-        np.divide(out, mass, out=out)
-        np.log(mass[:, 0], out=lse)
-        np.add(lse, top[:, 0], out=lse)
+        np.matmul(ones(seen, scores.dtype), scores, out=mass)
+        np.matmul(scores.T, v, out=out)
+        np.divide(out, mass[:, None], out=out)
+        np.log(mass, out=lse)
+        np.add(lse, top, out=lse)
 
 
 class AttentionBackward:
@@ -132,7 +134,7 @@ class AttentionBackward:
         rows, shares = self.tiles.rows, range(self.tiles.shares)
         self.scaled = [np.empty((rows, d), dtype) for _ in shares]
         self.product = [np.empty((rows, e), dtype) for _ in shares]
-        self.inner = [np.empty((rows, 1), dtype) for _ in shares]
+        self.inner = [np.empty(rows, dtype) for _ in shares]
         self.to_k = [np.empty((s, d), dtype) for _ in shares]
         self.to_v = [np.empty((s, e), dtype) for _ in shares]
         self.scale = np.array(scale, dtype)
@@ -146,14 +148,16 @@ class AttentionBackward:
         self, ct: Array, q: Array, k: Array, v: Array, out: Array, lse: Array,
         dq: Array, dk: Array, dv: Array,
     ) -> None:  # fmt: skip
-        tiles = self.tiles.tiles()
+        # The last tile first: it sees the most keys, and so may set dk and dv where others add.
+        tiles = self.tiles.tiles()[::-1]
 
         def share(index: int) -> None:
             for first_head, last_head in self.tiles.ranges[index]:
                 for number in range(first_head, last_head):
                     head = divmod(number, q.shape[1])
-                    dk[head] = 0
-                    dv[head] = 0
+                    if not tiles or tiles[0][2] < self.tiles.keys:  # keys that no query sees
+                        dk[head] = 0
+                        dv[head] = 0
                     for first, last, seen in tiles:
                         rows, keys = (*head, slice(first, last)), (*head, slice(0, seen))
                         self._tile(
@@ -168,19 +172,23 @@ class AttentionBackward:
         v: Array, out: Array, lse: Array, dq: Array, dk: Array, dv: Array,
     ) -> None:  # fmt: skip
         n = last - first
-        weight, slope = (b[: n * seen].reshape(n, seen) for b in self.tiles.scores[index])
+        weight, slope = (b[: n * seen].reshape(seen, n) for b in self.tiles.scores[index])
         scaled, inner = self.scaled[index][:n], self.inner[index][:n]
         np.multiply(q, self.scale, out=scaled)
-        np.matmul(scaled, k.T, out=weight)
+        np.matmul(k, scaled.T, out=weight)
         self.tiles.hide(weight, first, last, seen)
-        np.subtract(weight, lse[:, None], out=weight)
+        np.subtract(weight, lse, out=weight)
         np.exp(weight, out=weight)
         product = np.multiply(ct, out, out=self.product[index][:n])
-        np.matmul(product, ones(product.shape[1], product.dtype)[:, None], out=inner)
-        np.matmul(ct, v.T, out=slope)
+        np.matmul(product, ones(product.shape[1], product.dtype), out=inner)
+        np.matmul(v, ct.T, out=slope)
         np.subtract(slope, inner, out=slope)
         np.multiply(slope, weight, out=slope)
-        dv += np.matmul(weight.T, ct, out=self.to_v[index][:seen])
-        dk += np.matmul(slope.T, scaled, out=self.to_k[index][:seen])
-        np.matmul(slope, k, out=dq)
+        if last == self.tiles.queries:
+            np.matmul(weight, ct, out=dv)
+            np.matmul(slope, scaled, out=dk)
+        else:
+            np.add(dv, np.matmul(weight, ct, out=self.to_v[index][:seen]), out=dv)
+            np.add(dk, np.matmul(slope, scaled, out=self.to_k[index][:seen]), out=dk)
+        np.matmul(slope.T, k, out=dq)
         np.multiply(dq, self.scale, out=dq)
