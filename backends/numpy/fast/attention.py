@@ -1,9 +1,10 @@
 """Scaled dot-product attention by tiles of queries: the T x S weights never exist beyond one tile.
 
 A tile is some rows of one head, kept as [keys, queries]: NumPy reduces over the first axis, and
-broadcasts along the last, two to three times as fast as the other way round. Causal tiles stop at their last visible key, so about half of the
-work of long sequences is never done. Heads are shared over threads. The online part of flash
-attention (Dao et al. 2022) is not needed: a tile sees whole rows; backward needs the logsumexp.
+broadcasts along the last, two to three times as fast as the other way round. Causal tiles stop at
+their last visible key, so about half of the work of long sequences is never done. Heads are shared
+over threads. The online part of flash attention (Dao et al. 2022) is not needed: a tile sees whole
+rows; backward needs the logsumexp.
 """
 
 from __future__ import annotations
