@@ -64,6 +64,7 @@ class Var(Pattern):
     name: str
     guard: Guard | None = None
     kind: str = "any"  # how a self-test makes one: "any", "splat", "bool"
+    roots: tuple[str, ...] = ()  # of a variable that is a whole left side: the ops to try it on
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Apply(Pattern):
     label: str = ""
 
 
-def var(name: str, guard: Guard | None = None) -> Var:
-    return Var(name, guard)
+def var(name: str, guard: Guard | None = None, roots: tuple[str, ...] = ()) -> Var:
+    return Var(name, guard, roots=roots)
 
 
 def boolean(name: str) -> Var:

@@ -19,7 +19,6 @@ from tracegrad.ir.errors import IRError
 from tracegrad.ir.graph import Graph, Node, Op, emit, rebuild
 from tracegrad.ir.loc import at
 from tracegrad.ir.ops.source import splat as splat_node
-from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.passes.base import has_subgraphs, walk, with_subgraphs
 from tracegrad.passes.patterns import Apply, Literal, Match, Number, Pattern, Var, match
 
@@ -58,7 +57,7 @@ class Rule:
         if isinstance(self.lhs, Apply):
             return (self.lhs.op.name,)
         assert isinstance(self.lhs, Var)  # the rule reads what it needs from the root itself
-        return tuple(name for name, op in ops.OPS.items() if op.has(ELEMENTWISE))
+        return self.lhs.roots
 
     def apply(self, node: Node) -> Node | None:
         """What `node` becomes, or None where the rule does not apply. Emits at the ambient loc."""

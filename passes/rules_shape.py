@@ -7,6 +7,7 @@ from math import prod
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, emit, placeholder
 from tracegrad.ir.ops.source import splat as splat_node
+from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.ir.types import DType, TensorType, f32, f64
 from tracegrad.passes.fold import splat_of
 from tracegrad.passes.patterns import Match, op, splat_const, var
@@ -236,7 +237,11 @@ BROADCASTS: tuple[Rule, ...] = (
     ),
     rule(
         "broadcast-late",
-        var("any", _reads_a_broadcast),
+        var(
+            "any",
+            _reads_a_broadcast,
+            roots=tuple(name for name, each in ops.OPS.items() if each.has(ELEMENTWISE)),
+        ),
         to=_late_broadcast,
         examples=(_example_late_unary, _example_late_binary, _example_late_splat),
     ),

@@ -6,6 +6,7 @@ The canonical form they lead to:
 - one reshape, one transpose, one broadcast in a row; none that changes nothing; an axis of length 1
   comes from a reshape, not from a transpose or a broadcast
 - broadcasts come as late as they can: an elementwise op runs on the small operand
+- blocks that make up an array are concatenated, not padded and added
 - a matrix product with one weight for a whole batch is a single 2-D product
 """
 
@@ -20,12 +21,13 @@ from tracegrad.ir.graph import Graph
 from tracegrad.passes.base import Pass
 from tracegrad.passes.rewrite import Rewriter, Rule
 from tracegrad.passes.rules_algebra import ASSUMING, CANONICAL, CASTS, IDENTITIES, LOGIC
+from tracegrad.passes.rules_blocks import BLOCKS
 from tracegrad.passes.rules_contract import CONTRACTIONS
 from tracegrad.passes.rules_shape import BROADCASTS, REDUCTIONS, RESHAPES, SLICES, SPLATS
 
 RULES: tuple[Rule, ...] = (
     *SPLATS, *RESHAPES, *BROADCASTS, *SLICES, *REDUCTIONS, *CANONICAL, *IDENTITIES, *LOGIC, *CASTS,
-    *CONTRACTIONS,
+    *BLOCKS, *CONTRACTIONS,
 )  # fmt: skip
 ALL_RULES: tuple[Rule, ...] = (*RULES, *ASSUMING)
 

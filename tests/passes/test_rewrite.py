@@ -228,6 +228,31 @@ def test_a_weight_gradient_becomes_one_product() -> None:
     )
 
 
+def test_the_gradient_of_a_split_is_one_concatenation() -> None:
+    text = """graph split:
+  %0: f32[2] = input()  # cotangent q
+  %1: f32[3] = input()  # cotangent k
+  %2: f32[4] = input()  # cotangent v
+  %3: f32[] = constant(value=const<f32[] 0.0>)
+  %4: f32[9] = pad(%2, %3, low=(5,), high=(0,), interior=(0,))
+  %5: f32[9] = pad(%1, %3, low=(2,), high=(4,), interior=(0,))
+  %6: f32[9] = add(%4, %5)
+  %7: f32[9] = pad(%0, %3, low=(0,), high=(7,), interior=(0,))
+  %8: f32[9] = add(%6, %7)
+  return %8  # gradient qkv
+"""
+    assert (
+        after(text)
+        == """graph split:
+  %0: f32[2] = input()  # cotangent q
+  %1: f32[3] = input()  # cotangent k
+  %2: f32[4] = input()  # cotangent v
+  %3: f32[9] = concatenate(%0, %1, %2, axis=0)
+  return %3  # gradient qkv
+"""
+    )
+
+
 def test_broadcasts_come_late() -> None:
     text = """graph late:
   %0: f32[4] = input()  # argument x
