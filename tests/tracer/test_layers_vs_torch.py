@@ -1,4 +1,6 @@
-"""Activations, convolutions, pooling, normalisation, attention, recurrent layers, resampling against PyTorch."""
+"""Activations, convolutions, pooling, normalisation, attention, recurrent layers, resampling
+against PyTorch.
+"""
 
 import pytest
 import torch
@@ -10,10 +12,14 @@ TF = torch.nn.functional
 
 ACTIVATIONS = [
     ("relu", {}), ("relu6", {}), ("hardtanh", {}), ("hardtanh", {"min_val": -0.5, "max_val": 2.0}),
-    ("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.2}), ("elu", {}), ("elu", {"alpha": 0.5}), ("selu", {}),
-    ("celu", {"alpha": 0.7}), ("gelu", {}), ("gelu", {"approximate": "tanh"}), ("silu", {}), ("mish", {}),
-    ("softplus", {}), ("softplus", {"beta": 3.0, "threshold": 1.0}), ("softsign", {}), ("tanhshrink", {}),
-    ("softshrink", {}), ("hardshrink", {}), ("hardsigmoid", {}), ("hardswish", {}), ("logsigmoid", {}),
+    ("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.2}), ("elu", {}),
+    ("elu", {"alpha": 0.5}), ("selu", {}),
+    ("celu", {"alpha": 0.7}), ("gelu", {}), ("gelu", {"approximate": "tanh"}), ("silu", {}),
+    ("mish", {}),
+    ("softplus", {}), ("softplus", {"beta": 3.0, "threshold": 1.0}), ("softsign", {}),
+    ("tanhshrink", {}),
+    ("softshrink", {}), ("hardshrink", {}), ("hardsigmoid", {}), ("hardswish", {}),
+    ("logsigmoid", {}),
     ("threshold", {"threshold": 0.1, "value": 2.0}), ("glu", {"dim": 0}), ("glu", {}),
 ]  # fmt: skip
 
@@ -58,7 +64,8 @@ def test_softmax(name):
 
 
 CONV = [
-    {}, {"stride": 2}, {"padding": 1}, {"padding": "same"}, {"padding": "valid"}, {"dilation": 2, "padding": 2},
+    {}, {"stride": 2}, {"padding": 1}, {"padding": "same"}, {"padding": "valid"},
+    {"dilation": 2, "padding": 2},
     {"stride": 2, "padding": 1, "dilation": 2},
 ]  # fmt: skip
 
@@ -77,7 +84,8 @@ def test_conv(rank, options):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"stride": 2}, {"stride": 2, "padding": 1, "output_padding": 1}, {"dilation": 2}, {"stride": 3, "padding": 2, "dilation": 2}],
+    [{}, {"stride": 2}, {"stride": 2, "padding": 1, "output_padding": 1}, {"dilation": 2},
+    {"stride": 3, "padding": 2, "dilation": 2}],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -98,8 +106,10 @@ def test_conv_refuses():
 
 
 POOLS = [
-    {"kernel_size": 2}, {"kernel_size": 3, "stride": 2}, {"kernel_size": 3, "stride": 2, "padding": 1},
-    {"kernel_size": 3, "stride": 2, "ceil_mode": True}, {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+    {"kernel_size": 2}, {"kernel_size": 3, "stride": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
     {"kernel_size": 2, "stride": 3, "ceil_mode": True}, {"kernel_size": 2, "stride": 1},
 ]  # fmt: skip
 
@@ -175,7 +185,7 @@ def test_batch_norm(shape):
         None,
     )
     mean, var = floats(3), floats(3, low=0.5, high=2)
-    theirs = lambda x, m, v, w, b: TF.batch_norm(x, m, v, w, b, False, 0.1, 1e-3)  # noqa: E731
+    theirs = lambda x, m, v, w, b: TF.batch_norm(x, m, v, w, b, False, 0.1, 1e-3)
     agree(evaluate, theirs, floats(*shape), mean, var, floats(3), floats(3), grad=False)
     x = floats(*shape)
     (mine, _) = convert((x,), False)
@@ -195,8 +205,11 @@ def test_norms():
     agree(F.group_norm, TF.group_norm, floats(2, 6), 2)
     agree(
         lambda x, w, b: F.instance_norm(x, w, b, eps=1e-5)[0],
-        lambda x, w, b: TF.instance_norm(x, weight=w, bias=b), floats(2, 3, 4, 5), floats(3), floats(3),
-    )  # fmt: skip
+        lambda x, w, b: TF.instance_norm(x, weight=w, bias=b),
+        floats(2, 3, 4, 5),
+        floats(3),
+        floats(3),
+    )
     agree(F.local_response_norm, TF.local_response_norm, floats(2, 6, 4), 3)
     agree(F.local_response_norm, TF.local_response_norm, floats(2, 6, 4, 4), 4, 0.1, 0.5, 2.0)
 
@@ -302,16 +315,26 @@ def test_recurrent_layers(kind, gates, reverse):
     states = (floats(2, 5), floats(2, 5))[: 2 if kind == "LSTM" else 1]
     op = getattr(F, f"{kind.lower()}_layer")
     agree(
-        lambda x, states, *w: op(x, *states, *w, reverse=reverse), layer_of(kind, reverse),
-        floats(6, 2, 3), states, *weights, rtol=1e-7,
-    )  # fmt: skip
+        lambda x, states, *w: op(x, *states, *w, reverse=reverse),
+        layer_of(kind, reverse),
+        floats(6, 2, 3),
+        states,
+        *weights,
+        rtol=1e-7,
+    )
 
 
 def test_relu_rnn():
     agree(
         lambda x, states, *w: F.rnn_layer(x, *states, *w, nonlinearity="relu"),
-        layer_of("RNN", False, nonlinearity="relu"), floats(4, 2, 3), (floats(2, 5),), floats(5, 3), floats(5, 5), floats(5), floats(5),
-    )  # fmt: skip
+        layer_of("RNN", False, nonlinearity="relu"),
+        floats(4, 2, 3),
+        (floats(2, 5),),
+        floats(5, 3),
+        floats(5, 5),
+        floats(5),
+        floats(5),
+    )
 
 
 RESIZE = [
@@ -369,6 +392,12 @@ def test_grid_sample(align, padding):
     agree(F.affine_grid, TF.affine_grid, floats(2, 2, 3), (2, 3, 4, 5), align_corners=align)
     for mode in ("bilinear", "nearest"):
         agree(
-            F.grid_sample, TF.grid_sample, floats(2, 3, 5, 6), floats(2, 4, 3, 2, low=-1.3, high=1.3),
-            mode=mode, padding_mode=padding, align_corners=align, rtol=1e-7,
-        )  # fmt: skip
+            F.grid_sample,
+            TF.grid_sample,
+            floats(2, 3, 5, 6),
+            floats(2, 4, 3, 2, low=-1.3, high=1.3),
+            mode=mode,
+            padding_mode=padding,
+            align_corners=align,
+            rtol=1e-7,
+        )

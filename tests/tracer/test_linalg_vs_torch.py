@@ -44,7 +44,8 @@ def test_cholesky(shape):
         positive(*shape),
         **CLOSE,
     )
-    agree(lambda x: F.cholesky((x + x.mT) / 2, upper=True), lambda x: L.cholesky((x + x.mT) / 2, upper=True),
+    agree(lambda x: F.cholesky((x + x.mT) / 2, upper=True),
+    lambda x: L.cholesky((x + x.mT) / 2, upper=True),
           positive(*shape), **CLOSE)  # fmt: skip
 
 

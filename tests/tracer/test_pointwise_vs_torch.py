@@ -12,8 +12,9 @@ deg2rad rad2deg relu floor ceil trunc round frac sign isnan isinf isfinite ispos
 logical_not positive nan_to_num reciprocal erfc""".split()
 POSITIVE = "log log1p log2 log10 sqrt rsqrt lgamma digamma".split()
 UNIT = "asin acos atanh erfinv logit".split()
-BINARY = """add sub mul div maximum minimum fmax fmin atan2 copysign hypot logaddexp logaddexp2 remainder fmod
-floor_divide eq ne lt le gt ge isclose logical_and logical_or logical_xor heaviside nextafter rsub""".split()
+BINARY = """add sub mul div maximum minimum fmax fmin atan2 copysign hypot logaddexp logaddexp2
+remainder fmod floor_divide eq ne lt le gt ge isclose logical_and logical_or logical_xor
+heaviside nextafter rsub""".split()
 NO_GRADIENT = ("floor_divide", "heaviside")
 SPECIAL = torch.tensor(
     [0.0, -0.0, 1.0, -1.5, float("nan"), float("inf"), -float("inf"), 2.5, 3.5, -2.5]
@@ -186,7 +187,8 @@ def test_nan_to_num():
 
 @pytest.mark.parametrize(
     "call", [
-        lambda L, x, y: L.neg(x > 0), lambda L, x, y: L.sub(x > 0, y > 0), lambda L, x, y: L.bitwise_and(x, y),
+        lambda L, x, y: L.neg(x > 0), lambda L, x, y: L.sub(x > 0, y > 0), lambda L, x,
+        y: L.bitwise_and(x, y),
         lambda L, x, y: L.add(x, y[:, :2]), lambda L, x, y: L.add(x.long(), 1, alpha=0.5),
         lambda L, x, y: L.pow(x.long(), -1) if L is torch else L.add(x, y[:, :2]),
     ],

@@ -1,4 +1,6 @@
-"""Type promotion against PyTorch: every pair of dtypes, as tensors, 0-d tensors and Python numbers."""
+"""Type promotion against PyTorch: every pair of dtypes, as tensors, 0-d tensors and Python
+numbers.
+"""
 
 import itertools
 

@@ -1,5 +1,7 @@
 """Joining, repeating, padding, indexing, scattering and matrix products against PyTorch."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch_oracle import agree, bools, convert, floats, integers
@@ -9,18 +11,15 @@ from tracegrad.tracer import functions as F
 TF = torch.nn.functional
 
 
+def joined(function, dim, *tensors):
+    return function(tensors, dim)
+
+
 def test_joining():
     for dim in (0, 1, -1):
-        agree(
-            lambda *x: F.cat(x, dim),
-            lambda *x: torch.cat(x, dim),
-            floats(2, 3),
-            floats(2, 3),
-            floats(2, 3),
-        )
-        agree(
-            lambda *x: F.stack(x, dim), lambda *x: torch.stack(x, dim), floats(2, 3), floats(2, 3)
-        )
+        for name in ("cat", "stack"):
+            ours, theirs = (partial(joined, getattr(lib, name), dim) for lib in (F, torch))
+            agree(ours, theirs, floats(2, 3), floats(2, 3), floats(2, 3))
     agree(
         lambda *x: F.cat(x, 1), lambda *x: torch.cat(x, 1), floats(2, 3), floats(2, 1), floats(2, 4)
     )
@@ -124,9 +123,16 @@ def test_gather_and_scatter():
     for reduce in ("sum", "prod", "mean", "amax", "amin"):
         for include in (True, False):
             agree(
-                F.scatter_reduce, torch.scatter_reduce, x, 0, index, floats(4, 5), reduce,
-                include_self=include, grad=reduce == "sum",
-            )  # fmt: skip
+                F.scatter_reduce,
+                torch.scatter_reduce,
+                x,
+                0,
+                index,
+                floats(4, 5),
+                reduce,
+                include_self=include,
+                grad=reduce == "sum",
+            )
     agree(F.take, torch.take, x, torch.tensor([[1, -2], [7, 19]]))
     agree(F.take_along_dim, torch.take_along_dim, x, index[:1], 0)
     agree(F.take_along_dim, torch.take_along_dim, x, index.flatten()[:7])
@@ -145,8 +151,10 @@ def test_index_functions():
 
 
 POSITIONS = [
-    ((0,), lambda i, j: (i,)), ((1,), lambda i, j: (slice(None), i)), ((2,), lambda i, j: (slice(None), slice(None), i)),
-    ((0, 1), lambda i, j: (i, j)), ((1, 2), lambda i, j: (slice(None), i, j)), ((0, 2), lambda i, j: (i, slice(None), j)),
+    ((0,), lambda i, j: (i,)), ((1,), lambda i, j: (slice(None), i)),
+    ((2,), lambda i, j: (slice(None), slice(None), i)),
+    ((0, 1), lambda i, j: (i, j)), ((1, 2), lambda i, j: (slice(None), i, j)),
+    ((0, 2), lambda i, j: (i, slice(None), j)),
 ]  # fmt: skip
 
 
@@ -168,8 +176,11 @@ def test_advanced_indexing(positions, key, shapes):
 
     agree(
         lambda a, v, *i: F.index_put(a, v, *i, positions=positions, accumulate=True),
-        accumulated, x, floats(*x[at(key, used)].shape), *used,
-    )  # fmt: skip
+        accumulated,
+        x,
+        floats(*x[at(key, used)].shape),
+        *used,
+    )
 
 
 def at(key, indices):
@@ -218,8 +229,10 @@ def test_embedding_and_one_hot():
 
 
 MATMUL = [
-    ((3,), (3,)), ((3, 4), (4,)), ((3,), (3, 4)), ((3, 4), (4, 5)), ((2, 3, 4), (4,)), ((2, 3, 4), (4, 5)),
-    ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (6, 4, 5)), ((4,), (2, 4, 5)), ((3, 4), (2, 4, 5)), ((6, 3, 4), (1, 4, 5)),
+    ((3,), (3,)), ((3, 4), (4,)), ((3,), (3, 4)), ((3, 4), (4, 5)), ((2, 3, 4), (4,)),
+    ((2, 3, 4), (4, 5)),
+    ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (6, 4, 5)), ((4,), (2, 4, 5)), ((3, 4), (2, 4, 5)),
+    ((6, 3, 4), (1, 4, 5)),
 ]  # fmt: skip
 
 
@@ -252,11 +265,16 @@ def test_products():
 
 
 EINSUM = [
-    ("ij,jk->ik", (2, 3), (3, 4)), ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)), ("ij->ji", (2, 3)), ("ij->", (2, 3)),
-    ("ii->i", (3, 3)), ("ii", (3, 3)), ("ij,ij->i", (2, 3), (2, 3)), ("i,j->ij", (2,), (3,)), ("ij,kl->ijkl", (2, 3), (4, 2)),
-    ("bhid,bhjd->bhij", (2, 2, 3, 4), (2, 2, 5, 4)), ("...ij,...jk->...ik", (2, 3, 4), (4, 5)), ("...i,i->...", (2, 3, 4), (4,)),
-    ("ij,jk,kl->il", (2, 3), (3, 4), (4, 5)), ("ij,jk", (2, 3), (3, 4)), ("bij,jk->bk", (2, 3, 4), (4, 5)),
-    ("nchw,cd->ndhw", (2, 3, 4, 5), (3, 6)), ("b i j, b j -> b i", (2, 3, 4), (2, 4)), ("ij,ij->ij", (2, 1), (2, 3)),
+    ("ij,jk->ik", (2, 3), (3, 4)), ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)), ("ij->ji", (2, 3)),
+    ("ij->", (2, 3)),
+    ("ii->i", (3, 3)), ("ii", (3, 3)), ("ij,ij->i", (2, 3), (2, 3)), ("i,j->ij", (2,), (3,)),
+    ("ij,kl->ijkl", (2, 3), (4, 2)),
+    ("bhid,bhjd->bhij", (2, 2, 3, 4), (2, 2, 5, 4)), ("...ij,...jk->...ik", (2, 3, 4), (4, 5)),
+    ("...i,i->...", (2, 3, 4), (4,)),
+    ("ij,jk,kl->il", (2, 3), (3, 4), (4, 5)), ("ij,jk", (2, 3), (3, 4)),
+    ("bij,jk->bk", (2, 3, 4), (4, 5)),
+    ("nchw,cd->ndhw", (2, 3, 4, 5), (3, 6)), ("b i j, b j -> b i", (2, 3, 4), (2, 4)),
+    ("ij,ij->ij", (2, 1), (2, 3)),
     ("iij->j", (3, 3, 2)), ("...->...", (2, 3)), ("ba,ca,da->bcd", (2, 5), (3, 5), (4, 5)),
 ]  # fmt: skip
 

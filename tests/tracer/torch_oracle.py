@@ -1,4 +1,6 @@
-"""One call in tracegrad and in PyTorch: equal results (shape, dtype, values), equal gradients, or both refuse."""
+"""One call in tracegrad and in PyTorch: equal results (shape, dtype, values), equal gradients, or
+both refuse.
+"""
 
 import ml_dtypes
 import numpy as np
@@ -11,8 +13,10 @@ from tracegrad.tracer.tensor import Tensor
 
 TO_TORCH = {
     types.bool_: torch.bool, types.u8: torch.uint8, types.i8: torch.int8, types.i16: torch.int16,
-    types.i32: torch.int32, types.i64: torch.int64, types.f16: torch.float16, types.bf16: torch.bfloat16,
-    types.f32: torch.float32, types.f64: torch.float64, types.c64: torch.complex64, types.c128: torch.complex128,
+    types.i32: torch.int32, types.i64: torch.int64, types.f16: torch.float16,
+    types.bf16: torch.bfloat16,
+    types.f32: torch.float32, types.f64: torch.float64, types.c64: torch.complex64,
+    types.c128: torch.complex128,
 }  # fmt: skip
 FROM_TORCH = {theirs: ours for ours, theirs in TO_TORCH.items()}
 TOLERANCE = {
@@ -93,7 +97,9 @@ def same(mine, theirs, rtol=None, atol=None, what="result"):
 
 
 def agree(ours, theirs, *args, grad=True, rtol=None, atol=None, **kwargs):
-    """Call both; compare results, then gradients of all floating arguments under fixed cotangents."""
+    """Call both; compare results, then gradients of all floating arguments under fixed
+    cotangents.
+    """
     args = tuple(a.detach().clone() if isinstance(a, torch.Tensor) else a for a in args)
     (own_args, own_kwargs), leaves = convert((args, kwargs), grad)
     mine, expected = flat(ours(*own_args, **own_kwargs)), flat(theirs(*args, **kwargs))

@@ -1,7 +1,10 @@
-"""User-level functions: PyTorch's names and semantics, each defined once as a function that emits IR.
+"""User-level functions: PyTorch's names and semantics, each defined once as a function that emits
+IR.
 
-`FUNCTIONS` maps the public name of every function to it; each is also an attribute of this package. It holds every
-`UserOp` of the modules below (under its name, without a trailing underscore) and the plain functions that they list
+`FUNCTIONS` maps the public name of every function to it; each is also an attribute of this
+package. It holds every
+`UserOp` of the modules below (under its name,
+without a trailing underscore) and the plain functions that they list
 as `PLAIN`, which arrange arguments for ops and so stand before an op of the same name.
 """
 
@@ -13,9 +16,10 @@ from typing import Any
 from tracegrad.tracer.dispatch import UserOp
 
 MODULES = (
-    "arithmetic", "unary", "reductions", "norms", "shaping", "matmul", "einsum", "indexing", "sorting", "random",
-    "activations", "convolution", "pooling", "normalisation", "losses", "attention", "recurrent", "resample",
-    "linalg", "overloads",
+    "arithmetic", "comparison", "unary", "reductions", "running", "norms", "shaping", "padding",
+    "matmul", "einsum", "indexing", "embedding", "sorting", "selecting", "random", "activations",
+    "convolution", "pooling", "patches", "normalisation", "losses", "attention", "recurrent",
+    "resample", "linalg", "overloads", "inquiries",
 )  # fmt: skip
 
 
@@ -35,8 +39,10 @@ FUNCTIONS = _collect()
 ALIASES = {
     "subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div", "negative": "neg",
     "absolute": "abs", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le",
-    "not_equal": "ne", "arctan2": "atan2", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arcsinh": "asinh",
-    "arccosh": "acosh", "arctanh": "atanh", "clip": "clamp", "fix": "trunc", "concat": "cat", "concatenate": "cat",
+    "not_equal": "ne", "arctan2": "atan2", "arcsin": "asin", "arccos": "acos", "arctan": "atan",
+    "arcsinh": "asinh",
+    "arccosh": "acosh", "arctanh": "atanh", "clip": "clamp", "fix": "trunc", "concat": "cat",
+    "concatenate": "cat",
     "row_stack": "vstack", "ger": "outer", "inverse": "inv", "trapz": "trapezoid",
 }  # fmt: skip
 FUNCTIONS.update({alias: FUNCTIONS[name] for alias, name in ALIASES.items()})

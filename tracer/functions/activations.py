@@ -72,7 +72,9 @@ def leaky_relu(input: Operand, /, negative_slope: float = 0.01) -> Node:
 
 @user_op
 def prelu(input: Operand, weight: Operand, /) -> Node:
-    """input where positive, else weight * input; weight has one element, or one per channel (axis 1)."""
+    """input where positive, else weight * input; weight has one element, or one per channel (axis
+    1).
+    """
     x, w = floating("prelu", input), as_node(weight)
     if w.type.size == 1:
         slope = expand(ops.reshape(w, shape=()), x.shape)

@@ -21,7 +21,6 @@ from tracegrad.tracer.functions.promotion import (
     common_float,
     constant_value,
     require_dtype,
-    to_float,
 )
 
 
@@ -92,7 +91,8 @@ def div(input: Operand, other: Operand, /, *, rounding_mode: str | None = None) 
         raise IRTypeError(f'rounding_mode must be None, "floor" or "trunc", not {rounding_mode!r}')
     if x.dtype.is_float:
         return ops.trunc(ops.div(x, y))
-    # Truncation is the floor of a quotient of one sign; of two signs, minus the floor of the magnitudes.
+    # Truncation is the floor of a quotient of one sign; of two signs, minus the floor of the
+    # magnitudes.
     return _truncated(x, y)
 
 
@@ -236,124 +236,6 @@ def _ignoring_nan(op: Op, x: Node, y: Node) -> Node:
 
 
 @user_op
-def eq(input: Operand, other: Operand, /) -> Node:
-    """input == other, elementwise."""
-    return ops.eq(*common(input, other))
-
-
-@user_op
-def ne(input: Operand, other: Operand, /) -> Node:
-    """input != other, elementwise."""
-    return not_(ops.eq(*common(input, other)))
-
-
-@user_op
-def lt(input: Operand, other: Operand, /) -> Node:
-    """input < other, elementwise."""
-    return ops.lt(*common(input, other))
-
-
-@user_op
-def le(input: Operand, other: Operand, /) -> Node:
-    """input <= other, elementwise."""
-    return ops.le(*common(input, other))
-
-
-@user_op
-def gt(input: Operand, other: Operand, /) -> Node:
-    """input > other, elementwise."""
-    x, y = common(input, other)
-    return ops.lt(y, x)
-
-
-@user_op
-def ge(input: Operand, other: Operand, /) -> Node:
-    """input >= other, elementwise."""
-    x, y = common(input, other)
-    return ops.le(y, x)
-
-
-@user_op
-def isclose(
-    input: Operand,
-    other: Operand,
-    /,
-    rtol: float = 1e-5,
-    atol: float = 1e-8,
-    equal_nan: bool = False,
-) -> Node:
-    """|input - other| <= atol + rtol * |other|, or equal."""
-    x, y = common(input, other)
-    same = ops.eq(x, y)
-    if not x.dtype.is_float:
-        x, y = to_float(x), to_float(y)
-    near = ops.le(ops.abs_(ops.sub(x, y)), ops.abs_(y) * rtol + atol)
-    result = ops.or_(same, ops.and_(near, ops.and_(ops.isfinite(x), ops.isfinite(y))))
-    if equal_nan:
-        result = ops.or_(result, ops.and_(ops.isnan(x), ops.isnan(y)))
-    return result
-
-
-@user_op
-def logical_and(input: Operand, other: Operand, /) -> Node:
-    """Both nonzero."""
-    return ops.and_(*broadcast(as_bool(input), as_bool(other)))
-
-
-@user_op
-def logical_or(input: Operand, other: Operand, /) -> Node:
-    """Either nonzero."""
-    return ops.or_(*broadcast(as_bool(input), as_bool(other)))
-
-
-@user_op
-def logical_xor(input: Operand, other: Operand, /) -> Node:
-    """Exactly one nonzero."""
-    return ops.xor(*broadcast(as_bool(input), as_bool(other)))
-
-
-@user_op
-def logical_not(input: Operand, /) -> Node:
-    """Zero."""
-    return not_(as_bool(input))
-
-
-def bits_of(op: Op, name: str, doc: str, categories: str = "bi") -> Any:
-    def emit(input: Operand, other: Operand, /) -> Node:
-        x, y = common(input, other)
-        require_dtype(name, (x,), categories)
-        return op(x, y)
-
-    return named(emit, name, doc)
-
-
-bitwise_and = bits_of(ops.and_, "bitwise_and", "input & other, of integers or bools.")
-bitwise_or = bits_of(ops.or_, "bitwise_or", "input | other, of integers or bools.")
-bitwise_xor = bits_of(ops.xor, "bitwise_xor", "input ^ other, of integers or bools.")
-bitwise_left_shift = bits_of(ops.shl, "bitwise_left_shift", "input << other.", "i")
-bitwise_right_shift = bits_of(ops.shr, "bitwise_right_shift", "input >> other.", "i")
-
-
-@user_op
-def bitwise_not(input: Operand, /) -> Node:
-    """~input, of integers or bools."""
-    x = as_node(input)
-    require_dtype("bitwise_not", (x,), "bi")
-    return ops.bitwise_not(x)
-
-
-@user_op
-def where(condition: Operand, input: Operand, other: Operand, /) -> Node:
-    """input where condition (a bool tensor), else other."""
-    test = as_node(condition)
-    if not test.dtype.is_bool:
-        test = cast(test, bool_)
-    x, y = promotion.promote(input, other)
-    test, x, y = broadcast(test, x, y)
-    return ops.where(test, x, y)
-
-
-@user_op
 def clamp(input: Operand, min: Operand | None = None, max: Operand | None = None, /) -> Node:
     """min where input is below it, max where above. The gradient passes at the bounds."""
     if min is None and max is None:
@@ -372,7 +254,9 @@ def clamp(input: Operand, min: Operand | None = None, max: Operand | None = None
 
 
 def _nan_bounds(x: Node, *bounds: Operand | None) -> Node:
-    """A nan bound makes nan. Bounds that are numbers are not nan in practice: only tensors are looked at."""
+    """A nan bound makes nan. Bounds that are numbers are not nan in practice: only tensors are
+    looked at.
+    """
     for bound in bounds:
         if isinstance(bound, Node) and bound.dtype.is_float:
             wide = promotion.lift(bound, x.dtype, x.shape)
@@ -499,7 +383,9 @@ def xlogy(input: Operand, other: Operand, /) -> Node:
 
 @user_op
 def gcd(input: Operand, other: Operand, /) -> Node:
-    """Greatest common divisor of integers (Euclid, unrolled: 64-bit numbers need at most 92 steps)."""
+    """Greatest common divisor of integers (Euclid, unrolled: 64-bit numbers need at most 92
+    steps).
+    """
     x, y = common(input, other)
     require_dtype("gcd", (x,), "i")
     a, b = ops.abs_(x), ops.abs_(y)
@@ -509,12 +395,3 @@ def gcd(input: Operand, other: Operand, /) -> Node:
         safe = ops.where(done, ops.ones_like(b), b)
         a, b = ops.where(done, a, b), ops.where(done, b, ops.rem(a, safe))
     return a
-
-
-@user_op
-def dist(input: Operand, other: Operand, /, p: float = 2.0) -> Node:
-    """The p-norm of input - other."""
-    from tracegrad.tracer.functions.norms import vector_norm_of
-
-    x, y = common_float(input, other)
-    return vector_norm_of(ops.sub(x, y), float(p), tuple(range(x.ndim)))

@@ -55,9 +55,18 @@ def _grouped(x: Node, heads: int) -> Node:
 
 @user_op
 def attention_(
-    query: Operand, key: Operand, value: Operand, attn_mask: Operand | None = None, random_key: Operand | None = None, /,
-    *, dropout_p: float, is_causal: bool, scale: float | None, enable_gqa: bool,
-) -> Node:  # fmt: skip
+    query: Operand,
+    key: Operand,
+    value: Operand,
+    attn_mask: Operand | None = None,
+    random_key: Operand | None = None,
+    /,
+    *,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Node:
     """softmax(query key^T scale + mask) value, over [.., T, D]."""
     q, k, v = (floating("scaled_dot_product_attention", x) for x in (query, key, value))
     require_same_dtype("scaled_dot_product_attention", q, k, v)
@@ -97,20 +106,35 @@ def attention_(
 
 
 def scaled_dot_product_attention(
-    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
-    *, scale: float | None = None, enable_gqa: bool = False,
-) -> Any:  # fmt: skip
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
     """softmax(query key^T scale + mask) value over [.., T, D]; a bool mask says what may be seen.
 
-    is_causal hides later positions (aligned at the first). dropout_p applies whenever it is not 0, as in PyTorch.
+    is_causal hides later positions (aligned at the first). dropout_p applies whenever it is not 0,
+    as in PyTorch.
     """
     from tracegrad.tracer.random import next_key  # tensors come after functions
 
     random_key = next_key() if dropout_p else None
     return attention_(
-        query, key, value, attn_mask, random_key,
-        dropout_p=float(dropout_p), is_causal=bool(is_causal), scale=scale, enable_gqa=bool(enable_gqa),
-    )  # fmt: skip
+        query,
+        key,
+        value,
+        attn_mask,
+        random_key,
+        dropout_p=float(dropout_p),
+        is_causal=bool(is_causal),
+        scale=scale,
+        enable_gqa=bool(enable_gqa),
+    )
 
 
 PLAIN = (scaled_dot_product_attention,)

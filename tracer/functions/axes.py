@@ -14,13 +14,16 @@ def axis_of(dim: int, ndim: int) -> int:
     limit = max(ndim, 1)
     if not -limit <= dim < limit:
         raise IndexError(
-            f"dim {dim} is out of range: a tensor of {ndim} dimensions has dims -{limit} to {limit - 1} ({here()})"
+            f"dim {dim} is out of range: a tensor of {ndim} dimensions has dims -{limit} to "
+            f"{limit - 1} ({here()})"
         )
     return int(dim) % limit
 
 
 def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
-    """Sorted axes of `dim`: one int, several, or all where it is None or empty. Raises IndexError."""
+    """Sorted axes of `dim`: one int, several, or all where it is None or empty. Raises
+    IndexError.
+    """
     if dim is None or dim == ():
         return tuple(range(ndim))
     dims = (dim,) if isinstance(dim, int) else tuple(dim)

@@ -43,7 +43,8 @@ def batched(name: str, input: Operand, rank: int) -> tuple[Node, bool]:
     x = as_node(input)
     if x.ndim not in (rank + 1, rank + 2):
         raise IRTypeError(
-            f"{name}() needs input of {rank + 2} dimensions (N, C, ..) or {rank + 1} (C, ..), got {list(x.shape)}"
+            f"{name}() needs input of {rank + 2} dimensions (N, C, ..) or {rank + 1} (C, ..), "
+            f"got {list(x.shape)}"
         )
     return (reshape(x, (1, *x.shape)), True) if x.ndim == rank + 1 else (x, False)
 
@@ -68,7 +69,8 @@ def _conv(
     require_same_dtype(name, x, w, None if bias is None else as_node(bias))
     if w.ndim != rank + 2 or x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
         raise IRTypeError(
-            f"{name}(): input {list(x.shape)} has {x.shape[1]} channels, weight {list(w.shape)} with "
+            f"{name}(): input {list(x.shape)} has {x.shape[1]} channels, weight {list(w.shape)} "
+            f"with "
             f"groups={groups} takes {w.shape[1] * groups if w.ndim == rank + 2 else '?'} "
             f"and gives {w.shape[0]} (a multiple of groups)"
         )
@@ -78,7 +80,8 @@ def _conv(
         if size + low + high < hole * (kernel - 1) + 1:
             raise IRTypeError(
                 f"{name}(): the padded input size {size + low + high} is smaller than the "
-                f"kernel's reach {hole * (kernel - 1) + 1} (input {list(x.shape)}, weight {list(w.shape)})"
+                f"kernel's reach {hole * (kernel - 1) + 1} (input {list(x.shape)}, weight "
+                f"{list(w.shape)})"
             )
     out = ops.conv(
         x,
@@ -95,7 +98,10 @@ def _conv(
 def padding_pairs(
     padding: Any, kernel: Ints, strides: Ints, dilation: Ints
 ) -> tuple[tuple[int, int], ...]:
-    """(low, high) for every axis from an int, several, "valid" or "same" (an odd one goes to the end)."""
+    """(low, high) for every axis from an int, several, "valid" or "same".
+
+    The odd one of "same" goes to the end.
+    """
     if padding == "valid":
         return ((0, 0),) * len(kernel)
     if padding == "same":
@@ -110,35 +116,60 @@ def padding_pairs(
 
 @user_op
 def conv1d(
-    input: Operand, weight: Operand, bias: Operand | None = None, /,
-    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-) -> Node:  # fmt: skip
+    input: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    /,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Node:
     """input[N, C, L] with weight[O, C / groups, K], bias[O]: cross-correlation."""
     return _conv(1, input, weight, bias, stride, padding, dilation, groups)
 
 
 @user_op
 def conv2d(
-    input: Operand, weight: Operand, bias: Operand | None = None, /,
-    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-) -> Node:  # fmt: skip
+    input: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    /,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Node:
     """input[N, C, H, W] with weight[O, C / groups, KH, KW], bias[O]: cross-correlation."""
     return _conv(2, input, weight, bias, stride, padding, dilation, groups)
 
 
 @user_op
 def conv3d(
-    input: Operand, weight: Operand, bias: Operand | None = None, /,
-    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-) -> Node:  # fmt: skip
+    input: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    /,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Node:
     """input[N, C, D, H, W] with weight[O, C / groups, KD, KH, KW], bias[O]: cross-correlation."""
     return _conv(3, input, weight, bias, stride, padding, dilation, groups)
 
 
 def _conv_transpose(
-    rank: int, input: Operand, weight: Operand, bias: Any, stride: Any, padding: Any, output_padding: Any,
-    groups: int, dilation: Any,
-) -> Node:  # fmt: skip
+    rank: int,
+    input: Operand,
+    weight: Operand,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+) -> Node:
     """The adjoint of conv: the input spread by the stride, correlated with the flipped filter."""
     name = f"conv_transpose{rank}d"
     x, lacked = batched(name, input, rank)
@@ -146,7 +177,8 @@ def _conv_transpose(
     require_same_dtype(name, x, w, None if bias is None else as_node(bias))
     if w.ndim != rank + 2 or x.shape[1] != w.shape[0] or w.shape[0] % groups:
         raise IRTypeError(
-            f"{name}(): input {list(x.shape)} does not have the channels of weight {list(w.shape)} (in, out, ..)"
+            f"{name}(): input {list(x.shape)} does not have the channels of weight "
+            f"{list(w.shape)} (in, out, ..)"
         )
     steps, holes = sizes(stride, rank, "stride"), sizes(dilation, rank, "dilation")
     pads, extra = sizes(padding, rank, "padding"), sizes(output_padding, rank, "output_padding")
@@ -174,9 +206,16 @@ def _conv_transpose(
 
 @user_op
 def conv_transpose1d(
-    input: Operand, weight: Operand, bias: Operand | None = None, /,
-    stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-) -> Node:  # fmt: skip
+    input: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    /,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Node:
     """input[N, C, L] with weight[C, O / groups, K]: the gradient of conv1d, as an upsampling."""
     return _conv_transpose(
         1, input, weight, bias, stride, padding, output_padding, groups, dilation
@@ -185,10 +224,19 @@ def conv_transpose1d(
 
 @user_op
 def conv_transpose2d(
-    input: Operand, weight: Operand, bias: Operand | None = None, /,
-    stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-) -> Node:  # fmt: skip
-    """input[N, C, H, W] with weight[C, O / groups, KH, KW]: the gradient of conv2d, as an upsampling."""
+    input: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    /,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Node:
+    """input[N, C, H, W] with weight[C, O / groups, KH, KW]: the gradient of conv2d, as an
+    upsampling.
+    """
     return _conv_transpose(
         2, input, weight, bias, stride, padding, output_padding, groups, dilation
     )
@@ -196,9 +244,16 @@ def conv_transpose2d(
 
 @user_op
 def conv_transpose3d(
-    input: Operand, weight: Operand, bias: Operand | None = None, /,
-    stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-) -> Node:  # fmt: skip
+    input: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    /,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Node:
     """input[N, C, D, H, W] with weight[C, O / groups, KD, KH, KW]: the gradient of conv3d."""
     return _conv_transpose(
         3, input, weight, bias, stride, padding, output_padding, groups, dilation

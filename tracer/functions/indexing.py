@@ -11,7 +11,6 @@ from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import TensorType, i64
 from tracegrad.tracer.dispatch import Weak, user_op
-from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.functions.axes import axis_of, moved, reshape
 from tracegrad.tracer.functions.promotion import (
     Operand,
@@ -22,7 +21,6 @@ from tracegrad.tracer.functions.promotion import (
     expand,
     lift,
 )
-from tracegrad.tracer.locate import here
 
 
 def wrapped(index: Operand, size: int) -> Node:
@@ -41,7 +39,9 @@ def _placed(x: Node, indices: tuple[Operand, ...], positions: tuple[int, ...]) -
 
 
 def _insertion(positions: tuple[int, ...]) -> int:
-    """Where the index dimensions go: at the first indexed axis if these are adjacent, else in front."""
+    """Where the index dimensions go: at the first indexed axis if these are adjacent, else in
+    front.
+    """
     adjacent = positions == tuple(range(positions[0], positions[0] + len(positions)))
     return positions[0] if adjacent else 0
 
@@ -55,7 +55,8 @@ def index(input: Operand, /, *indices: Operand, positions: tuple[int, ...]) -> N
     rank, front = placed[0].ndim, _insertion(positions)
     if not front:
         return taken
-    # gather puts the index dimensions first; the axes before the first indexed one go there instead.
+    # gather puts the index dimensions first; the axes before the first indexed one go there
+    # instead.
     perm = (*range(rank, rank + front), *range(rank), *range(rank + front, taken.ndim))
     return ops.transpose(taken, perm=perm)
 
@@ -69,7 +70,9 @@ def index_put(
     positions: tuple[int, ...],
     accumulate: bool = False,
 ) -> Node:
-    """A copy of x with `values` (broadcast) stored at, or added to, x[...] on the axes `positions`."""
+    """A copy of x with `values` (broadcast) stored at, or added to, x[...] on the axes
+    `positions`.
+    """
     x = as_node(input)
     placed = _placed(x, indices, positions)
     rank, front = placed[0].ndim, _insertion(positions)
@@ -100,7 +103,8 @@ def _along(input: Operand, dim: int, index: Operand, name: str) -> tuple[Node, i
         m > n for k, (m, n) in enumerate(zip(node.shape, x.shape)) if k != axis
     ):
         raise IRTypeError(
-            f"{name}(): index {list(node.shape)} does not fit input {list(x.shape)} outside dimension {axis}"
+            f"{name}(): index {list(node.shape)} does not fit input {list(x.shape)} outside "
+            f"dimension {axis}"
         )
     return x, axis, wrapped(node, x.shape[axis] if x.ndim else 1)
 
@@ -122,7 +126,8 @@ def _scattered(
     else:
         if source.dtype is not x.dtype:
             raise IRTypeError(
-                f"{name}(): src is {source.dtype.public_name}, the tensor {x.dtype.public_name}; cast one"
+                f"{name}(): src is {source.dtype.public_name}, the tensor "
+                f"{x.dtype.public_name}; cast one"
             )
         u = _cropped(source, where.shape, -1)
     if x.ndim == 0:
@@ -245,7 +250,9 @@ def _index_written(
 
 @user_op
 def index_add_(input: Operand, index: Operand, source: Operand, /, *, dim: int, alpha: Any) -> Node:
-    """A copy of input with alpha * source added at the entries `index` of dim; repeats accumulate."""
+    """A copy of input with alpha * source added at the entries `index` of dim; repeats
+    accumulate.
+    """
     return _index_written("index_add", input, dim, index, source, "add", alpha)
 
 
@@ -290,57 +297,6 @@ def masked_scatter(input: Operand, mask: Operand, source: Operand, /) -> Node:
     return ops.where(m, cast(taken, x.dtype), x)
 
 
-def indicator(target: Node, classes: int) -> Node:
-    """Bool [.., classes]: which class each target is."""
-    shape = (*target.shape, classes)
-    wide = ops.broadcast_to(target, shape=shape, dims=tuple(range(target.ndim)))
-    return ops.eq(ops.iota(shape=shape, axis=target.ndim, dtype=i64), wide)
-
-
-@user_op
-def one_hot_classes(input: Operand, /, num_classes: int) -> Node:
-    """1 at the class, 0 elsewhere, int64 [.., num_classes]."""
-    target = as_node(input)
-    if target.dtype is not i64:
-        raise IRTypeError(f"one_hot() needs int64 classes, not {target.dtype.public_name}")
-    return cast(indicator(target, num_classes), i64)
-
-
-def one_hot(input: Any, num_classes: int = -1) -> Any:
-    """1 at the class, 0 elsewhere, int64 [.., num_classes]; -1 takes the largest class from the values."""
-    if num_classes < 0:
-        num_classes = int(input.max().item()) + 1
-    return one_hot_classes(input, num_classes)
-
-
-@user_op
-def embedding_(input: Operand, weight: Operand, /, *, padding_idx: int | None) -> Node:
-    """Rows of weight[V, D] at integer indices: [.., D]. The row padding_idx gets no gradient."""
-    at, w = as_node(input), as_node(weight)
-    if not at.dtype.is_int:
-        raise IRTypeError(f"embedding() needs integer indices, not {at.dtype.public_name}")
-    rows = ops.gather(w, cast(at, i64), axes=(0,))
-    if padding_idx is None:
-        return rows
-    padding = ops.eq(cast(at, i64), ops.splat(padding_idx % w.shape[0], TensorType(at.shape, i64)))
-    hidden = ops.broadcast_to(padding, shape=rows.shape, dims=tuple(range(at.ndim)))
-    return ops.where(hidden, ops.detach(rows), rows)
-
-
-def embedding(
-    input: Any, weight: Any, padding_idx: int | None = None, max_norm: float | None = None,
-    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
-) -> Any:  # fmt: skip
-    """Rows of weight[V, D] at integer indices: [.., D]. The row padding_idx gets no gradient."""
-    if max_norm is not None or scale_grad_by_freq:
-        raise UnsupportedError(
-            "embedding(max_norm=, scale_grad_by_freq=)",
-            where=here(),
-            fix="renormalise the weight yourself",
-        )
-    return embedding_(input, weight, padding_idx=padding_idx)
-
-
 def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
     """out[i][j] = input[index[i][j]][j] for dim 0; index may be smaller than input elsewhere."""
     return gather_(input, index, dim=dim)
@@ -377,7 +333,9 @@ def index_select(input: Any, dim: int, index: Any) -> Any:
 
 
 def index_add(input: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1) -> Any:
-    """A copy of input with alpha * source added at the entries `index` of dim; repeats accumulate."""
+    """A copy of input with alpha * source added at the entries `index` of dim; repeats
+    accumulate.
+    """
     return index_add_(input, index, source, dim=dim, alpha=alpha)
 
 
@@ -400,6 +358,4 @@ PLAIN = (
     index_add,
     index_copy,
     index_fill,
-    one_hot,
-    embedding,
 )

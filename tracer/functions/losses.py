@@ -21,6 +21,7 @@ def cross_entropy_rows(logits: Operand, target: Operand, /, *, ignore_index: int
         )
     if x.ndim != 2 or classes.shape != x.shape[:1]:
         raise IRTypeError(
-            f"cross_entropy() needs logits[N, C] and target[N], got {list(x.shape)}, {list(classes.shape)}"
+            f"cross_entropy() needs logits[N, C] and target[N], got {list(x.shape)}, "
+            f"{list(classes.shape)}"
         )
     return ops.cross_entropy(x, cast(classes, i64), ignore_index=int(ignore_index))

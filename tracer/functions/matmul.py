@@ -1,4 +1,6 @@
-"""Matrix products. Many rows times one matrix is always one 2-D product, never a broadcast weight."""
+"""Matrix products. Many rows times one matrix is always one 2-D product, never a broadcast
+weight.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,10 @@ def product(x: Node, y: Node) -> Node:
     inner, rows = x.shape[-1], y.shape[-2 if y.ndim > 1 else 0]
     if inner != rows:
         raise IRTypeError(
-            f"matmul() of {list(x.shape)} and {list(y.shape)}: the last dimension of the first ({inner}) "
-            f"must equal the {'last but one' if y.ndim > 1 else 'only'} dimension of the second ({rows})"
+            f"matmul() of {list(x.shape)} and {list(y.shape)}: the last dimension of the first "
+            f"({inner}) "
+            f"must equal the {'last but one' if y.ndim > 1 else 'only'} dimension of the second "
+            f"({rows})"
         )
     if x.ndim == 1:
         result = product(reshape(x, (1, inner)), y)
@@ -143,7 +147,8 @@ def linear(input: Operand, weight: Operand, bias: Operand | None = None, /) -> N
         return result if b is None else ops.add(result, expand(b, result.shape))
     if x.ndim == 0 or x.shape[-1] != w.shape[1]:
         raise IRTypeError(
-            f"linear(): input {list(x.shape)} does not end in the {w.shape[1]} features of weight {list(w.shape)}"
+            f"linear(): input {list(x.shape)} does not end in the {w.shape[1]} features of "
+            f"weight {list(w.shape)}"
         )
     flat = reshape(x, (1, x.shape[0])) if x.ndim == 1 else x
     result = reshape(rows_times(flat, swap(w)), (*x.shape[:-1], w.shape[0]))

@@ -60,7 +60,9 @@ def layer_norm_(
 def layer_norm(
     input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Any:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last len(normalized_shape) dimensions."""
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last len(normalized_shape)
+    dimensions.
+    """
     return layer_norm_(input, weight, bias, normalized_shape=normalized_shape, eps=eps)
 
 
@@ -78,7 +80,9 @@ def rms_norm_(
 def rms_norm(
     input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None
 ) -> Any:
-    """x / sqrt(mean(x**2) + eps) * weight over the last dimensions; eps None is the dtype's epsilon."""
+    """x / sqrt(mean(x**2) + eps) * weight over the last dimensions; eps None is the dtype's
+    epsilon.
+    """
     return rms_norm_(input, weight, normalized_shape=normalized_shape, eps=eps)
 
 
@@ -91,7 +95,9 @@ def batch_norm_train(
     *,
     eps: float = 1e-5,
 ) -> tuple[Node, Node, Node]:
-    """(y, mean[C], biased variance[C]) by the statistics of this batch; axis 1 holds the channels."""
+    """(y, mean[C], biased variance[C]) by the statistics of this batch; axis 1 holds the
+    channels.
+    """
     x = floating("batch_norm", input)
     channels = _channels("batch_norm", x)
     if count(x.shape, (k for k in range(x.ndim) if k != 1)) == 1:
@@ -112,10 +118,18 @@ def _channels(name: str, x: Node) -> tuple[int]:
 
 @user_op
 def batch_norm_eval(
-    input: Operand, mean: Operand, var: Operand, weight: Operand | None = None, bias: Operand | None = None, /,
-    *, eps: float = 1e-5,
-) -> Node:  # fmt: skip
-    """(x - mean) / sqrt(var + eps) * weight + bias, by given statistics, as one scale and shift a channel."""
+    input: Operand,
+    mean: Operand,
+    var: Operand,
+    weight: Operand | None = None,
+    bias: Operand | None = None,
+    /,
+    *,
+    eps: float = 1e-5,
+) -> Node:
+    """(x - mean) / sqrt(var + eps) * weight + bias, by given statistics, as one scale and shift a
+    channel.
+    """
     x = floating("batch_norm", input)
     channels = _channels("batch_norm", x)
     wide = wide_dtype(x.dtype)
@@ -156,7 +170,9 @@ def group_norm_(
 def group_norm(
     input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Any:
-    """(x - mean) / sqrt(var + eps) * weight[C] + bias[C], statistics over each group of channels."""
+    """(x - mean) / sqrt(var + eps) * weight[C] + bias[C], statistics over each group of
+    channels.
+    """
     return group_norm_(input, weight, bias, num_groups=num_groups, eps=eps)
 
 

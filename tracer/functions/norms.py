@@ -183,3 +183,10 @@ def cdist(x1: Operand, x2: Operand, /, p: float = 2.0) -> Node:
     b = reshape(b, (*b.shape[:-2], 1, *b.shape[-2:]))
     a, b = broadcast(a, b)
     return vector_norm_of(ops.sub(a, b), float(p), (a.ndim - 1,))
+
+
+@user_op
+def dist(input: Operand, other: Operand, /, p: float = 2.0) -> Node:
+    """The p-norm of input - other."""
+    x, y = common_float(input, other)
+    return vector_norm_of(ops.sub(x, y), float(p), tuple(range(x.ndim)))

@@ -1,10 +1,12 @@
-"""PyTorch's functions whose result depends on how they are called: max(x), max(x, dim), max(x, y)."""
+"""PyTorch's functions whose result depends on how they are called: max(x), max(x, dim), max(x,
+y).
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tracegrad.tracer.functions import arithmetic, reductions, sorting
+from tracegrad.tracer.functions import arithmetic, comparison, reductions, selecting, sorting
 
 
 def _extreme(
@@ -18,14 +20,18 @@ def _extreme(
 
 
 def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """The largest element; along dim (values, indices); or the elementwise maximum with another tensor."""
+    """The largest element; along dim (values, indices); or the elementwise maximum with another
+    tensor.
+    """
     return _extreme(
         reductions.amax, reductions.max_dim, arithmetic.maximum, input, dim, keepdim, other
     )
 
 
 def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """The smallest element; along dim (values, indices); or the elementwise minimum with another tensor."""
+    """The smallest element; along dim (values, indices); or the elementwise minimum with another
+    tensor.
+    """
     return _extreme(
         reductions.amin, reductions.min_dim, arithmetic.minimum, input, dim, keepdim, other
     )
@@ -44,17 +50,19 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 
 
 def where(condition: Any, input: Any = None, other: Any = None) -> Any:
-    """input where condition, else other; with the condition alone, the indices of its true elements."""
+    """input where condition, else other; with the condition alone, the indices of its true
+    elements.
+    """
     if input is None and other is None:
-        return sorting.nonzero(condition, as_tuple=True)
-    return arithmetic.where(condition, input, other)
+        return selecting.nonzero(condition, as_tuple=True)
+    return comparison.where(condition, input, other)
 
 
 def allclose(
     input: Any, other: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> bool:
     """Whether all elements are close."""
-    return bool(reductions.all_(arithmetic.isclose(input, other, rtol, atol, equal_nan)))
+    return bool(reductions.all_(comparison.isclose(input, other, rtol, atol, equal_nan)))
 
 
 def equal(input: Any, other: Any) -> bool:
@@ -69,7 +77,8 @@ def max_pool(name: str) -> Any:
     plain, indexed = getattr(pooling, name), getattr(pooling, f"{name}_with_indices")
 
     def function(
-        input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+        input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+        ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Any:  # fmt: skip
         chosen = indexed if return_indices else plain

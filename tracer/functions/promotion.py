@@ -1,7 +1,9 @@
 """Type promotion and broadcasting: how user-level operands become nodes of one type.
 
-PyTorch's rules. A dtype has a category, bool < int < float < complex. Tensors with dimensions decide; a 0-d tensor
-counts only where its category is higher, and a Python number only where its category is higher still.
+PyTorch's rules. A dtype has a category,
+bool < int < float < complex. Tensors with dimensions decide; a 0-d tensor
+counts only where its category is higher,
+and a Python number only where its category is higher still.
 """
 
 from __future__ import annotations
@@ -133,7 +135,9 @@ def lift(operand: Operand, dtype: DType, shape: tuple[int, ...] = ()) -> Node:
 
 
 def expand(x: Node, shape: tuple[int, ...]) -> Node:
-    """`x` broadcast to `shape`, aligned at the last axis. Raises IRTypeError where it does not fit."""
+    """`x` broadcast to `shape`, aligned at the last axis. Raises IRTypeError where it does not
+    fit.
+    """
     shape = tuple(shape)
     if x.shape == shape:
         return x

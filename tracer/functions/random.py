@@ -1,4 +1,6 @@
-"""Random numbers from a key operand (uint32[2]): the same key gives the same bits on every backend."""
+"""Random numbers from a key operand (uint32[2]): the same key gives the same bits on every
+backend.
+"""
 
 from __future__ import annotations
 
@@ -155,7 +157,9 @@ def exponential(key: Operand, /, *, shape: Shape, dtype: DType = f32, lambd: flo
 def multinomial(
     input: Operand, key: Operand, /, num_samples: int, replacement: bool = False
 ) -> Node:
-    """Indices drawn with probabilities proportional to the rows of input, int64 [.., num_samples]."""
+    """Indices drawn with probabilities proportional to the rows of input, int64 [..,
+    num_samples].
+    """
     weights = as_node(input)
     require_dtype("multinomial", (weights,), "f")
     if weights.ndim not in (1, 2):
@@ -176,7 +180,8 @@ def multinomial(
         levels = ops.broadcast_to(level, shape=shape, dims=(*dims, axis))
         passed = ops.sum_(ops.cast(ops.le(steps, levels), dtype=i64), axes=(axis + 1,))
         return ops.minimum(passed, full_like(passed, count - 1))
-    # Exponential races: the k smallest e_i / w_i are a draw without replacement (Efraimidis & Spirakis 2006).
+    # Exponential races: the k smallest e_i / w_i are a draw without replacement (Efraimidis &
+    # Spirakis 2006).
     u = uniform_of(as_node(key), weights.shape, weights.dtype)
     times = ops.div(ops.neg(ops.log1p(ops.neg(u))), weights)
     never = ops.eq(weights, ops.zeros_like(weights))

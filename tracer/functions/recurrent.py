@@ -29,10 +29,20 @@ def _bias(value: Operand | None, w: Node) -> Node:
 
 @user_op
 def lstm_layer(
-    input: Operand, h0: Operand, c0: Operand, w_ih: Operand, w_hh: Operand,
-    b_ih: Operand | None = None, b_hh: Operand | None = None, /, *, reverse: bool = False,
-) -> tuple[Node, Node, Node]:  # fmt: skip
-    """(y[T, N, H], hT, cT): gates i, f, g, o (Hochreiter & Schmidhuber 1997, with PyTorch's two biases)."""
+    input: Operand,
+    h0: Operand,
+    c0: Operand,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    /,
+    *,
+    reverse: bool = False,
+) -> tuple[Node, Node, Node]:
+    """(y[T, N, H], hT, cT): gates i, f, g, o (Hochreiter & Schmidhuber 1997, with PyTorch's two
+    biases).
+    """
     x, h, c, wi, wh = map(as_node, (input, h0, c0, w_ih, w_hh))
     _checked("lstm", 4, x, h, wi, wh)
     x = reverse_axes(x, (0,)) if reverse else x
@@ -56,9 +66,16 @@ def _scanned(
 
 @user_op
 def gru_layer(
-    input: Operand, h0: Operand, w_ih: Operand, w_hh: Operand,
-    b_ih: Operand | None = None, b_hh: Operand | None = None, /, *, reverse: bool = False,
-) -> tuple[Node, Node]:  # fmt: skip
+    input: Operand,
+    h0: Operand,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    /,
+    *,
+    reverse: bool = False,
+) -> tuple[Node, Node]:
     """(y[T, N, H], hT): gates r, z, n (Cho et al. 2014, reset after the product as in PyTorch)."""
     x, h, wi, wh = map(as_node, (input, h0, w_ih, w_hh))
     _checked("gru", 3, x, h, wi, wh)
@@ -94,10 +111,17 @@ def gru_layer(
 
 @user_op
 def rnn_layer(
-    input: Operand, h0: Operand, w_ih: Operand, w_hh: Operand,
-    b_ih: Operand | None = None, b_hh: Operand | None = None, /,
-    *, nonlinearity: str = "tanh", reverse: bool = False,
-) -> tuple[Node, Node]:  # fmt: skip
+    input: Operand,
+    h0: Operand,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    /,
+    *,
+    nonlinearity: str = "tanh",
+    reverse: bool = False,
+) -> tuple[Node, Node]:
     """(y[T, N, H], hT): h = tanh(x W_ih^T + b_ih + h W_hh^T + b_hh), or relu (Elman 1990)."""
     x, h, wi, wh = map(as_node, (input, h0, w_ih, w_hh))
     _checked("rnn", 1, x, h, wi, wh)
@@ -118,9 +142,15 @@ def rnn_layer(
 
 @user_op
 def lstm_cell_(
-    input: Operand, h: Operand, c: Operand, w_ih: Operand, w_hh: Operand,
-    b_ih: Operand | None = None, b_hh: Operand | None = None, /,
-) -> tuple[Node, Node]:  # fmt: skip
+    input: Operand,
+    h: Operand,
+    c: Operand,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    /,
+) -> tuple[Node, Node]:
     """(h, c) after one step of an LSTM on [N, I]."""
     x = as_node(input)
     _, h1, c1 = lstm_layer.emit(reshape(x, (1, *x.shape)), h, c, w_ih, w_hh, b_ih, b_hh)
@@ -129,9 +159,14 @@ def lstm_cell_(
 
 @user_op
 def gru_cell(
-    input: Operand, h: Operand, w_ih: Operand, w_hh: Operand,
-    b_ih: Operand | None = None, b_hh: Operand | None = None, /,
-) -> Node:  # fmt: skip
+    input: Operand,
+    h: Operand,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    /,
+) -> Node:
     """h after one step of a GRU on [N, I]."""
     x = as_node(input)
     return gru_layer.emit(reshape(x, (1, *x.shape)), h, w_ih, w_hh, b_ih, b_hh)[1]  # type: ignore[no-any-return]

@@ -8,7 +8,6 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.build import count, full_like, spread, wide_dtype
-from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, i64, u8
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.arithmetic import as_bool, not_
@@ -191,6 +190,9 @@ def min_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[Node, N
     return picked(x, position(ops.argmin, "min", x, dim, True), axis_of(dim, x.ndim), keepdim)
 
 
+max_dim.results.__name__, min_dim.results.__name__ = "max", "min"  # as torch.return_types prints
+
+
 @user_op
 def any_(input: Operand, /, dim: Any = None, keepdim: bool = False) -> Node:
     """Whether any element is nonzero."""
@@ -283,7 +285,9 @@ def std(
     *,
     correction: Any = None,
 ) -> Node:
-    """The standard deviation over dim (all by default), from the variance divided by n - correction (1)."""
+    """The standard deviation over dim (all by default), from the variance divided by n -
+    correction (1).
+    """
     return cast(
         root(_moments(input, "std", dim, unbiased, keepdim, correction)[1]), as_node(input).dtype
     )
@@ -341,87 +345,6 @@ def logsumexp(input: Operand, /, dim: Any, keepdim: bool = False) -> Node:
         flat = joined_axes(x, axes)
         reduced = ops.logsumexp(flat, axis=flat.ndim - 1)
     return keep(reduced, x.shape, axes, keepdim)
-
-
-# ---------------------------------------------------------------- running reductions
-
-
-@user_op
-def cumsum(input: Operand, /, dim: int, *, dtype: DType | None = None) -> Node:
-    """Running sums along dim. Integers and bools give int64."""
-    x = accumulated(as_node(input), dtype)
-    axis = axis_of(dim, x.ndim)
-    if x.ndim == 0:
-        return x
-    return cast(ops.cumsum(cast(x, wide_dtype(x.dtype)), axis=axis), x.dtype)
-
-
-@user_op
-def cumprod(input: Operand, /, dim: int, *, dtype: DType | None = None) -> Node:
-    """Running products along dim. Integers and bools give int64."""
-    x = accumulated(as_node(input), dtype)
-    axis = axis_of(dim, x.ndim)
-    return ops.cumprod(x, axis=axis) if x.ndim else x
-
-
-@user_op
-def logcumsumexp(input: Operand, /, dim: int) -> Node:
-    """The logarithm of running sums of exp(input) along dim."""
-    x = to_float(input)
-    axis = axis_of(dim, x.ndim)
-    return ops.cumlogsumexp(x, axis=axis) if x.ndim else x
-
-
-def _running(op: Op, input: Operand, dim: int) -> tuple[Node, Node]:
-    x = as_node(input)
-    axis = axis_of(dim, x.ndim)
-    if x.ndim == 0:
-        return x, ops.splat(0, x.type.with_dtype(i64))
-    ordered = cast(x, u8) if x.dtype.is_bool else x
-    reached = op(ordered, axis=axis)
-    new = ops.eq(ordered, reached)
-    if x.dtype.is_float:
-        new = ops.or_(new, ops.isnan(x))
-    # The index of the latest element that equals the running extreme.
-    steps = ops.iota(shape=x.shape, axis=axis, dtype=i64)
-    index = ops.cummax(ops.where(new, steps, ops.splat(-1, steps.type)), axis=axis)
-    return ops.take_along(x, index, axis=axis), index
-
-
-@user_op(results=("values", "indices"))
-def cummax(input: Operand, /, dim: int) -> tuple[Node, Node]:
-    """Running largest along dim and its index, the latest of equals."""
-    return _running(ops.cummax, input, dim)
-
-
-@user_op(results=("values", "indices"))
-def cummin(input: Operand, /, dim: int) -> tuple[Node, Node]:
-    """Running smallest along dim and its index, the latest of equals."""
-    return _running(ops.cummin, input, dim)
-
-
-@user_op
-def diff(input: Operand, /, n: int = 1, dim: int = -1) -> Node:
-    """Differences of neighbours along dim, n times over."""
-    x = as_node(input)
-    axis = axis_of(dim, x.ndim)
-    for _ in range(n):
-        size = x.shape[axis]
-        if size == 0:
-            return x
-        later, earlier = take_range(x, axis, 1, size), take_range(x, axis, 0, size - 1)
-        x = ops.xor(later, earlier) if x.dtype.is_bool else ops.sub(later, earlier)
-    return x
-
-
-@user_op
-def trapezoid(y: Operand, /, *, dx: float = 1.0, dim: int = -1) -> Node:
-    """The integral along dim by the trapezoid rule, with spacing dx."""
-    x = to_float(y)
-    axis = axis_of(dim, x.ndim)
-    size = x.shape[axis]
-    pairs = ops.add(take_range(x, axis, 1, size), take_range(x, axis, 0, size - 1))
-    return summed(pairs, (axis,)) * (dx / 2)
 
 
 @user_op

@@ -1,4 +1,6 @@
-"""Resizing images: interpolate (nearest, linear, bilinear, bicubic, area), pixel shuffles, grid_sample."""
+"""Resizing images: interpolate (nearest, linear, bilinear, bicubic, area), pixel shuffles,
+grid_sample.
+"""
 
 from __future__ import annotations
 
@@ -65,17 +67,27 @@ def interpolate_(
 
 
 def interpolate(
-    input: Any, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None,
-    recompute_scale_factor: bool | None = None, antialias: bool = False,
-) -> Any:  # fmt: skip
-    """[N, C, ..] resized to `size` or by `scale_factor`: nearest, nearest-exact, linear, bilinear, bicubic,
+    input: Any,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Any:
+    """[N, C, ..] resized to `size` or by `scale_factor`: nearest, nearest-exact, linear, bilinear,
+    bicubic,
     trilinear or area."""
     if antialias:
         raise IRTypeError("interpolate(antialias=True) is not there")
     return interpolate_(
-        input, size=size, scale_factor=scale_factor, mode=mode, align_corners=bool(align_corners),
+        input,
+        size=size,
+        scale_factor=scale_factor,
+        mode=mode,
+        align_corners=bool(align_corners),
         recompute=bool(recompute_scale_factor),
-    )  # fmt: skip
+    )
 
 
 def _taken(x: Node, axis: int, place: np.ndarray) -> Node:

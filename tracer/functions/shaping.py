@@ -1,4 +1,6 @@
-"""Functions that rearrange elements into new memory: joining, repeating, flipping, padding, triangles."""
+"""Functions that rearrange elements into new memory: joining, repeating, flipping, padding,
+triangles.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def cat_(*tensors: Operand, dim: int) -> Node:
             n != m for k, (n, m) in enumerate(zip(node.shape, first)) if k != axis
         ):
             raise IRTypeError(
-                f"cat(): shapes {list(first)} and {list(node.shape)} differ outside dimension {axis}"
+                f"cat(): shapes {list(first)} and {list(node.shape)} differ outside dimension "
+                f"{axis}"
             )
     return ops.concatenate(*shaped, axis=axis) if len(shaped) > 1 else shaped[0]
 
@@ -148,7 +151,9 @@ def repeat_interleave_each(input: Any, repeats: Any, /, dim: int | None = None) 
 def repeat_interleave(
     input: Any, repeats: Any, dim: int | None = None, *, output_size: int | None = None
 ) -> Any:
-    """Every element repeated in place, all equally often (an int) or each its own number of times."""
+    """Every element repeated in place, all equally often (an int) or each its own number of
+    times.
+    """
     if isinstance(repeats, int):
         return repeat_interleave_int(input, repeats, dim)
     return repeat_interleave_each(input, repeats, dim)
@@ -342,67 +347,6 @@ def cartesian_prod(*tensors: Any) -> Any:
     if len(tensors) == 1:
         return tensors[0]
     return stack([grid.reshape(-1) for grid in meshgrid(*tensors)], dim=-1)
-
-
-# ---------------------------------------------------------------- padding
-
-
-@user_op
-def pad(input: Operand, /, pad: Any, mode: str = "constant", value: Any = None) -> Node:
-    """Padding (low, high) pairs, last dimension first: constant, reflect, replicate or circular.
-
-    Negative numbers crop.
-    """
-    x = as_node(input)
-    amounts = tuple(pad)
-    if len(amounts) % 2 or len(amounts) // 2 > x.ndim:
-        raise IRTypeError(
-            f"pad {amounts} must be pairs for at most the {x.ndim} dimensions of {list(x.shape)}"
-        )
-    pairs = [(amounts[k], amounts[k + 1]) for k in range(0, len(amounts), 2)]
-    if mode != "constant":
-        for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):
-            x = _extended(x, axis, low, high, mode)
-        return x
-    for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):
-        size = x.shape[axis]
-        if size + min(low, 0) + min(high, 0) < 0:
-            raise IRTypeError(
-                f"pad {amounts} crops more than dimension {axis} of {list(x.shape)} holds"
-            )
-        if low < 0 or high < 0:
-            x = take_range(x, axis, max(-low, 0), size - max(-high, 0))
-    lows = [0] * x.ndim
-    highs = [0] * x.ndim
-    for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):
-        lows[axis], highs[axis] = max(low, 0), max(high, 0)
-    if not any(lows) and not any(highs):
-        return x
-    fill = cast(ops.literal(np.asarray(0 if value is None else value)), x.dtype)
-    return ops.pad(x, fill, low=tuple(lows), high=tuple(highs), interior=(0,) * x.ndim)
-
-
-def _extended(x: Node, axis: int, low: int, high: int, mode: str) -> Node:
-    size = x.shape[axis]
-    place = np.arange(-low, size + high)
-    if mode == "reflect":
-        if max(low, high) >= size:
-            raise IRTypeError(
-                f"reflect padding ({low}, {high}) must be below the size {size} of dimension {axis}"
-            )
-        place = (size - 1) - np.abs((size - 1) - np.abs(place))
-    elif mode == "replicate":
-        place = np.clip(place, 0, size - 1)
-    elif mode == "circular":
-        if max(low, high) > size:
-            raise IRTypeError(
-                f"circular padding ({low}, {high}) exceeds the size {size} of dimension {axis}"
-            )
-        place = place % size
-    else:
-        raise IRTypeError(f"pad(): unknown mode {mode!r}; constant, reflect, replicate or circular")
-    taken = ops.gather(x, ops.literal(place.astype(np.int64)), axes=(axis,))
-    return moved(taken, 0, axis)
 
 
 PLAIN = (

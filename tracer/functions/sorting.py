@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
@@ -85,7 +83,9 @@ def kthvalue(input: Operand, /, k: int, dim: int = -1, keepdim: bool = False) ->
 
 
 def middle(x: Node, axis: int, ignore_nan: bool) -> Node:
-    """Index (size 1 on the axis) of the lower median; of a nan if there is one and it is not ignored."""
+    """Index (size 1 on the axis) of the lower median; of a nan if there is one and it is not
+    ignored.
+    """
     size = x.shape[axis]
     order = ops.argsort(x, axis=axis, descending=False)
     at = take_range(order, axis, (size - 1) // 2, (size - 1) // 2 + 1)
@@ -144,9 +144,15 @@ def nanmedian_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[N
     return _median_dim(input, dim, keepdim, True)
 
 
+median_dim.results.__name__ = "median"  # as torch.return_types prints
+nanmedian_dim.results.__name__ = "nanmedian"
+
+
 @user_op(results=("values", "indices"))
 def mode(input: Operand, /, dim: int = -1, keepdim: bool = False) -> tuple[Node, Node]:
-    """The most frequent value along dim (the smallest of equals) and the last index where it stands."""
+    """The most frequent value along dim (the smallest of equals) and the last index where it
+    stands.
+    """
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
     if x.ndim == 0:
@@ -158,7 +164,9 @@ def mode(input: Operand, /, dim: int = -1, keepdim: bool = False) -> tuple[Node,
     same = ops.eq(take_range(values, axis, 1, size), take_range(values, axis, 0, size - 1))
     lead = take_range(steps, axis, 0, 1)
     starts = ops.concatenate(
-        lead, ops.where(same, ops.zeros_like(take_range(steps, axis, 1, size)), take_range(steps, axis, 1, size)), axis=axis
+        lead,
+        ops.where(same, ops.zeros_like(take_range(steps, axis, 1, size)),
+        take_range(steps, axis, 1, size)), axis=axis
     ) if size > 1 else lead  # fmt: skip
     length = ops.sub(steps, ops.cummax(starts, axis=axis))
     best = reshape(ops.argmax(length, axis=axis), lead.shape)
@@ -178,7 +186,9 @@ def quantile(
     *,
     interpolation: str = "linear",
 ) -> Node:
-    """The q-th quantiles along dim (of all elements if None); q's dimension comes first. nan wins."""
+    """The q-th quantiles along dim (of all elements if None); q's dimension comes first. nan
+    wins.
+    """
     x = as_node(input)
     require_dtype("quantile", (x,), "f")
     if interpolation not in _INTERPOLATIONS:
@@ -229,13 +239,16 @@ def searchsorted(
     out_int32: bool = False,
     side: str | None = None,
 ) -> Node:
-    """Where values go in sorted rows to keep them sorted: how many elements are below (right: not above)."""
+    """Where values go in sorted rows to keep them sorted: how many elements are below (right: not
+    above).
+    """
     sequence, wanted = promote(sorted_sequence, values)
     right = right or side == "right"
     one_row = sequence.ndim == 1
     if not one_row and sequence.shape[:-1] != wanted.shape[:-1]:
         raise IRTypeError(
-            f"searchsorted(): rows {list(sequence.shape)} and values {list(wanted.shape)} differ in front"
+            f"searchsorted(): rows {list(sequence.shape)} and values {list(wanted.shape)} "
+            f"differ in front"
         )
     shape = (*wanted.shape, sequence.shape[-1])
     lead = tuple(range(sequence.ndim - 1))
@@ -281,7 +294,9 @@ def bincount_sized(input: Operand, weights: Operand | None = None, /, *, length:
 
 
 def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
-    """How often each non-negative integer occurs; the length is the largest plus one, at least minlength."""
+    """How often each non-negative integer occurs; the length is the largest plus one, at least
+    minlength.
+    """
     largest = int(input.max().item()) + 1 if input.numel() else 0
     return bincount_sized(input, weights, length=max(largest, minlength))
 
@@ -336,84 +351,4 @@ def covariance(x: Node, correction: float) -> Node:
     return product * (1.0 / (x.shape[1] - correction))
 
 
-# ---------------------------------------------------------------- eager only
-
-
-@user_op(eager_only="how many elements are nonzero decides the shape")
-def nonzero_(input: Any, /) -> np.ndarray:
-    """Indices of the nonzero elements, int64 [count, ndim]."""
-    return np.stack(np.nonzero(np.atleast_1d(input)), axis=1).astype(np.int64)[:, : input.ndim]
-
-
-def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
-    """Indices of the nonzero elements: int64 [count, ndim], or one vector per dimension."""
-    found = nonzero_(input)
-    return tuple(found[:, k] for k in range(found.shape[1])) if as_tuple else found
-
-
-def argwhere(input: Any) -> Any:
-    """Indices of the nonzero elements, int64 [count, ndim]."""
-    return nonzero_(input)
-
-
-@user_op(eager_only="how many mask elements are true decides the shape")
-def mask_positions(mask: Any, /) -> np.ndarray:
-    """Flat indices of the true elements."""
-    return np.flatnonzero(mask).astype(np.int64)
-
-
-def masked_select(input: Any, mask: Any) -> Any:
-    """The elements where mask is true, as a vector; differentiable."""
-    shape = np.broadcast_shapes(tuple(input.shape), tuple(mask.shape))
-    flat = mask_positions(mask.expand(*shape) if shape else mask)
-    return input.expand(*shape).reshape(-1)[flat] if shape else input.reshape(-1)[flat]
-
-
-@user_op(eager_only="how many values differ decides the shape")
-def unique_(
-    input: Any, /, *, dim: int | None, inverse: bool, counts: bool
-) -> tuple[np.ndarray, ...]:
-    """Distinct values in order, and on request where each element is among them and how often each occurs."""
-    result = np.unique(input, return_inverse=True, return_counts=True, axis=dim)
-    places = result[1].reshape(input.shape if dim is None else -1)
-    chosen = [result[0]]
-    if inverse:
-        chosen.append(places.astype(np.int64))
-    if counts:
-        chosen.append(result[2].astype(np.int64))
-    return tuple(chosen)
-
-
-def unique(
-    input: Any,
-    sorted: bool = True,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    dim: int | None = None,
-) -> Any:
-    """Distinct values in order (and inverse, counts on request)."""
-    return unique_(input, dim=dim, inverse=return_inverse, counts=return_counts)
-
-
-@user_op(eager_only="how many runs there are decides the shape")
-def unique_consecutive_(input: Any, /, *, inverse: bool, counts: bool) -> tuple[np.ndarray, ...]:
-    """The first of every run of equal elements of the flat tensor."""
-    flat = input.reshape(-1)
-    first = np.concatenate(([True], flat[1:] != flat[:-1])) if flat.size else np.zeros(0, bool)
-    starts = np.flatnonzero(first)
-    chosen = [flat[first]]
-    if inverse:
-        chosen.append((np.cumsum(first) - 1).astype(np.int64).reshape(input.shape))
-    if counts:
-        chosen.append(np.diff(np.append(starts, flat.size)).astype(np.int64))
-    return tuple(chosen)
-
-
-def unique_consecutive(
-    input: Any, return_inverse: bool = False, return_counts: bool = False
-) -> Any:
-    """The first of every run of equal elements of the flat tensor (and inverse, counts on request)."""
-    return unique_consecutive_(input, inverse=return_inverse, counts=return_counts)
-
-
-PLAIN = (bucketize, bincount, histc, nonzero, argwhere, masked_select, unique, unique_consecutive)
+PLAIN = (bucketize, bincount, histc)
