@@ -15,7 +15,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Const:
-    """An array that never changes; equal when dtype, shape and bytes are (so 0.0 != -0.0, nan == nan).
+    """An array that never changes; equal when dtype, shape and bytes are (0.0 != -0.0, nan == nan).
 
     A splat (every element the same bytes) is stored as one element however large its shape; an
     empty array counts as a splat of zeros.
@@ -43,7 +43,7 @@ class Const:
 
     @classmethod
     def full(cls, shape: tuple[int, ...], dtype: DType, value: Any) -> Const:
-        """`shape` filled with `value` converted to `dtype`. Raises IRTypeError where it cannot be."""
+        """`shape` filled with `value` as a `dtype`. Raises IRTypeError where it cannot be."""
         try:
             with np.errstate(all="ignore"):  # 1e300 as f32 is inf, and means it
                 element = np.array(value, dtype=dtype.np)

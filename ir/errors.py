@@ -1,4 +1,4 @@
-"""Errors the IR raises. Each message says what is wrong; callers add the user's line and the fix."""
+"""Errors the IR raises. A message says what is wrong; callers add the user's line and the fix."""
 
 
 class IRError(Exception):

@@ -143,7 +143,7 @@ class Node:
     def __deepcopy__(self, memo: dict[int, Any]) -> Node:
         return self
 
-    # Sugar for VJPs, decompositions and rules, installed by ir/ops/sugar.py. Strict: a Python scalar
+    # Sugar for VJPs, decompositions and rules, from ir/ops/sugar.py. Strict: a Python scalar
     # becomes a splat constant of this node's type, two nodes must have equal types.
     if TYPE_CHECKING:
         def __add__(self, other: Any) -> Node: ...

@@ -1,7 +1,8 @@
 """Where a node comes from: the user's file and line, the module path, and the steps that made it.
 
-The ambient location is set in exactly three places: the tracer (the user's frame), the autodiff walk
-(`vjp(op)`), the rewrite driver (the rule's name). `emit` reads it; nothing else copies locations around.
+The ambient location is set in exactly three places: the tracer (the user's frame), the autodiff
+walk (`vjp(op)`), the rewrite driver (the rule's name). `emit` reads it; nothing else copies
+locations around.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def at(loc: Loc) -> Iterator[None]:
 
 
 def set_ambient(loc: Loc) -> object:
-    """`at` without a context manager, for loops that set it once a node; undo with `reset_ambient`."""
+    """`at` without a context manager, for loops that set it once a node; see `reset_ambient`."""
     return _ambient.set(loc)
 
 

@@ -1,7 +1,7 @@
 """Types of values: what a node yields, known before anything runs.
 
-A `TensorType` is a shape and a dtype; a `TupleType` is what an op with several results yields (its parts are
-taken out by `proj`). DTypes are a closed set of interned objects, so `is` compares them.
+A `TensorType` is a shape and a dtype; a `TupleType` is what an op with several results yields (its
+parts are taken out by `proj`). DTypes are a closed set of interned objects, so `is` compares them.
 """
 
 from __future__ import annotations
