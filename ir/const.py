@@ -1,4 +1,4 @@
-"""Immutable constant arrays with value semantics, so that equal constants are one attribute value."""
+"""Immutable constant arrays with value semantics: equal constants are one attribute value."""
 
 from __future__ import annotations
 
