@@ -1,4 +1,4 @@
-"""The `tracegrad` command: `demo` trains a small network in every mode, `doctor` describes the installation."""
+"""The `tracegrad` command: `demo` trains a small network, `doctor` describes the installation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ import tracegrad as tg
 from tracegrad.demo import MODES, require
 from tracegrad.errors import TracegradError
 
-PACKAGES = ("numpy", "ml_dtypes", "networkx", "optree", "jax", "torch", "rich", "scikit-learn", "matplotlib")
+PACKAGES = (
+    "numpy", "ml_dtypes", "networkx", "optree", "jax", "torch", "rich", "scikit-learn",
+    "matplotlib",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,8 @@
-"""`tracegrad demo`: one training script, run eagerly, compiled for NumPy, compiled for XLA, and by PyTorch.
+"""`tracegrad demo`: one training script, eager, compiled for NumPy and XLA, and by PyTorch.
 
-`train` below is the whole script and is the same for both libraries: it gets the module it works with, tracegrad
-or torch, as its first argument. Each mode runs in a process of its own (this module, as `python -m`), so that
-imports, threads and peak memory of one do not colour another.
+`train` below is the whole script and is the same for both libraries: it gets the module it works
+with, tracegrad or torch, as its first argument. Each mode runs in a process of its own (this
+module, as `python -m`), so that imports, threads and peak memory of one do not colour another.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Result:
         return len(self.seconds) + math.ceil(behind / gain) if gain > 0 else math.inf
 
 
-# ---- the training script: tracegrad or torch ------------------------------------------------------
+# ---- the training script: tracegrad or torch ---------------------------------------------------
 
 
 def build(lib: Any) -> Any:
@@ -113,9 +113,7 @@ def train(
     report    called after each step with (step, loss, seconds)
     """
     lib.manual_seed(seed)
-    x, y, test_x, test_y = (
-        lib.from_numpy(data[name]) for name in ("x", "y", "test_x", "test_y")
-    )
+    x, y, test_x, test_y = (lib.from_numpy(data[name]) for name in ("x", "y", "test_x", "test_y"))
     model = build(lib)
     optimizer = lib.optim.Adam(model.parameters(), lr=3e-3)
     per_epoch = len(x) // BATCH
@@ -148,7 +146,7 @@ def train(
     return step, right / len(test_x)
 
 
-# ---- one mode, in its own process -----------------------------------------------------------------
+# ---- one mode, in its own process ---------------------------------------------------------------
 
 
 def run_mode(mode: str, folder: Path, epochs: int, seed: int) -> None:
@@ -192,11 +190,11 @@ def peak_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-# ---- all modes ------------------------------------------------------------------------------------
+# ---- all modes ----------------------------------------------------------------------------------
 
 
 def write_digits(folder: Path, seed: int) -> None:
-    """scikit-learn's bundled digits as a training (80 %) and a test set of 8 x 8 images in [0, 1]."""
+    """scikit-learn's bundled digits, 8 x 8 in [0, 1]: 80 % to train on, the others to test."""
     require("sklearn", "scikit-learn", "demo")
     from sklearn.datasets import load_digits
 

@@ -86,9 +86,7 @@ def _package(mode: str) -> str:
     return "tracegrad[jax]" if mode == "jax" else mode
 
 
-def _measured(
-    bar: Progress, mode: str, folder: Path, epochs: int, seed: int, total: int
-) -> Result:
+def _measured(bar: Progress, mode: str, folder: Path, epochs: int, seed: int, total: int) -> Result:
     task = bar.add_task(TITLES[mode], total=total, loss="-")
     return measure(
         mode, folder, epochs, seed,

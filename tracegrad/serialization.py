@@ -1,8 +1,9 @@
-"""save and load: nested Python containers, numbers, strings and tensors, in a file that runs no code.
+"""save and load: nested containers, numbers, strings and tensors, in a file that runs no code.
 
-The file is a zip archive, stored uncompressed: `manifest.json` (format, version, structure) and one raw
-little-endian buffer for each distinct tensor buffer. Tensors that share memory share it again after loading
-(aliases of a whole buffer and contiguous parts of one; a strided view is saved as a copy of its own).
+The file is a zip archive, stored uncompressed: `manifest.json` (format, version, structure) and
+one raw little-endian buffer for each distinct tensor buffer. Tensors that share memory share it
+again after loading (aliases of a whole buffer and contiguous parts of one; a strided view is
+saved as a copy of its own).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ FORMAT = "tracegrad.save"
 VERSION = 1
 _MANIFEST = "manifest.json"
 _KINDS: dict[str, type[Any]] = {"Tensor": Tensor, "Parameter": Parameter, "Buffer": Buffer}
+# What zipfile raises for damaged headers: unknown compression, encryption, impossible offsets.
+_DAMAGE = (EOFError, NotImplementedError, RuntimeError, OSError, struct.error, zlib.error)
 
 PathLike = str | os.PathLike[str]
 
@@ -39,8 +42,8 @@ PathLike = str | os.PathLike[str]
 def save(obj: Any, f: PathLike | IO[bytes]) -> None:
     """Write `obj` to a path (atomically: a crash leaves the old file) or to an open binary file.
 
-    `obj`: tensors, numbers, strings, bytes, None, dtypes, NumPy arrays, in dicts, lists, tuples, sets.
-    Raises SerializationError, naming the place, for anything else.
+    `obj`: tensors, numbers, strings, bytes, None, dtypes, NumPy arrays, in dicts, lists, tuples,
+    sets. Raises SerializationError, naming the place, for anything else.
     """
     writer = _Writer()
     with no_grad():
@@ -142,7 +145,7 @@ class _Writer:
         finally:
             self._open.discard(id(obj))
         raise SerializationError(
-            f"cannot save {where}: {type(obj).__module__}.{type(obj).__qualname__} is not plain data",
+            f"cannot save {where}: {_name(type(obj))} is not plain data",
             why="files hold data only, so that loading one never runs code",
             fix="save model.state_dict() and optimizer.state_dict() instead of the objects",
         )
@@ -202,6 +205,10 @@ class _Writer:
         return len(self.buffers) - 1, address - start
 
 
+def _name(kind: type[Any]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool = True) -> Any:
     """Read what `save` wrote. Nothing in the file is executed, whatever `weights_only` says.
 
@@ -215,8 +222,7 @@ def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool =
             manifest, buffers = _read_archive(archive, name)
     except zipfile.BadZipFile as error:
         raise _not_a_zip(f, name, error) from error
-    except (EOFError, NotImplementedError, RuntimeError, OSError, struct.error, zlib.error) as error:
-        # What zipfile raises for damaged headers: unknown compression, encryption, impossible offsets.
+    except _DAMAGE as error:
         real = isinstance(error, OSError) and error.errno != errno.EINVAL
         if real or isinstance(error, SerializationError):
             raise
@@ -255,7 +261,8 @@ def _read_archive(archive: zipfile.ZipFile, name: str) -> tuple[dict[str, Any], 
                 f"{name} is a PyTorch checkpoint",
                 why="it holds a pickle, which can run code when it is read",
                 fix="in PyTorch: numpy.savez(path, **{k: v.numpy() for k, v in state.items()}); "
-                "here: model.load_state_dict({k: tg.from_numpy(v) for k, v in numpy.load(path).items()})",
+                "here: model.load_state_dict({k: tg.from_numpy(v) for k, v in "
+                "numpy.load(path).items()})",
             )
         raise WrongFileError(
             f"{name} is a zip archive, but not one that tracegrad.save wrote (it has no "
@@ -356,9 +363,7 @@ class _Reader:
         self._tensors.append(tensor)
         return tensor
 
-    def _alias(
-        self, number: int, flat: np.ndarray, offset: int, shape: tuple[int, ...]
-    ) -> Tensor:
+    def _alias(self, number: int, flat: np.ndarray, offset: int, shape: tuple[int, ...]) -> Tensor:
         """A new tensor on buffer `number`; all tensors of one buffer share one storage."""
         base = self._bases.get(number)
         if base is None or base.dtype != dtype_of(flat.dtype):

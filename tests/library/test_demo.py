@@ -1,4 +1,4 @@
-"""The command line: demo in every mode on one epoch, doctor, and what happens when extras are missing."""
+"""The command line: demo in every mode, doctor, and what happens when extras are missing."""
 
 import json
 import subprocess

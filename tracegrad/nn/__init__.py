@@ -1,4 +1,4 @@
-"""Layers, losses and their functions, with PyTorch's names, defaults, initial values and state-dict keys."""
+"""Layers, losses and their functions: PyTorch's names, defaults, initial values and keys."""
 
 from tracegrad.nn import functional, init, utils
 from tracegrad.nn.activation import (

@@ -241,9 +241,7 @@ class Hardtanh(Module):
         return F.hardtanh(input, self.min_val, self.max_val, inplace=self.inplace)
 
     def extra_repr(self) -> str:
-        return f"min_val={self.min_val}, max_val={self.max_val}" + (
-            ", inplace=True" * self.inplace
-        )
+        return f"min_val={self.min_val}, max_val={self.max_val}" + (", inplace=True" * self.inplace)
 
 
 class PReLU(Module):

@@ -1,7 +1,8 @@
 """Functions with PyTorch's names, argument order and defaults.
 
-Most are the tracer's own (`tracegrad.tracer.functions`), re-exported; here stand those that need random keys or
-running statistics, those with an `inplace` flag, and resizing. The losses live in `losses.py`.
+Most are the tracer's own (`tracegrad.tracer.functions`), re-exported; here stand those that need
+random keys or running statistics, those with an `inplace` flag, and resizing. The losses live in
+`losses.py`.
 """
 
 from __future__ import annotations
@@ -131,16 +132,14 @@ def _check_rate(p: float) -> None:
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Elements zeroed with probability p, the others scaled by 1 / (1 - p); identity when not training."""
+    """Zeroes elements with probability p, scales the others by 1 / (1 - p); only when training."""
     _check_rate(p)
     if not training or p == 0:
         return input
     return _finish(input, functions.dropout(input, next_key(), p=p), inplace)
 
 
-def _channel_dropout(
-    input: Tensor, p: float, training: bool, inplace: bool, rank: int
-) -> Tensor:
+def _channel_dropout(input: Tensor, p: float, training: bool, inplace: bool, rank: int) -> Tensor:
     _check_rate(p)
     if not training or p == 0:
         return input
@@ -187,16 +186,15 @@ def batch_norm(
 ) -> Tensor:  # fmt: skip
     """Normalises each channel (axis 1), by this batch (`training`) or by the running statistics.
 
-    Training moves the running statistics by `momentum` towards the batch's mean and *unbiased* variance.
+    Training moves the running statistics by `momentum` towards the batch's mean and its
+    *unbiased* variance.
     """
     if not training:
         if running_mean is None or running_var is None:
             raise RuntimeError(
                 "Expected running_mean and running_var to be defined when training=False"
             )
-        return functions.batch_norm_eval(
-            input, running_mean, running_var, weight, bias, eps=eps
-        )
+        return functions.batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)
     y, mean, variance = functions.batch_norm_train(input, weight, bias, eps=eps)
     count = input.numel() // input.shape[1]
     _move(running_mean, mean, momentum, 1.0)

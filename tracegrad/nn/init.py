@@ -1,4 +1,4 @@
-"""Initialisers with PyTorch's names and formulas. Each writes into its tensor, under no_grad, and returns it.
+"""Initialisers with PyTorch's names and formulas. Each writes into its tensor and returns it.
 
 Sources: Glorot & Bengio 2010 (xavier), He et al. 2015 (kaiming), Saxe et al. 2014 (orthogonal).
 """
@@ -176,9 +176,7 @@ def kaiming_normal_(
 
 
 @no_grad()
-def orthogonal_(
-    tensor: Tensor, gain: float = 1, generator: tg.Generator | None = None
-) -> Tensor:
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: tg.Generator | None = None) -> Tensor:
     """A (semi-)orthogonal matrix, dimensions after the first flattened, drawn uniformly (Haar)."""
     if tensor.dim() < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")

@@ -11,7 +11,7 @@ from tracegrad.tracer.errors import ShapeError
 
 
 def legacy_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
-    """The reduction meant by the old `size_average` / `reduce` flags, or `reduction` if both are None."""
+    """What the old `size_average` / `reduce` flags mean; `reduction` itself if both are None."""
     if size_average is not None or reduce is not None:
         if reduce is False:
             return "none"
@@ -72,9 +72,7 @@ def cross_entropy(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
-        raise RuntimeError(
-            f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
-        )
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     single = input.dim() == 1
     if single:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
@@ -240,7 +238,7 @@ def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
     reduce: Any = None, reduction: str = "mean", pos_weight: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Binary cross-entropy of sigmoid(input), finite for every logit; `pos_weight` scales positives."""
+    """Binary cross-entropy of sigmoid(input), from the logits; `pos_weight` scales positives."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     _same_shape("binary_cross_entropy_with_logits", input, target)
     # -log sigmoid(x) = softplus(-x), and -log(1 - sigmoid(x)) = x + softplus(-x).

@@ -1,10 +1,10 @@
 """Module: a tree of parameters, buffers and sub-modules with PyTorch's names and rules.
 
 Note [Where members live]
-Every parameter, buffer and sub-module stands in the instance `__dict__` under its attribute name, so
-`self.weight` is an ordinary attribute read (through `__getattr__` it costs 0.43 us each, which a training
-step pays hundreds of times). Three ordered name tables say which entries are registered, and
-`_parameters`, `_buffers`, `_modules` are live mapping views over both.
+Every parameter, buffer and sub-module stands in the instance `__dict__` under its attribute name,
+so `self.weight` is an ordinary attribute read (through `__getattr__` it costs 0.43 us each, which
+a training step pays hundreds of times). Three ordered name tables say which entries are
+registered, and `_parameters`, `_buffers`, `_modules` are live mapping views over both.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Members(MutableMapping[str, Any]):
 
 
 class Module(StateDictMixin, Observed):
-    """Base of every layer and model. Subclasses define `forward` and call `super().__init__()` first."""
+    """Base of layers and models. Subclasses define `forward`; `super().__init__()` comes first."""
 
     training: bool
 
@@ -133,7 +133,7 @@ class Module(StateDictMixin, Observed):
             )
 
     def _forget_member(self, name: str, keep: str) -> None:
-        """Drop what `name` was before, unless it stands in table `keep` (it keeps its place there)."""
+        """Drop what `name` was before, unless it stands in table `keep`: then it stays there."""
         own = self.__dict__
         if name in own and name not in own[keep]:
             self.__delattr__(name)
@@ -164,7 +164,7 @@ class Module(StateDictMixin, Observed):
         self._put_member(self._parameter_names, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Add a tensor that is state but not a parameter; non-persistent ones stay out of state_dict."""
+        """Add state that is not a parameter, in `state_dict()` only if persistent."""
         self._check_initialised("buffers")
         self._check_member_name("buffer", name, self._buffer_names)
         if tensor is not None and not isinstance(tensor, Tensor):
@@ -218,15 +218,13 @@ class Module(StateDictMixin, Observed):
                     args = replaced if isinstance(replaced, tuple) else (replaced,)
         result = self.forward(*args, **kwargs)
         for hook, with_kwargs in self._forward_hooks:
-            replaced = (
-                hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
-            )
+            replaced = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
             if replaced is not None:
                 result = replaced
         return result
 
     def _set_scope_name(self, name: str) -> None:
-        """The name under which this module appears in source locations: its attribute in the parent."""
+        """What this module is called in source locations: its attribute in the parent."""
         object.__setattr__(self, "_scope_name", name)
 
     def _child_scope_name(self, name: str) -> str:
@@ -385,7 +383,7 @@ class Module(StateDictMixin, Observed):
                     parameter.grad = parameter.grad.detach() * 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> Module:
-        """Replace the data of every parameter, gradient and buffer by `fn` of it; identities stay."""
+        """Replace the data of every parameter, gradient and buffer by `fn` of it."""
         for tensor in itertools.chain(self.parameters(), self.buffers()):
             grad = tensor.grad if tensor.requires_grad else None
             before = tensor.data

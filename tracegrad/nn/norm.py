@@ -35,9 +35,7 @@ class _RunningNorm(Module):
         if track_running_stats:
             self.register_buffer("running_mean", tg.zeros(num_features, **factory))
             self.register_buffer("running_var", tg.ones(num_features, **factory))
-            self.register_buffer(
-                "num_batches_tracked", tg.tensor(0, dtype=tg.int64, device=device)
-            )
+            self.register_buffer("num_batches_tracked", tg.tensor(0, dtype=tg.int64, device=device))
         else:
             for name in ("running_mean", "running_var", "num_batches_tracked"):
                 self.register_buffer(name, None)
@@ -237,8 +235,7 @@ class RMSNorm(Module):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.normalized_shape}, eps={self.eps}, "
-            f"elementwise_affine={self.elementwise_affine}"
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
         )
 
 

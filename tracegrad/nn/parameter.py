@@ -63,7 +63,7 @@ class Parameter(_Registered):
 
 
 class Buffer(_Registered):
-    """A tensor that a Module registers as a buffer; `persistent` ones are part of `state_dict()`."""
+    """A tensor that a Module registers as a buffer; if `persistent`, it is in `state_dict()`."""
 
     def __init__(self, data: Tensor | None = None, *, persistent: bool = True) -> None:
         if data is None:

@@ -1,4 +1,4 @@
-"""Pooling layers. `stride=None` is the kernel size; average pooling counts its padding by default."""
+"""Pooling layers. `stride=None` is the kernel size; averages count their padding by default."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Recurrent layers: RNN, LSTM, GRU (stacked, bidirectional) and their cells.
 
-Weights are named and shaped as in PyTorch (`weight_ih_l0` [gates * hidden, input], ..., `_reverse`), gates in
-the order i, f, g, o (LSTM) and r, z, n (GRU), all drawn from U(+-1/sqrt(hidden)).
+Weights are named and shaped as in PyTorch (`weight_ih_l0` [gates * hidden, input], ...,
+`_reverse`), gates in the order i, f, g, o (LSTM) and r, z, n (GRU), all drawn from
+U(+-1/sqrt(hidden)).
 """
 
 from __future__ import annotations
@@ -216,9 +217,7 @@ class RNN(_OneState):
 
 def _check_nonlinearity(name: str) -> None:
     if name not in ("tanh", "relu"):
-        raise ValueError(
-            f"Unknown nonlinearity '{name}'. Select from 'tanh' or 'relu'."
-        )
+        raise ValueError(f"Unknown nonlinearity '{name}'. Select from 'tanh' or 'relu'.")
 
 
 class _Cell(Module):
@@ -237,9 +236,7 @@ class _Cell(Module):
         self.weight_ih = Parameter(tg.empty(rows, input_size, **factory))
         self.weight_hh = Parameter(tg.empty(rows, hidden_size, **factory))
         for name in ("bias_ih", "bias_hh"):
-            self.register_parameter(
-                name, Parameter(tg.empty(rows, **factory)) if bias else None
-            )
+            self.register_parameter(name, Parameter(tg.empty(rows, **factory)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

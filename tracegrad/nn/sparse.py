@@ -14,7 +14,7 @@ from tracegrad.tracer.errors import UnsupportedError
 
 
 class Embedding(Module):
-    """weight [num_embeddings, embedding_dim] ~ N(0, 1); row `padding_idx` is 0 and gets no gradient."""
+    """weight [num_embeddings, embedding_dim] ~ N(0, 1); row `padding_idx` stays 0."""
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,

@@ -65,7 +65,7 @@ class StateDictMixin:
         prefix: str = "",
         keep_vars: bool = False,
     ) -> dict[str, Any]:
-        """Every parameter and persistent buffer by dotted name; values share storage with the module."""
+        """Parameters and persistent buffers by dotted name, sharing storage with the module."""
         if destination is None:
             destination = OrderedDict()
             destination._metadata = OrderedDict()  # type: ignore[attr-defined]

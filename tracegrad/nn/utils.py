@@ -46,7 +46,7 @@ def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
     error_if_nonfinite: bool = False, foreach: bool | None = None,
 ) -> Tensor:  # fmt: skip
-    """Scale all gradients by min(1, max_norm / (norm + 1e-6)), in place; returns the norm before."""
+    """Scale all gradients by min(1, max_norm / (norm + 1e-6)); returns the norm before."""
     listed = _with_grad(parameters)
     total = get_total_norm([p.grad for p in listed], norm_type, error_if_nonfinite)
     scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
@@ -86,7 +86,7 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
 
 
 def fuse_conv_bn_eval(conv: Any, bn: Any) -> Any:
-    """A copy of `conv` (Conv1d/2d/3d) whose weights include the batch norm `bn`, both in eval mode."""
+    """A copy of the convolution whose weights include the batch norm; both in eval mode."""
     import copy
 
     from tracegrad.nn.parameter import Parameter

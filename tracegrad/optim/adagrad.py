@@ -10,7 +10,7 @@ from tracegrad.optim.optimizer import Optimizer, check_range
 
 
 class Adagrad(Optimizer):
-    """s += g^2;  p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps). Slots exist from the start."""
+    """s += g^2;  p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)."""
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-2, lr_decay: float = 0,

@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba 2015), its AMSGrad variant (Reddi et al. 2018), AdamW (Loshchilov & Hutter 2019)."""
+"""Adam (Kingma & Ba 2015), AMSGrad (Reddi et al. 2018), AdamW (Loshchilov & Hutter 2019)."""
 
 from __future__ import annotations
 

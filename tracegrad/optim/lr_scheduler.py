@@ -1,7 +1,8 @@
 """Learning-rate schedules with PyTorch's names and chainable formulas.
 
-A scheduler takes one step when it is made, then one for each `step()` after `optimizer.step()`. `step` is a host
-action: inside a compiled function it is registered while recording and runs in Python on every call.
+A scheduler takes one step when it is made, then one for each `step()` after `optimizer.step()`.
+`step` is a host action: inside a compiled function it is registered while recording and runs in
+Python on every call.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tracegrad.tracer import Observed, host_action
 
 
 class LRScheduler(Observed):
-    """Base: subclasses give `get_lr()`, the rates for `self.last_epoch`, usually from the current ones."""
+    """Base: subclasses give `get_lr()`, the rates for `last_epoch`."""
 
     _skip: tuple[str, ...] = ("optimizer",)
 
@@ -290,7 +291,7 @@ class PolynomialLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """Half a cosine from the initial rate to `eta_min` in `T_max` epochs (Loshchilov & Hutter 2017)."""
+    """Half a cosine from the initial rate to eta_min in T_max epochs (Loshchilov & Hutter 2017)."""
 
     def __init__(
         self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
@@ -498,9 +499,7 @@ class SequentialLR(_Composite):
         last_epoch: int = -1,
     ):  # fmt: skip
         if not schedulers:
-            raise ValueError(
-                "SequentialLR expects at least one scheduler, but got no scheduler."
-            )
+            raise ValueError("SequentialLR expects at least one scheduler, but got no scheduler.")
         for index, scheduler in enumerate(schedulers):
             if isinstance(scheduler, ReduceLROnPlateau):
                 raise ValueError(
@@ -552,7 +551,7 @@ class ChainedScheduler(_Composite):
             if isinstance(scheduler, ReduceLROnPlateau) or scheduler.optimizer is not optimizer:
                 raise ValueError(
                     "ChainedScheduler expects schedulers of one optimizer, none of them "
-                    f"ReduceLROnPlateau; the one at index {index} ({type(scheduler).__name__}) is not"
+                    f"ReduceLROnPlateau; index {index} ({type(scheduler).__name__}) is not"
                 )
         self._schedulers = list(schedulers)
         self.optimizer = optimizer

@@ -1,10 +1,10 @@
 """Optimizer: parameter groups, per-parameter slots, and their state dict.
 
 Note [Optimisers under tracing]
-Numbers of a parameter group stay Python numbers; while recording, reading one gives a host number, so a
-schedule never recompiles. Slots are made by `init_slot`: a real zero tensor at once, which the trace captures as
-state, so the second call runs the graph of the first. Scalar corrections (Adam's 1 - beta^t) are computed in
-float64: in float32 `1 - 0.999` is off by 1.3e-5.
+Numbers of a parameter group stay Python numbers; while recording, reading one gives a host
+number, so a schedule never recompiles. Slots are made by `init_slot`: a real zero tensor at once,
+which the trace captures as state, so the second call runs the graph of the first. Scalar
+corrections (Adam's 1 - beta^t) are computed in float64: in float32 `1 - 0.999` is off by 1.3e-5.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any
 
-from tracegrad.tracer import Observed, ParamGroup, Tensor, enable_grad, new_state, no_grad, note_item
+from tracegrad.tracer import (
+    Observed,
+    ParamGroup,
+    Tensor,
+    enable_grad,
+    new_state,
+    no_grad,
+    note_item,
+)
 
 
 class Optimizer(Observed):
-    """Base of all optimisers. `params`: tensors, (name, tensor) pairs, or dicts with their own options."""
+    """Base of all optimisers. `params`: tensors, (name, tensor) pairs, or dicts with options."""
 
     _noted_elsewhere = frozenset({"state"})
-    # Options that PyTorch's state dicts carry and that change nothing here.
-    _inert: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         if isinstance(params, Tensor):
@@ -42,7 +48,7 @@ class Optimizer(Observed):
             self.add_param_group(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters with options of their own; missing options take the optimiser's defaults."""
+        """Add parameters with options of their own, the defaults for those not given."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         group = dict(param_group)
@@ -84,11 +90,12 @@ class Optimizer(Observed):
                     parameter.grad = parameter.grad.detach() * 0
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update from the parameters' `.grad`; `closure`, if given, computes and returns the loss."""
+        """One update from the parameters' `.grad`; `closure`, if given, computes the loss."""
         loss = None
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        note_item(self.__dict__, "state", self.state)
         with no_grad():
             for group in self.param_groups:
                 self._update_group(group)
@@ -99,11 +106,13 @@ class Optimizer(Observed):
         raise NotImplementedError(f"{type(self).__name__} defines no update")
 
     def init_slot(self, param: Tensor, name: str, factory: Callable[[], Tensor]) -> Tensor:
-        """The slot `name` of `param`, made by `factory` at its first use, eagerly even while recording."""
+        """The slot `name` of `param`, made eagerly by `factory` at its first use."""
         slots = self.state[param]
         slot = slots.get(name)
         if slot is None:
             slot = slots[name] = new_state(factory, lambda: slots.pop(name, None))
+        note_item(self.state, param, slots)
+        note_item(slots, name, slot)
         return slot
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,8 +134,8 @@ class Optimizer(Observed):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take slots and options from `state_dict`, matching parameters by position.
 
-        Raises ValueError if the number or the sizes of groups differ. Slots are copied into the existing
-        ones; new ones other than `step` take their parameter's dtype.
+        Raises ValueError if the number or the sizes of groups differ. Slots are copied into the
+        existing ones; new ones other than `step` take their parameter's dtype.
         """
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
@@ -159,8 +168,8 @@ class Optimizer(Observed):
     def _load_slots(self, parameter: Any, slots: dict[str, Any]) -> None:
         """Take over one parameter's slots.
 
-        A slot that exists is written in place: a compiled step has captured it, and would go on with the old
-        tensor if it were replaced.
+        A slot that exists is written in place: a compiled step has captured it, and would go on
+        with the old tensor if it were replaced.
         """
         own = self.state[parameter]
         for name in [name for name in own if name not in slots]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.optim.optimizer import Optimizer, check_range
-from tracegrad.tracer import new_state
+from tracegrad.tracer import new_state, note_item
 
 
 class SGD(Optimizer):
@@ -15,6 +15,8 @@ class SGD(Optimizer):
 
     `weight_decay` is coupled: it is added to the gradient. `nesterov` steps along g + momentum b.
     """
+
+    _noted_elsewhere = Optimizer._noted_elsewhere | {"_started"}
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0,
@@ -65,12 +67,13 @@ class SGD(Optimizer):
 
         The flag is a tensor, so that one graph serves the first step and all others.
         """
-        flag = self._started.get(p)
+        flag = None if fresh else self._started.get(p)
         if flag is None:
             start = 0.0 if fresh else 1.0
             flag = self._started[p] = new_state(
                 lambda: tg.full((), start, dtype=tg.float64), lambda: self._started.pop(p, None)
             )
+        note_item(self._started, p, flag)
         before = flag.item()
         flag.fill_(1.0)
         return before

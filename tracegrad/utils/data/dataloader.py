@@ -24,7 +24,8 @@ class DataLoader:
 
     `num_workers > 0` prepares batches ahead in that many threads, in order: useful where loading
     releases the interpreter lock (files, NumPy, images). `pin_memory`, `timeout`,
-    `multiprocessing_context`, `worker_init_fn` and `persistent_workers` are accepted and have no effect.
+    `multiprocessing_context`, `worker_init_fn` and `persistent_workers` are accepted and have no
+    effect.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Data sets: something with `__getitem__` and `__len__`, or something to iterate over.
 
 Note [Whole batches at once]
-A data set that can build a whole collated batch from a list of indices has `fetch_batch(indices)`: the
-DataLoader then indexes arrays once a batch instead of once a sample. TensorDataset has it, and Subset passes it on.
+A data set that can build a whole collated batch from a list of indices has
+`fetch_batch(indices)`: the DataLoader then indexes arrays once a batch instead of once a sample.
+TensorDataset has it, and Subset passes it on.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
 
 class StackDataset(Dataset[Any]):
-    """Data sets side by side: sample i is the tuple (or, by keyword, the dict) of their samples i."""
+    """Data sets side by side: sample i is the tuple (by keyword: the dict) of their samples i."""
 
     def __init__(self, *args: Dataset[Any], **kwargs: Dataset[Any]):
         if bool(args) == bool(kwargs):
