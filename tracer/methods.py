@@ -10,41 +10,27 @@ from typing import Any
 from tracegrad.tracer import functions
 from tracegrad.tracer.functions import FUNCTIONS
 
-# Functions that are methods under their own name: all but those that take no tensor first, or that
-# only
-# torch.nn.functional has.
-_NOT_METHODS = {
-    "cat", "concat", "concatenate", "stack", "hstack", "vstack", "row_stack", "meshgrid",
-    "cartesian_prod",
-    "einsum", "multi_dot", "tril_indices", "triu_indices", "uniform", "normal", "randint",
-    "randperm",
-    "bernoulli", "bernoulli_p", "exponential", "normal_like", "multinomial", "attention",
-    "dropout", "feature_dropout",
-    "alpha_dropout", "rrelu", "gumbel_softmax", "linear", "bilinear", "embedding", "one_hot",
-    "one_hot_classes", "cross_entropy_rows", "scaled_dot_product_attention", "interpolate",
-    "grid_sample",
-    "affine_grid", "pad", "normalize", "cosine_similarity", "pairwise_distance", "cdist",
-    "layer_norm",
-    "rms_norm", "group_norm", "instance_norm", "batch_norm_train", "batch_norm_eval",
-    "local_response_norm", "lstm_layer",
-    "lstm_cell", "gru_layer", "gru_cell", "rnn_layer", "unfold_image", "fold_image", "complex",
-    "full_like", "cast",
-    "where", "polar", "is_tensor", "numel", "is_floating_point", "is_complex", "promote_types",
-    "can_cast", "result_type", "finfo", "iinfo", "view_as_real", "view_as_complex",
-    "glu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign",
-    "tanhshrink", "softshrink",
-    "hardsigmoid", "hardswish", "hardtanh", "relu6", "leaky_relu", "logsigmoid", "threshold",
-    "softmin",
-    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "index", "mask_positions",
-    "searchsorted",
-    "vector_norm", "matrix_norm", "vander", "lp_pool2d", "max_dim", "min_dim", "median_all",
-    "median_dim", "nanmedian_all",
-    "nanmedian_dim", "repeat_interleave_int", "repeat_interleave_each", "bincount_sized",
-    "lstsq_solution", "real", "imag",
-    "solve", "solve_triangular", "eigh", "eigvalsh", "svdvals", "matrix_rank", "bucketize", "isin",
-    "std_mean", "var_mean",
-}  # fmt: skip
-_KINDS = ("conv", "max_pool", "avg_pool", "adaptive_")
+# Functions that are methods under their own name.
+_NAMES = """
+abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr all allclose amax amin aminmax
+angle any arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argsort argwhere asin
+asinh atan atan2 atanh baddbmm bincount bitwise_and bitwise_left_shift bitwise_not
+bitwise_or bitwise_right_shift bitwise_xor bmm ceil cholesky clamp clamp_max clamp_min clip clone
+conj copysign corrcoef cos cosh count_nonzero cov cross cummax cummin cumprod cumsum deg2rad det
+diag diag_embed diff digamma dist div divide dot eq equal erf erfc erfinv exp exp2 expm1 fix flip
+fliplr flipud float_power floor floor_divide fmax fmin fmod frac gather gcd ge ger greater
+greater_equal gt hardshrink heaviside histc hypot index index_add index_copy index_fill index_put
+index_select inner inverse isclose isfinite isinf isnan isneginf isposinf kron kthvalue le lerp
+less less_equal lgamma log log10 log1p log2 log_softmax logaddexp logaddexp2 logcumsumexp logdet
+logical_and logical_not logical_or logical_xor logit logsumexp lt masked_fill masked_scatter
+masked_select matmul matrix_power max maximum mean median min minimum mm mode msort mul
+multiply mv nan_to_num nanmean nanmedian nansum ne neg negative nextafter nonzero norm
+not_equal outer positive pow prelu prod qr quantile rad2deg reciprocal relu remainder renorm
+repeat repeat_interleave roll rot90 round rsqrt scatter scatter_add scatter_reduce sigmoid sign
+signbit sin sinc sinh slogdet softmax solve sort sqrt square std sub subtract sum svd take
+take_along_dim tan tanh tile topk trace tril triu true_divide trunc type_as unique
+unique_consecutive var where xlogy
+""".split()
 
 Method = Callable[..., Any]
 
@@ -87,11 +73,7 @@ def reflected(function: Method) -> Method:
 
 
 def _methods() -> dict[str, Method]:
-    table = {
-        name: function
-        for name, function in FUNCTIONS.items()
-        if name not in _NOT_METHODS and not name.startswith(_KINDS)
-    }
+    table: dict[str, Method] = {name: FUNCTIONS[name] for name in _NAMES}
     table["repeat"] = with_sizes(FUNCTIONS["repeat"])
     table["tile"] = with_sizes(FUNCTIONS["tile"])
     table["flip"] = with_sizes(FUNCTIONS["flip"])
