@@ -234,14 +234,17 @@ class _Fuser:
     def rebuilt(self, groups: list[list[Node]]) -> Graph:
         if not groups:
             return self.graph
-        home = {node: group for group in (tuple(g) for g in groups) for node in group}
+        home = {node: group for group in groups for node in group}
+        fused: set[Node] = set()
         new: dict[Node, Node] = {}
         # By stage everything a group reads comes before it, whatever the order of its members.
         for node in sorted(self.graph.nodes, key=lambda n: (self.stage[n], self.order[n])):
             if node in new:
                 continue
             if node in home:
-                self._fuse(home[node], new)
+                if node not in fused:
+                    fused.update(home[node])
+                    self._fuse(home[node], new)
             elif node.op is INPUT:
                 new[node] = node
             elif node not in self.absorbed:
@@ -254,7 +257,7 @@ class _Fuser:
             new[node] = rebuild(node, tuple(self._finished(x, new) for x in node.inputs))
         return new[node]
 
-    def _fuse(self, group: tuple[Node, ...], new: dict[Node, Node]) -> None:
+    def _fuse(self, group: list[Node], new: dict[Node, Node]) -> None:
         inside: dict[Node, Node] = {}
         operands: list[Node] = []
 

@@ -6,6 +6,7 @@ import heapq
 from dataclasses import dataclass
 
 from tracegrad.ir.graph import INPUT, Graph, Node
+from tracegrad.ir.ops.traits import EFFECT
 from tracegrad.passes.place import (
     VIEW_OPS,
     Facts,
@@ -101,7 +102,26 @@ class _Order:
             if writer in old and not self._may_overwrite(writer, output, facts):
                 unsafe.add(output)
             self.needs[writer].update(reader for reader in old if reader is not writer)
+        self._check_before_write()
         return frozenset(unsafe)
+
+    def _check_before_write(self) -> None:
+        """A check that fails should find the state as it was, wherever the order allows."""
+        for check in [node for node in self.needs if node.op.has(EFFECT)]:
+            before = self._ancestors(check)
+            for writer in self.writers.values():
+                if writer not in before and writer is not check:
+                    self.needs[writer].add(check)
+
+    def _ancestors(self, node: Node) -> set[Node]:
+        found: set[Node] = set()
+        stack = [node]
+        while stack:
+            for need in self.needs[stack.pop()]:
+                if need not in found:
+                    found.add(need)
+                    stack.append(need)
+        return found
 
     def _may_overwrite(self, writer: Node, output: int, facts: Facts) -> bool:
         node = self.placed.graph.outputs[output]

@@ -42,9 +42,11 @@ class _Tiling:
         self.tile = min(length, max(1, elements // max(inner, 1)))
         if length <= self.tile * 3 // 2 and self.axis == 0:
             self.tile = length
-        for size in range(min(self.tile * 5 // 4, length), self.tile * 2 // 3, -1):
-            if length % size == 0:
-                self.tile = size
+        # equal pieces, if some number of them is near: the last tile then needs no code of its own
+        fewest = -(-length // (self.tile * 5 // 4)) if self.tile > 1 else length
+        for pieces in range(fewest, length // max(self.tile * 2 // 3, 1) + 1):
+            if length % pieces == 0:
+                self.tile = length // pieces
                 break
         self.looped = self.axis > 0 or self.tile < length
 

@@ -1,4 +1,4 @@
-"""Random typed graphs shaped like training steps: chains, row statistics, products, updated state."""
+"""Random graphs shaped like training steps: chains, row statistics, products, new state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS, COLUMNS = 12, 10
 
 
 def random_graph(seed: int, nodes: int = 40) -> Graph:
-    """Inputs x, y [12,10], w [10,10], v [10], s [12], c []; some inputs are state with new values."""
+    """Inputs x, y [12,10], w [10,10], v [10], s [12], c []; some are state with new values."""
     rng = np.random.default_rng(seed)
     shapes = [(ROWS, COLUMNS), (ROWS, COLUMNS), (COLUMNS, COLUMNS), (COLUMNS,), (ROWS,), ()]
     inputs = [placeholder(TensorType(shape, f32)) for shape in shapes]
