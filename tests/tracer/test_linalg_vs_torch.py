@@ -150,3 +150,14 @@ def test_refuses():
         with pytest.raises((RuntimeError, TypeError)):
             call()
     same(F.det(convert((torch.zeros(2, 0, 0),), False)[0][0]), torch.ones(2))
+
+
+def test_namespace():
+    from tracegrad import linalg
+
+    x = floats(3, 4)
+    for arguments in ((), ("fro",), (1,), (2, 1), (None, 0, True), (float("inf"), (0, 1))):
+        agree(linalg.norm, L.norm, x, *arguments, **CLOSE)
+    agree(linalg.vecdot, L.vecdot, x, floats(4))
+    agree(linalg.inv, L.inv, regular(3, 3), **CLOSE)
+    agree(linalg.lstsq, lambda a, b: L.lstsq(a, b).solution, floats(5, 3), floats(5, 2), grad=False)

@@ -1,0 +1,41 @@
+"""Linear algebra under `torch.linalg`'s names."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tracegrad.tracer.functions import FUNCTIONS
+
+_NAMES = """cholesky cross det eigh eigvalsh inv matmul matrix_norm matrix_power matrix_rank multi_dot
+pinv qr slogdet solve solve_triangular svd svdvals vander vector_norm""".split()
+globals().update({name: FUNCTIONS[name] for name in _NAMES})
+
+__all__ = [*_NAMES, "lstsq", "norm", "vecdot"]
+
+
+class LeastSquares(NamedTuple):
+    """What `lstsq` returns: the solution only."""
+
+    solution: Any
+
+
+def lstsq(A: Any, B: Any) -> LeastSquares:
+    """X that minimises |A X - B|, for A[.., m, n] of full column rank n <= m."""
+    return LeastSquares(FUNCTIONS["lstsq_solution"](A, B))
+
+
+def norm(
+    A: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Any:
+    """A vector norm, or a matrix norm where two dims (or a matrix and an order) are given."""
+    matrix = isinstance(dim, (tuple, list)) and len(dim) == 2 or (dim is None and A.ndim == 2)
+    if ord is not None and matrix:
+        dims = (-2, -1) if dim is None else tuple(dim)
+        return FUNCTIONS["matrix_norm"](A, ord, dims, keepdim, dtype=dtype)
+    order = 2 if ord is None else ord
+    return FUNCTIONS["vector_norm"](A, order, dim, keepdim, dtype=dtype)
+
+
+def vecdot(x: Any, y: Any, *, dim: int = -1) -> Any:
+    """Sums of products along dim, of broadcast tensors."""
+    return (x * y).sum(dim)
