@@ -140,6 +140,15 @@ def test_ignore_index_other_than_the_default_and_all_ignored():
     assert np.isnan(ours.item()) and np.isnan(theirs.item())
 
 
+def test_half_precision_and_narrow_labels():
+    x = RNG.standard_normal((4096, 3)).astype(np.float16)
+    labels = RNG.integers(0, 3, 4096).astype(np.uint8)
+    ours = F.cross_entropy(tg.tensor(x), tg.tensor(labels))
+    theirs = TF.cross_entropy(torch.tensor(x).float(), torch.tensor(labels).long())
+    assert ours.dtype == tg.float16
+    assert ours.item() == pytest.approx(theirs.item(), rel=2e-3)
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_nll_loss(reduction, weighted):

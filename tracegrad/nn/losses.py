@@ -91,10 +91,10 @@ def cross_entropy(
         _check_classes("cross_entropy", input, target)
         if weight is None and not label_smoothing:
             logits, labels = _as_rows(input, target)
+            if reduction == "mean":
+                return functions.cross_entropy_mean(logits, labels, ignore_index=ignore_index)
             rows = functions.cross_entropy_rows(logits, labels, ignore_index=ignore_index)
             rows = rows.reshape(target.shape)
-            if reduction == "mean":
-                return rows.sum() / (target != ignore_index).sum()
         else:
             logp = functions.log_softmax(input, 1)
             rows, weights = _nll_rows(logp, target, weight, ignore_index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
+from tracegrad.ir.ops.build import wide_dtype
 from tracegrad.ir.types import i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.activations import floating
@@ -25,3 +26,15 @@ def cross_entropy_rows(logits: Operand, target: Operand, /, *, ignore_index: int
             f"{list(classes.shape)}"
         )
     return ops.cross_entropy(x, cast(classes, i64), ignore_index=int(ignore_index))
+
+
+@user_op
+def cross_entropy_mean(logits: Operand, target: Operand, /, *, ignore_index: int = -100) -> Node:
+    """The mean of `cross_entropy_rows` over the rows that are not ignored (nan if all are)."""
+    rows = cross_entropy_rows.emit(logits, target, ignore_index=ignore_index)
+    wide = wide_dtype(rows.dtype)
+    classes = cast(as_node(target), i64)
+    ignored = ops.eq(classes, ops.splat(int(ignore_index), classes.type))
+    counted = cast(ops.bitwise_not(ignored), wide)
+    total = ops.sum_(cast(rows, wide), axes=(0,))
+    return cast(ops.div(total, ops.sum_(counted, axes=(0,))), rows.dtype)
