@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 from tracegrad.tracer.functions import FUNCTIONS
 
-_NAMES = """cholesky cross det eigh eigvalsh inv matmul matrix_norm matrix_power matrix_rank multi_dot
-pinv qr slogdet solve solve_triangular svd svdvals vander vector_norm""".split()
+_NAMES = """
+cholesky cross det eigh eigvalsh inv matmul matrix_norm matrix_power matrix_rank
+multi_dot pinv qr slogdet solve solve_triangular svd svdvals vander vector_norm
+""".split()
 globals().update({name: FUNCTIONS[name] for name in _NAMES})
 
 __all__ = [*_NAMES, "lstsq", "norm", "vecdot"]
