@@ -203,8 +203,9 @@ class _Fuser:
                 continue
             kept = self._operands(group, own) - self._operands(members[home], own)
             made = [node for node in group if any(u not in own for u in self.users[node])]
-            if sum(node.type.nbytes for node in kept) > sum(node.type.nbytes for node in made):
-                continue  # its operands would live on, and they are larger than its results
+            # Its operands would live on instead of its results; row values and scalars are small.
+            if 4 * sum(n.type.nbytes for n in kept) > 5 * sum(n.type.nbytes for n in made):
+                continue
             for node in group:
                 self.stage[node] = self.stage[home]
             self.leader[head] = home

@@ -184,11 +184,13 @@ class _Placer:
                 if target is None:
                     target = targets[node] = self.fresh(node, node.type)
                 self._ask_slots(node, target)
-            elif name in VIEW_OPS and self.readers[viewed(node)] == 1:
+            elif name in VIEW_OPS and viewed(node) not in targets:
+                source = viewed(node)
                 if target is None and self._stored_transposed(node, users):
-                    target = self.fresh(node, node.type)
-                if target is not None and (wish := _undone(node, target)) is not None:
-                    targets[viewed(node)] = wish
+                    targets[source] = self._before(node, self.fresh(node, node.type))
+                elif target is not None and self.readers[source] == 1:
+                    if (wish := _undone(node, target)) is not None:
+                        targets[source] = wish
 
     def _ask_slots(self, node: Node, target: View) -> None:
         axis, start = node.attrs["axis"], 0
@@ -198,13 +200,18 @@ class _Placer:
                 self.targets[operand] = _slot(target, axis, start, size)
             start += size
 
+    def _before(self, node: Node, view: View) -> View:
+        wish = _undone(node, view)
+        assert wish is not None, "a transpose can be undone"
+        return wish
+
     def _stored_transposed(self, node: Node, users: dict[Node, list[Node]]) -> bool:
         """Whether a contraction should write its result the way its transpose reads it.
 
         It costs a matmul nothing, and saves a copy where the transpose is reshaped or the like;
         another contraction reads either order.
         """
-        source = viewed(node)
+        value = source = viewed(node)
         while source.op.name == "proj":
             source = source.inputs[0]
         return (
@@ -212,6 +219,8 @@ class _Placer:
             and source.op.has(CONTRACTION)
             and self.facts.strided(source)
             and any(not user.op.has(CONTRACTION) for user in users[node])
+            and all(user is node or user.op.has(CONTRACTION) for user in users[value])
+            and self.readers[value] == len(users[value])  # it is no output
         )
 
     def settle(self) -> None:

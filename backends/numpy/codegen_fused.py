@@ -18,7 +18,7 @@ from tracegrad.ir.ops.traits import REDUCTION
 from tracegrad.ir.types import DType
 from tracegrad.passes.storage import Shape, Storage, View, collapsed
 
-CACHE_BYTES = 1 << 20  # all tiles of one loop together
+CACHE_BYTES = 3 << 18  # all tiles of one loop together: most of a second-level cache
 
 
 @emits("fused")
@@ -114,8 +114,8 @@ class _Body:
             strides.append((*own, 0) if row else own)
         self.groups = collapsed(domain, strides, loop.has_rows)
         sizes = tuple(prod(domain[axis] for axis in group) for group in self.groups)
-        full = {id(view.storage.root()) for view in self.operands.values()}
-        arrays = len(full) + len(self.results) + 1
+        views = [*self.operands.values(), *self.results]
+        arrays = 1 + len({id(v.storage.root()) for v in views if prod(v.shape) == prod(domain)})
         itemsize = max(view.dtype.itemsize for view in self.results)
         elements = min(self.w.tile_bytes // 4, CACHE_BYTES // (arrays * itemsize))
         self.tiling = _Tiling(sizes, loop.has_rows, max(elements, 16))
