@@ -1,263 +1,344 @@
 """The stale-state firewall: Python values that a recording read, checked before every replay.
 
-While a trace records, reads of module attributes are observed through a `__getattribute__` installed on `Observed`
-for that time (other threads pass through it untouched), and the globals and closure cells of every Python function
-entered are collected by a profile hook. Each becomes a fact: where the value is, and what it was at first read.
-Immutable values and objects with identity are compared directly; lists, dicts, plain objects and small arrays by
-content. All facts of a recording are checked by one generated function.
+While a trace records, reads and writes of attributes are observed through `__getattribute__` and `__setattr__`
+installed on `Observed` and on the user's own classes for that time (other threads pass through them untouched); the
+globals, closure cells and defaults of every Python function entered are collected by a profile hook. Each becomes a
+fact: where the value is, and what it was at first read (facts.py). Names that the recording bound anew are effects,
+repeated after every run; content that it changed in place cannot be repeated, and is put back.
 """
 
 from __future__ import annotations
 
 import builtins
+import enum
+import gc
+import io
+import random
 import sys
+import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from tracegrad.ir.loc import Loc
+from tracegrad.runtime.facts import (
+    ABSENT, CallFact, Fact, ItemFact, Picture, Place, TooLargeError, checker, restored, unchanged,
+)  # fmt: skip
+from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here, is_own_code
-from tracegrad.tracer.numbers import same_bits
-from tracegrad.tracer.observed import Observed, ParamGroup
+from tracegrad.tracer.observed import Observed
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 
-MAX_DEPTH = 4  # nesting of containers and plain objects compared by content
-MAX_ITEMS = 1000  # elements of a container compared by content
-MAX_ARRAY_BYTES = 64 * 1024  # larger arrays are graph inputs when used as operands
+__all__ = ["Observer", "checker"]
 
-_PLAIN = (int, str, bool, bytes, type(None), complex)
-_IDENTITY = (
-    Tensor, Observed, ParamGroup, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
-    np.ufunc, np.dtype,
-)  # fmt: skip
-
-
-class Fact:
-    """`holder.name` (or a dict item, or a cell) had `value`; `expression` reads it again in generated code."""
-
-    __slots__ = ("kind", "holder", "name", "value", "snapshot", "loc")
-
-    def __init__(self, kind: str, holder: Any, name: str, value: Any, loc: Loc):
-        self.kind = kind  # "item": holder[name]; "attribute": getattr(holder, name); "cell"; "absent"
-        self.holder = holder
-        self.name = name
-        self.value = value
-        self.snapshot = None if by_identity(value) else snapshot(value)
-        self.loc = loc
-
-    def read(self) -> Any:
-        if self.kind == "item":
-            return self.holder.get(self.name, _ABSENT)
-        if self.kind == "cell":
-            try:
-                return self.holder.cell_contents
-            except ValueError:
-                return _ABSENT
-        return getattr(self.holder, self.name, _ABSENT)
-
-    def holds(self) -> bool:
-        now = self.read()
-        if self.snapshot is None:
-            return now is self.value
-        return unchanged(self.snapshot, now)
-
-    def describe(self) -> str:
-        now = self.read()
-        was = shown(self.value) if self.snapshot is None else shown_snapshot(self.snapshot)
-        return f"{self.name}: {was} -> {'deleted' if now is _ABSENT else shown(now)} (read at {self.loc.file}:{self.loc.line})"
+_LIBRARIES = frozenset({"tracegrad", "numpy", "jax", "jaxlib", "optree", "ml_dtypes", "builtins", "torch"})
+_HEAP_TYPE = 1 << 9
+_CLOCKS = frozenset({
+    time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns,
+    time.process_time, time.process_time_ns,
+})  # fmt: skip
+_RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 
 
-class CallFact:
-    """A fact that is asked of a function."""
-
-    __slots__ = ("test", "text")
-
-    def __init__(self, test: Callable[[], bool], text: Callable[[], str]):
-        self.test, self.text = test, text
-
-    def holds(self) -> bool:
-        return self.test()
-
-    def describe(self) -> str:
-        return self.text()
+def is_library(name: str | None) -> bool:
+    """Whether a module's classes and globals are not the user's."""
+    top = (name or "builtins").partition(".")[0]
+    return top in _LIBRARIES or top in sys.stdlib_module_names
 
 
-class ItemFact:
-    """`holder[key]` is this very object (an optimiser's slot)."""
-
-    __slots__ = ("holder", "key", "value")
-
-    def __init__(self, holder: dict, key: Any, value: Any):
-        self.holder, self.key, self.value = holder, key, value
-
-    def holds(self) -> bool:
-        return dict.get(self.holder, self.key) is self.value
-
-    def describe(self) -> str:
-        return f"{self.key if isinstance(self.key, str) else 'an entry'} of captured state was replaced"
-
-
-_ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "absent"})()
-
-
-def shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, (*_PLAIN, float)) else f"<{type(value).__name__} at {id(value):#x}>"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def shown_snapshot(taken: tuple) -> str:
-    return shown(taken[1]) if taken[0] == "value" else f"the {taken[1].__name__} as it was"
-
-
-def by_identity(value: Any) -> bool:
-    return isinstance(value, _IDENTITY) or value is _ABSENT or value is Ellipsis
-
-
-def snapshot(value: Any, depth: int = 0) -> tuple:
-    """A frozen picture of a value's content, comparable with `unchanged`."""
-    kind = type(value)
-    if kind in _PLAIN or kind is float:
-        return ("value", value)
-    if by_identity(value):
-        return ("same", value)
-    if isinstance(value, np.ndarray):
-        if value.nbytes <= MAX_ARRAY_BYTES and value.dtype != object:
-            return ("array", kind, value.shape, value.dtype, value.tobytes())
-        return ("same", value)
-    if depth < MAX_DEPTH:
-        if isinstance(value, (list, tuple, set, frozenset)) and len(value) <= MAX_ITEMS:
-            items = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
-            return ("sequence", kind, tuple(snapshot(item, depth + 1) for item in items))
-        if isinstance(value, dict) and len(value) <= MAX_ITEMS:
-            items = tuple((key, snapshot(item, depth + 1)) for key, item in dict.items(value))
-            return ("mapping", kind, items)
-        fields = getattr(value, "__dict__", None)
-        if type(fields) is dict and len(fields) <= MAX_ITEMS:
-            items = tuple((key, snapshot(item, depth + 1)) for key, item in fields.items())
-            return ("object", kind, items, value)
-    return ("same", value)
-
-
-def unchanged(taken: tuple, value: Any) -> bool:
-    """Whether `value` still has the content of a snapshot."""
-    form = taken[0]
-    if form == "value":
-        return same_bits(value, taken[1])
-    if form == "same":
-        return value is taken[1]
-    if type(value) is not taken[1]:
-        return False
-    if form == "array":
-        return value.shape == taken[2] and value.dtype == taken[3] and value.tobytes() == taken[4]
-    if form == "sequence":
-        items = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
-        return len(items) == len(taken[2]) and all(map(unchanged, taken[2], items))
-    fields = value if form == "mapping" else value.__dict__
-    if len(fields) != len(taken[2]):
-        return False
-    for key, item in taken[2]:
-        now = dict.get(fields, key, _ABSENT)
-        if now is _ABSENT or not unchanged(item, now):
-            return False
-    return True
+def is_user_class(kind: type) -> bool:
+    return bool(kind.__flags__ & _HEAP_TYPE) and not is_library(kind.__module__) and not issubclass(kind, enum.Enum)
 
 
 class Observer:
-    """Context manager around one recording: collects facts in `facts`."""
+    """Context manager around one recording: collects facts in `facts` and effects in `effects`."""
 
-    def __init__(self, trace: Trace, function: Callable[..., Any]):
+    def __init__(self, trace: Trace, function: Callable[..., Any], leaves: Any = ()):
         self.trace = trace
         self.function = function
+        self.leaves = leaves
         self.facts: list[Any] = []
+        self.effects: list[tuple[Place, Any]] = []
+        self.noticed: list[str] = []  # effects outside the graph, for `why()`
         self._seen: set[tuple] = set()
         self._codes: set[Any] = set()
+        self._unresolved: set[Any] = set()
         self._functions: set[int] = set()
+        self._classes: set[type] = set()
+        self._outside: dict[int, Any] = {}  # objects that were there before, kept alive
+        self._stored: dict[tuple, tuple[Place, Any]] = {}
+        self._complaint: UnsupportedError | None = None
 
     def __enter__(self) -> Observer:
         self._profile_before = sys.getprofile()
+        self._random_before = random_state()
         install(self)
-        self.add_function(self.function)
+        try:
+            self.visit(self.function)
+            for leaf in self.leaves:
+                if not isinstance(leaf, Tensor):
+                    self.content("an argument", leaf)
+        except BaseException:
+            uninstall(self)
+            raise
         sys.setprofile(self._profile)
         return self
 
-    def __exit__(self, kind: Any, *rest: object) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         sys.setprofile(self._profile_before)
-        uninstall(self)
+        try:
+            if kind is None:
+                self._resolve()
+                self._add_tensor_facts()
+        finally:
+            uninstall(self)
         if kind is None:
-            self._add_tensor_facts()
+            self._find_effects()
+            if self._complaint is not None:
+                raise self._complaint
 
-    # -- collecting ---------------------------------------------------------------------------------------------
+    # -- looking into values ------------------------------------------------------------------------------------
 
-    def _profile(self, frame: Any, event: str, argument: Any) -> None:
-        if event != "call":
+    def visit(self, value: Any) -> None:
+        """A value that a fact compares by identity: what it holds is watched too."""
+        if isinstance(value, (Tensor, types.ModuleType)) or value is None:
             return
-        code = frame.f_code
-        if code in self._codes or is_own_code(code):
+        if id(value) in self._outside:
             return
-        self._codes.add(code)
-        self.add_globals(code, frame.f_globals)
+        if isinstance(value, types.FunctionType):
+            self._outside[id(value)] = value
+            self.add_function(value)
+        elif isinstance(value, types.MethodType):
+            self.visit(value.__self__)
+            self.visit(value.__func__)
+        elif isinstance(value, type):
+            self._outside[id(value)] = value
+            self.add_class(value)
+        elif isinstance(value, _RANDOM):
+            self.complain(
+                "a random generator of Python or NumPy is used", "draw with tg.rand and the like, or pass the numbers in",
+                "its numbers would be the same at every call",
+            )  # fmt: skip
+        elif isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+            self.complain(
+                "an iterator from outside is used", "take the batch outside and pass it in",
+                "a compiled function cannot advance it",
+            )  # fmt: skip
+        elif type(value).__name__ == "CompiledFunction":
+            self.visit(value.function)
+        else:
+            self._outside[id(value)] = value
+            self.add_class(type(value))
 
-    def add_globals(self, code: Any, namespace: dict[str, Any]) -> None:
-        """Facts on the globals that a function's code names (modules' attributes are theirs, not ours)."""
-        names = set(code.co_names)
-        for constant in code.co_consts:
-            if isinstance(constant, types.CodeType):  # nested functions, comprehensions
-                names.update(constant.co_names)
-        for name in sorted(names):
-            if name in namespace and not name.startswith("__"):
-                self.add("item", namespace, name, namespace[name], Loc(code.co_filename, code.co_firstlineno))
-            elif hasattr(builtins, name):
-                continue
+    def content(self, name: str, value: Any) -> tuple:
+        try:
+            return Picture(self.visit).take(value)
+        except TooLargeError:
+            self.complain(
+                f"{name} is too large to be compared at every call", "pass what is needed of it as a tensor or a number",
+                "a change in it would go unnoticed",
+            )  # fmt: skip
+            return ("same", value)
 
-    def add_function(self, function: Any) -> None:
-        """Facts on a function's closure cells and defaults, and on the functions these hold."""
-        function = getattr(function, "__func__", function)
-        if not isinstance(function, types.FunctionType) or id(function) in self._functions:
+    def complain(self, what: str, fix: str, why: str) -> None:
+        """Not to be raised inside a profile hook or an attribute read: remembered until the function is done."""
+        if self._complaint is None:
+            self._complaint = UnsupportedError(what, where=here(), why=why, fix=fix)
+
+    def add_class(self, kind: type) -> None:
+        """Facts on the contents of the user's classes, and hooks on their instances' attributes."""
+        if kind in self._classes:
+            return
+        self._classes.add(kind)
+        for cls in kind.__mro__:
+            if is_user_class(cls) and (cls is kind or cls not in self._classes):
+                self._classes.add(cls)
+                for name, value in list(cls.__dict__.items()):
+                    if not (name.startswith("__") and name.endswith("__")) or (callable(value) and name not in _HOOKS):
+                        self.add(Place("class", cls, name), value, Loc(getattr(cls, "__module__", "?"), 0))
+        if is_user_class(kind) and not issubclass(kind, Observed):
+            hook_class(self, kind)
+
+    def add_function(self, function: types.FunctionType) -> None:
+        """Facts on a function's closure cells and defaults."""
+        if id(function) in self._functions or is_own_code(function.__code__):
             return
         self._functions.add(id(function))
+        self._outside.setdefault(id(function), function)
         code = function.__code__
-        if is_own_code(code):
-            return
         loc = Loc(code.co_filename, code.co_firstlineno)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             try:
                 value = cell.cell_contents
             except ValueError:
-                continue
-            self.add("cell", cell, name, value, loc)
+                value = ABSENT
+            self.add(Place("cell", cell, name), value, loc)
         for name, value in (("__defaults__", function.__defaults__), ("__kwdefaults__", function.__kwdefaults__)):
             if value:
-                self.add("attribute", function, name, value, loc)
+                self.add(Place("attribute", function, name), value, loc)
 
-    def add(self, kind: str, holder: Any, name: str, value: Any, loc: Loc) -> None:
-        key = (kind, id(holder), name)
-        if key in self._seen:
+    # -- the profile hook ---------------------------------------------------------------------------------------
+
+    def _profile(self, frame: Any, event: str, argument: Any) -> None:
+        if event == "c_call":
+            if argument is builtins.print:
+                self.noticed.append(f"print() at {here()} runs only while recording")
+            elif argument in _CLOCKS and not is_own_code(frame.f_code):
+                self.complain(
+                    f"{argument.__name__}() is called", "measure outside the compiled function",
+                    "the time of the recording would be used at every call",
+                )  # fmt: skip
             return
-        self._seen.add(key)
-        if isinstance(value, types.ModuleType):
+        if event != "call":
             return
-        if isinstance(value, (types.FunctionType, types.MethodType)):
-            self.add_function(value)
-        if type(value).__name__ == "CompiledFunction":
-            self.add_function(value.function)
-        self.facts.append(Fact(kind, holder, name, value, loc))
+        code = frame.f_code
+        if is_own_code(code):
+            return
+        if code not in self._codes:
+            self._codes.add(code)
+            self.add_globals(code, frame.f_globals)
+        if code.co_name not in _COMPREHENSIONS:
+            self._enter_function(frame, code)
+
+    def _enter_function(self, frame: Any, code: Any) -> None:
+        """Find the function object that runs: its cells and defaults are not in the frame."""
+        if not code.co_freevars and not code.co_argcount and not code.co_kwonlyargcount:
+            return
+        found = frame.f_globals.get(code.co_name)
+        if isinstance(found, types.FunctionType) and found.__code__ is code:
+            self.add_function(found)
+            return
+        if code.co_argcount:
+            owner = frame.f_locals.get(code.co_varnames[0])
+            kind = owner if isinstance(owner, type) else type(owner)
+            for cls in kind.__mro__:
+                found = cls.__dict__.get(code.co_name)
+                found = getattr(found, "__func__", found)
+                if isinstance(found, types.FunctionType) and found.__code__ is code:
+                    self.add_function(found)
+                    return
+        if not any(getattr(f, "__code__", None) is code for f in self._outside.values() if id(f) in self._functions):
+            self._unresolved.add(code)
+
+    def _resolve(self) -> None:
+        """Functions found nowhere by name (in a container, made by a factory): all that run this code."""
+        if not self._unresolved:
+            return
+        for found in gc.get_referrers(*self._unresolved):
+            if isinstance(found, types.FunctionType) and found.__code__ in self._unresolved:
+                if found.__closure__ or found.__defaults__ or found.__kwdefaults__:
+                    self.add_function(found)
+
+    def add_globals(self, code: Any, namespace: dict[str, Any]) -> None:
+        """Facts on the globals that a function's code names, and on the globals of modules that it reads."""
+        names = set(code.co_names)
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):  # nested functions, comprehensions
+                names.update(constant.co_names)
+        loc = Loc(code.co_filename, code.co_firstlineno)
+        for name in sorted(names):
+            if name in namespace and not name.startswith("__"):
+                self.add(Place("item", namespace, name), namespace[name], loc)
+                if isinstance(namespace[name], types.ModuleType):
+                    self.add_module(namespace[name], names, loc)
+
+    def add_module(self, module: types.ModuleType, names: set[str], loc: Loc) -> None:
+        fields = module.__dict__
+        if is_library(module.__name__):
+            if module.__name__ == "os" and "environ" in names:
+                self.add(Place("item", fields, "environ"), fields["environ"], loc)
+            return
+        for name in sorted(names & fields.keys()):
+            self.add(Place("item", fields, name), fields[name], loc)
+            if isinstance(fields[name], types.ModuleType) and fields[name] is not module:
+                self.add_module(fields[name], names, loc)
+
+    # -- the attribute hooks ------------------------------------------------------------------------------------
+
+    def add(self, place: Place, value: Any, loc: Loc) -> None:
+        if place.key in self._seen:
+            return
+        self._seen.add(place.key)
+        fact = Fact.__new__(Fact)
+        fact.place, fact.value, fact.loc = place, value, loc
+        fact.snapshot = self.content(place.name, value)
+        self._outside.setdefault(id(place.holder), place.holder)
+        self.facts.append(fact)
 
     def saw_attribute(self, owner: Any, name: str, value: Any) -> None:
-        """A read of `owner.name` by user or library code while recording."""
-        key = ("item", id(owner.__dict__), name)
-        if key in self._seen:
+        """A read of `owner.name` by user or library code while recording; ABSENT if there is none."""
+        noted = getattr(type(owner), "_noted_elsewhere", ())
+        if name in noted:
             return
-        if name in type(owner)._noted_elsewhere:
-            return
-        fields = object.__getattribute__(owner, "__dict__")
-        if name in fields:
-            self.add("item", fields, name, value, here())
-        elif not callable(value) and not isinstance(getattr(type(owner), name, None), property):
-            self.add("attribute", owner, name, value, here())
+        fields = fields_of(owner)
+        if fields is not None and (name in fields or value is ABSENT or is_from_class(owner, name)):
+            key = ("item", id(fields), name)
+            if key not in self._seen:
+                # Class attributes are facts of the class; this one: the instance has none of its own.
+                found = fields.get(name, ABSENT)
+                self._outside.setdefault(id(owner), owner)
+                self.add(Place("item", fields, name), found, here())
+                if value is not found and value is not ABSENT:
+                    self.content(name, value)
+        elif fields is None and not callable(value):
+            self.add(Place("attribute", owner, name), value, here())
+        self.add_class(type(owner))
+
+    def will_store(self, owner: Any, name: str) -> None:
+        """A write of `owner.name` is about to happen."""
+        fields = fields_of(owner)
+        place = Place("attribute", owner, name) if fields is None else Place("item", fields, name)
+        if id(owner) in self._outside and place.key not in self._stored:
+            before = place.read()
+            self._stored[place.key] = (place, before)
+            self._seen.add(place.key)  # what is read from now on was written here
+
+    # -- after the function ---------------------------------------------------------------------------------------
+
+    def _find_effects(self) -> None:
+        """Names bound anew: effects. Content changed in place: not repeatable."""
+        if random_state() != self._random_before:
+            self.complain(
+                "the function draws from random or np.random", "draw with tg.rand and the like, or pass the numbers in",
+                "its numbers would be the same at every call",
+            )  # fmt: skip
+        bound = dict(self._stored)
+        for fact in self.facts:
+            if not isinstance(fact, Fact):
+                continue
+            now = fact.place.read()
+            if now is fact.value:
+                if fact.snapshot[0] != "same" and not unchanged(fact.snapshot, now):
+                    self.complain(
+                        f"{fact.place.name}, {shown_type(now)} from outside, is changed",
+                        "return the values instead, and change it outside the compiled function",
+                        "only tensors, and names that are bound anew, are updated by a compiled function",
+                    )  # fmt: skip
+            elif not unchanged(fact.snapshot, now):
+                bound.setdefault(fact.place.key, (fact.place, fact.value))
+        self._stored = bound
+        self.effects = [(place, place.read()) for place, before in bound.values() if place.read() is not before]
+
+    def put_back(self, traced_only: bool = False) -> None:
+        """Undo what the function did to Python state; with `traced_only`, where it left values of the trace."""
+        for fact in self.facts:
+            if isinstance(fact, Fact) and fact.snapshot[0] != "same":
+                now = fact.place.read()
+                if now is fact.value and not unchanged(fact.snapshot, now) and (not traced_only or holds_traced(now)):
+                    restored(fact.snapshot)
+        for fact in self.facts:
+            if isinstance(fact, Fact):
+                self._stored.setdefault(fact.place.key, (fact.place, fact.value))
+        for place, before in self._stored.values():
+            now = place.read()
+            if now is not before and (not traced_only or holds_traced(now)):
+                place.bind(before)
+        if not traced_only:
+            restore_random_state(self._random_before)
 
     def _add_tensor_facts(self) -> None:
         """What must hold of captured tensors: gradient status, shape and dtype, and `.grad` where it was read."""
@@ -272,6 +353,50 @@ class Observer:
             self.facts.append(ItemFact(holder, key, value))
         for guard in self.trace.host_guards:
             self.facts.append(host_fact(guard))
+
+
+_COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<module>"})
+
+
+def shown_type(value: Any) -> str:
+    return f"a {type(value).__name__}"
+
+
+def fields_of(owner: Any) -> dict | None:
+    try:
+        return object.__getattribute__(owner, "__dict__")  # type: ignore[no-any-return]
+    except AttributeError:
+        return None
+
+
+def is_from_class(owner: Any, name: str) -> bool:
+    """Whether a plain class attribute or method answers (properties run code, which is observed itself)."""
+    for cls in type(owner).__mro__:
+        if name in cls.__dict__:
+            return not isinstance(cls.__dict__[name], property)
+    return False
+
+
+def holds_traced(value: Any) -> bool:
+    """Whether a value, or a container's content, belongs to a trace."""
+    import optree
+
+    return any(
+        (isinstance(leaf, Tensor) and leaf._traced is not None) or hasattr(leaf, "_traced_number")
+        for leaf in optree.tree_leaves(value, none_is_leaf=True)
+    )
+
+
+def random_state() -> tuple:
+    """The position of Python's and NumPy's own random streams."""
+    numpy_state = np.random.get_state(legacy=True)
+    return random.getstate(), numpy_state[1].tobytes(), tuple(numpy_state[2:])  # type: ignore[union-attr,index]
+
+
+def restore_random_state(state: tuple) -> None:
+    if random_state() != state:
+        random.setstate(state[0])
+        np.random.set_state(("MT19937", np.frombuffer(state[1], np.uint32), *state[2]))
 
 
 def captured_fact(tensor: Tensor, item: Any) -> CallFact:
@@ -290,9 +415,10 @@ def captured_fact(tensor: Tensor, item: Any) -> CallFact:
             array = tensor._data if tensor._jax is None else tensor._jax
         return (tensor._entry is not None) is tracked and array.shape == shape and array.dtype == dtype
 
+    key = ("captured", id(tensor))
     if not tracked and tensor._entry is not None:  # a captured non-leaf: its history may be any
-        return CallFact(lambda: tensor._entry is not None, lambda: f"{item.name}: no longer requires grad")
-    return CallFact(test, lambda: f"{item.name}: captured as {item.node.type}, requires_grad={tracked}; now it is not")
+        return CallFact(lambda: tensor._entry is not None, lambda: f"{item.name}: no longer requires grad", key)
+    return CallFact(test, lambda: f"{item.name}: captured as {item.node.type}, requires_grad={tracked}; now it is not", key)
 
 
 def grad_fact(tensor: Tensor) -> CallFact:
@@ -301,6 +427,7 @@ def grad_fact(tensor: Tensor) -> CallFact:
         lambda: tensor._grad is grad,
         lambda: f".grad of a captured tensor: {'None' if grad is None else 'a tensor'} when recorded, now "
         f"{'None' if tensor._grad is None else 'another tensor'}",
+        ("grad", id(tensor)),
     )
 
 
@@ -309,67 +436,77 @@ def host_fact(guard: Any) -> CallFact:
         lambda: bool(guard.kind(guard.read(), guard.constant)) is guard.answer,
         lambda: f"a hyper-parameter: now {guard.read()!r} (compared with {guard.constant!r} at {guard.loc.file}:"
         f"{guard.loc.line})",
+        ("host", str(guard.loc)),
     )
 
 
-# -- the attribute hook -----------------------------------------------------------------------------------------
+# -- installing the hooks -----------------------------------------------------------------------------------------
 
 _observers: list[Observer] = []
+_hooked: dict[type, list[Observer]] = {}
+_HOOKS = ("__getattribute__", "__setattr__")
+
+
+def observer_of_this_thread() -> Observer | None:
+    trace = get_mode().trace
+    while trace is not None:
+        for observer in _observers:
+            if observer.trace is trace:
+                return observer
+        trace = getattr(trace, "outer", None)  # a nested trace (cond, vmap) belongs to the one around it
+    return None
 
 
 def _observed_getattribute(self: Any, name: str) -> Any:
-    value = object.__getattribute__(self, name)
-    if name[:1] != "_":
-        trace = get_mode().trace
-        if trace is not None:
-            for observer in _observers:
-                if observer.trace is trace:
-                    observer.saw_attribute(self, name, value)
+    try:
+        value = object.__getattribute__(self, name)
+    except AttributeError:
+        if name[:2] != "__" and (observer := observer_of_this_thread()) is not None:
+            observer.saw_attribute(self, name, ABSENT)
+        raise
+    if name[:2] != "__" and (observer := observer_of_this_thread()) is not None:
+        observer.saw_attribute(self, name, value)
     return value
+
+
+def _observed_setattr(self: Any, name: str, value: Any) -> None:
+    if (observer := observer_of_this_thread()) is not None:
+        observer.will_store(self, name)
+    object.__setattr__(self, name, value)
+
+
+def hook_class(observer: Observer, cls: type) -> None:
+    """Observe attribute reads and writes of a user class, unless it has its own way with them."""
+    if cls.__getattribute__ in (object.__getattribute__, _observed_getattribute):
+        _hook(observer, cls, "__getattribute__", _observed_getattribute)
+    if cls.__setattr__ in (object.__setattr__, _observed_setattr):
+        _hook(observer, cls, "__setattr__", _observed_setattr)
+
+
+def _hook(observer: Observer, cls: type, name: str, function: Any) -> None:
+    users = _hooked.setdefault(cls, [])
+    if name not in cls.__dict__:
+        try:
+            type.__setattr__(cls, name, function)
+        except TypeError:
+            return
+    if observer not in users:
+        users.append(observer)
 
 
 def install(observer: Observer) -> None:
     _observers.append(observer)
-    if len(_observers) == 1:
-        Observed.__getattribute__ = _observed_getattribute  # type: ignore[assignment,method-assign]
+    _hook(observer, Observed, "__getattribute__", _observed_getattribute)
+    _hook(observer, Observed, "__setattr__", _observed_setattr)
 
 
 def uninstall(observer: Observer) -> None:
     _observers.remove(observer)
-    if not _observers:
-        del Observed.__getattribute__
-
-
-# -- the check --------------------------------------------------------------------------------------------------
-
-
-def checker(facts: list[Any]) -> Callable[[], int | None]:
-    """One generated function that returns the number of the first fact that no longer holds, or None."""
-    lines = ["def check():"]
-    names: dict[str, Any] = {}
-    for k, fact in enumerate(facts):
-        lines.append(f"    if not ({condition(fact, k, names)}): return {k}")
-    lines.append("    return None")
-    exec(compile("\n".join(lines), "<string>", "exec"), names)  # our own text; no user input in it
-    check: Any = names["check"]
-    check.facts = facts
-    return check  # type: ignore[no-any-return]
-
-
-def condition(fact: Any, k: int, names: dict[str, Any]) -> str:
-    if isinstance(fact, ItemFact):
-        names[f"h{k}"], names[f"k{k}"], names[f"v{k}"] = fact.holder.get, fact.key, fact.value
-        return f"h{k}(k{k}) is v{k}"
-    if isinstance(fact, Fact) and fact.kind == "item" and type(fact.holder) is dict:
-        names[f"h{k}"] = fact.holder.get
-        read = f"h{k}({fact.name!r})"
-        if fact.snapshot is None:
-            names[f"v{k}"] = fact.value
-            return f"{read} is v{k}"
-        if fact.snapshot[0] == "value" and type(fact.value) in (bool, type(None)):
-            return f"{read} is {fact.value!r}"
-        if fact.snapshot[0] == "value" and type(fact.value) is int:
-            names[f"v{k}"] = fact.value
-            return f"{read} is v{k} or f{k}()" if names.setdefault(f"f{k}", fact.holds) else ""
-    names[f"f{k}"] = fact.holds
-    return f"f{k}()"
+    for cls, users in list(_hooked.items()):
+        if observer in users:
+            users.remove(observer)
+        if not users:
+            del _hooked[cls]
+            for name, function in (("__getattribute__", _observed_getattribute), ("__setattr__", _observed_setattr)):
+                if cls.__dict__.get(name) is function:
+                    type.__delattr__(cls, name)

@@ -9,7 +9,7 @@ import numpy as np
 import optree
 
 from tracegrad.runtime.guards import checker
-from tracegrad.runtime.segments import Segment, answer_key
+from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
 from tracegrad.tracer.recording import HostAction, HostRead, Input
 from tracegrad.tracer.state import EAGER_NO_GRAD, reset_mode, set_mode
@@ -34,6 +34,7 @@ class Plan:
     program: Any
     outputs: int
     single: Any  # output index of a plain one-tensor result, else None
+    updated: Any  # [(tensor, input position, output index)] if every write is to a captured tensor, else None
 
 
 class Runner:
@@ -51,7 +52,7 @@ class Runner:
         trace = recorded.trace
         return Plan(
             checker(facts), list(trace.host), trace.random_draws, recorded.writes, results, recorded.treedef,
-            recorded.grads, list(trace.inputs), program, len(recorded.outputs), single,
+            recorded.grads, list(trace.inputs), program, len(recorded.outputs), single, updated_state(final, recorded),
         )  # fmt: skip
 
     def walk(self, root: Segment | None, call: Call) -> tuple[Segment | None, Any]:
@@ -59,7 +60,7 @@ class Runner:
         segment = root
         exports: list[list[Any]] = []
         while segment is not None and segment.recorded is None:
-            outputs = segment.lowered.executable(self.fetch(segment.sources, call, exports))
+            outputs = segment.lowered.executable(self.fetch(segment.fetch, call, exports))
             exports.append(outputs)
             segment = segment.children.get(answer_key(segment.guard_kind, outputs[0]))
         if segment is None:
@@ -71,33 +72,28 @@ class Runner:
 
     # -- inputs -------------------------------------------------------------------------------------------------
 
-    def fetch(self, sources: list[Any], call: Call, exports: list[list[Any]]) -> list[Any]:
-        arrays = []
-        jax = self.jax
-        for source in sources:
-            if source.__class__ is tuple:
-                arrays.append(exports[source[0]][source[1]])
-                continue
-            kind = source.kind
-            if kind == "state":
-                owner = source.source
-                if owner.__class__ is not Storage and owner._storage is not None:
-                    owner = owner._storage  # an alias appeared since it was captured
-            elif kind == "argument":
-                owner = call.owners[int(source.name[3:])]
-            elif kind == "host":
-                arrays.append(source.source.array())
-                continue
-            else:
-                arrays.append(source.source.snapshot())
-                continue
-            if owner.__class__ is Storage:
-                arrays.append(owner.array if not jax else storage_resident(owner))
-            elif jax:
-                array = owner._jax
-                arrays.append(resident(owner) if array is None else array)
-            else:
-                arrays.append(owner._data)
+    def fetch(self, sources: Sources, call: Call, exports: list[list[Any]]) -> list[Any]:
+        """One array per input of a segment, in the order arguments, state, host numbers, random state, imports."""
+        owners = call.owners
+        if self.jax:
+            arrays = [on_jax(owners[k]) for k in sources.arguments]
+            for tensor in sources.tensors:
+                array = tensor._jax
+                arrays.append(on_jax(tensor) if array is None else array)
+            for storage in sources.storages:
+                arrays.append(on_jax(storage))
+        else:
+            arrays = [on_numpy(owners[k]) for k in sources.arguments]
+            arrays += [tensor._data for tensor in sources.tensors]
+            arrays += [storage.array for storage in sources.storages]
+        if sources.rest:
+            for source in sources.rest:
+                if source.__class__ is tuple:
+                    arrays.append(exports[source[0]][source[1]])
+                elif source.kind == "host":
+                    arrays.append(source.source.array())
+                else:
+                    arrays.append(source.source.snapshot())
         return arrays
 
     # -- outputs ------------------------------------------------------------------------------------------------
@@ -106,7 +102,7 @@ class Runner:
         plan: Plan = segment.plan
         if plan.host:
             return self.finish_with_host(segment, plan, call, exports)
-        arrays = self.fetch(segment.sources, call, exports)
+        arrays = self.fetch(segment.fetch, call, exports)
         return self.commit(plan, self.execute(segment, plan, arrays, call), call, arrays)
 
     def finish_with_host(self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]) -> Any:
@@ -121,7 +117,7 @@ class Runner:
                     item.remember()
                     done.append(item)
                     item.run()
-            arrays = self.fetch(segment.sources, call, exports)
+            arrays = self.fetch(segment.fetch, call, exports)
             for k, source in enumerate(segment.sources):
                 if source.__class__ is Input and source.kind == "host":
                     arrays[k] = values.get(id(source.source), arrays[k])
@@ -136,47 +132,39 @@ class Runner:
         executable = segment.lowered.executable
         if not plan.writes:
             return executable(arrays)  # type: ignore[no-any-return]
-        if not self.jax:
-            # Updated state is written in its own array: values that a tape still needs move out first.
-            for item, _ in plan.writes:
-                owner = self.owner_of(item, call)
-                if owner.__class__ is Storage:
-                    for member in owner.members():
-                        protect_saved(member)
-                        writable(member)
-                        break
-                    for k, source in enumerate(segment.sources):
-                        if source is item:
-                            arrays[k] = owner.array
-                elif owner._entry is not None or owner._const is not None:
-                    protect_saved(owner)
-                if owner.__class__ is not Storage and not owner._data.flags.writeable:
-                    array = writable(owner)
-                    for k, source in enumerate(segment.sources):
-                        if source is item:
-                            arrays[k] = array
-            return executable(arrays)  # type: ignore[no-any-return]
-        donate = self.can_donate(plan, arrays, segment, call)
-        return executable(arrays, donate=donate)  # type: ignore[no-any-return]
+        if self.jax:
+            return executable(arrays, donate=self.can_donate(plan, arrays, segment, call))  # type: ignore[no-any-return]
+        if plan.updated is None or not all([is_free(t) for t, _, _ in plan.updated]):
+            self.clear_the_way(segment, plan, arrays, call)
+        return executable(arrays)  # type: ignore[no-any-return]
+
+    def clear_the_way(self, segment: Segment, plan: Plan, arrays: list[Any], call: Call) -> None:
+        """Updated state is written in its own array: values that a tape still needs move out first."""
+        for item, _ in plan.writes:
+            owner = self.owner_of(item, call)
+            members = owner.members()[:1] if owner.__class__ is Storage else [owner]
+            for member in members:
+                protect_saved(member)
+                writable(member)
+            array = owner.array if owner.__class__ is Storage else owner._data
+            for k, source in enumerate(segment.sources):
+                if source is item:
+                    arrays[k] = array
 
     def can_donate(self, plan: Plan, arrays: list[Any], segment: Segment, call: Call) -> bool:
         """Whether every buffer to be donated is held by its tensor and by us alone."""
-        from tracegrad.backends.jax import may_donate
+        from tracegrad.backends.jax import may_donate_all
 
-        positions = {id(source): k for k, source in enumerate(segment.sources)}
-        for item, _ in plan.writes:
-            owner = self.owner_of(item, call)
-            k = positions.get(id(item))
-            if k is None:
-                continue
-            if owner.__class__ is Storage or owner._jax is None:
+        if plan.updated is None:
+            return False
+        for tensor, _, _ in plan.updated:
+            if tensor._storage is not None or tensor._jax is None:
                 return False
-            if "_data" in owner.__dict__:
-                protect_saved(owner)
-                del owner._data  # a look at the buffer, which is about to be replaced
-            if not may_donate(arrays[k], 2):
-                return False
-        return True
+            if "_data" in tensor.__dict__:
+                protect_saved(tensor)
+                del tensor._data  # a look at the buffer, which is about to be replaced
+        donated = [arrays[k] for _, k, _ in plan.updated]
+        return may_donate_all(donated, 3)  # the tensor's reference and those of two lists
 
     def owner_of(self, item: Input, call: Call) -> Any:
         if item.kind == "argument":
@@ -188,8 +176,20 @@ class Runner:
 
     def commit(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
         """State, gradients, random position, results."""
-        for item, index in plan.writes:
-            self.store(self.owner_of(item, call), outputs[index])
+        if plan.updated is not None:
+            jax = self.jax
+            for tensor, _, index in plan.updated:
+                value = outputs[index]
+                if jax and tensor._storage is None and tensor._const is None:
+                    fields = tensor.__dict__
+                    fields["_jax"] = value
+                    if "_data" in fields:
+                        del fields["_data"]
+                elif jax or value is not tensor._data:
+                    self.store(tensor if tensor._storage is None else tensor._storage, value)
+        else:
+            for item, index in plan.writes:
+                self.store(self.owner_of(item, call), outputs[index])
         for generator, count in plan.draws:
             generator._count += count
         for grad in plan.grads:
@@ -272,20 +272,42 @@ class Runner:
         return base
 
 
-def storage_resident(storage: Storage) -> Any:
-    """A shared buffer's value for XLA; copied at every call while NumPy code outside may write it."""
+def updated_state(final: Segment, recorded: Any) -> Any:
+    """The written tensors with their places among the inputs and outputs, if all are captured tensors."""
+    positions = {id(source): k for k, source in enumerate(final.sources)}
+    updated = []
+    for item, index in recorded.writes:
+        if item.kind != "state" or not isinstance(item.source, Tensor) or id(item) not in positions:
+            return None
+        updated.append((item.source, positions[id(item)], index))
+    return updated
+
+
+def is_free(tensor: Tensor) -> bool:
+    """Whether the tensor's array can be overwritten: nobody looks at it or has saved it."""
+    entry = tensor._entry
+    return (
+        (entry is None or entry.value is None) and tensor._const is None and tensor._storage is None
+        and tensor._jax is None and tensor._data.flags.writeable
+    )  # fmt: skip
+
+
+def on_numpy(owner: Any) -> np.ndarray:
+    return owner.array if owner.__class__ is Storage else owner._data  # type: ignore[no-any-return]
+
+
+def on_jax(owner: Any) -> Any:
+    """The value for XLA, kept on its owner; copied at every call while NumPy code outside may write the buffer."""
     from tracegrad.backends.jax import from_numpy
 
-    if storage.exported:
-        return from_numpy(storage.array)
-    if storage.jax is None:
-        storage.jax = from_numpy(storage.array)
-    return storage.jax
-
-
-def resident(owner: Any) -> Any:
-    """The tensor's value as a jax array: cached on the tensor while nobody else can write the NumPy one."""
-    from tracegrad.backends.jax import from_numpy
-
-    array = owner._jax = from_numpy(owner._data)
-    return array
+    if owner.__class__ is not Storage:
+        if owner._storage is None:
+            if owner._jax is None:
+                owner._jax = from_numpy(owner._data)
+            return owner._jax
+        owner = owner._storage
+    if owner.exported:
+        return from_numpy(owner.array)
+    if owner.jax is None:
+        owner.jax = from_numpy(owner.array)
+    return owner.jax

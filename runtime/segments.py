@@ -16,6 +16,20 @@ from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
 from tracegrad.runtime.lowering import Compiler, Lowered
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.tracer.recording import Input
+from tracegrad.tracer.storage import Storage
+
+
+class Sources:
+    """Where the inputs of a segment come from, grouped so that a call fetches them without asking each."""
+
+    __slots__ = ("arguments", "tensors", "storages", "rest")
+
+    def __init__(self, sources: list[Any]):
+        state = [s.source for s in sources if isinstance(s, Input) and s.kind == "state"]
+        self.arguments = [int(s.name[3:]) for s in sources if isinstance(s, Input) and s.kind == "argument"]
+        self.tensors = [s for s in state if not isinstance(s, Storage)]
+        self.storages = [s for s in state if isinstance(s, Storage)]
+        self.rest = [s for s in sources if not isinstance(s, Input) or s.kind in ("host", "random")]
 
 
 @dataclass(eq=False)
@@ -31,6 +45,9 @@ class Segment:
     children: dict[Any, Segment] = field(default_factory=dict)
     recorded: Recorded | None = None
     plan: Any = None
+
+    def __post_init__(self) -> None:
+        self.fetch = Sources(self.sources)
 
 
 class NotDeterministic(Exception):
@@ -112,8 +129,7 @@ def seal(
 def cut(outputs: list[Node], by_node: dict[Node, Any], name: str, roles: list[str]) -> tuple[Graph, list[Any]]:
     """The graph of `outputs` with inputs for what is known already; and where those inputs come from."""
     reached = [n for n in postorder(outputs, stop=by_node.__contains__) if n in by_node]
-    order = {"argument": 0, "state": 1, "host": 2, "random": 3}
-    reached.sort(key=lambda n: order[by_node[n].kind] if isinstance(by_node[n], Input) else 4)
+    reached.sort(key=lambda n: place(by_node[n]))
     inputs: list[Node] = []
     mapping: dict[Node, Node] = {}
     names: list[str] = []
@@ -136,6 +152,15 @@ def cut(outputs: list[Node], by_node: dict[Node, Any], name: str, roles: list[st
         tuple(input_roles), tuple(roles), name,
     )  # fmt: skip
     return graph, [by_node[n] for n in reached]
+
+
+def place(source: Any) -> int:
+    """The order of inputs that `Sources` relies on."""
+    if not isinstance(source, Input):
+        return 4
+    if source.kind == "state":
+        return 2 if isinstance(source.source, Storage) else 1
+    return 0 if source.kind == "argument" else 3
 
 
 def make_final(recorded: Recorded, saved: tuple[Node, ...], by_node: dict[Node, Any], compiler: Compiler) -> Segment:

@@ -52,7 +52,7 @@ for _table in (_functions.FUNCTIONS, view_methods.FUNCTIONS, _creation, _samplin
 for _name in ("neg", "tanh", "exp", "sqrt", "relu"):
     globals()[_name] = getattr(_quick, _name)
 
-from tracegrad import autograd, nn, optim, utils
+from tracegrad import autograd, func, linalg, nn, optim, utils
 from tracegrad.compiling import compile  # noqa: A004
 from tracegrad.serialization import load, save
 from tracegrad.tracer.errors import TracegradError

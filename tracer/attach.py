@@ -64,7 +64,7 @@ def detach_(self: Tensor) -> Tensor:
     """Drop this tensor's history."""
     if self._traced is not None:
         raise ArgumentError("detach_() while recording", where=here(), fix="use y = x.detach()")
-    self._entry = None
+    self._set_leaf(None)
     return self
 
 

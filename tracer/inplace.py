@@ -20,7 +20,7 @@ from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import protect_saved, writable
 from tracegrad.tracer.tape import Constant, Entry, Leaf
-from tracegrad.tracer.tensor import Tensor, wrap
+from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
 from tracegrad.tracer.views import Expand, WriteBack, view_entry
 
 
@@ -70,6 +70,7 @@ def check_allowed(target: Tensor, grad: bool, tracked: bool) -> None:
 def rebase(target: Tensor, entry: Entry | None) -> None:
     """The target's history is now `entry`; its family's other aliases follow."""
     storage = target._storage
+    metadata_changes[0] += 1
     if storage is None:
         target._entry = entry
         return
@@ -194,6 +195,7 @@ def set_data(self: Tensor, value: Tensor) -> None:
         copy_(self.detach(), value)  # type: ignore[attr-defined]
         return
     leaf = isinstance(self._entry, Leaf)
+    metadata_changes[0] += 1
     for name in ("_jax", "_const", "_storage", "_chain", "_family"):
         self.__dict__.pop(name, None)
     self._data = value._data

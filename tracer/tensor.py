@@ -72,6 +72,10 @@ class Device:
 
 CPU = Device("cpu")
 
+# How often any tensor changed what compiled calls take for granted between calls (gradient status, `.data`): while it
+# stands still, captured tensors need no look each.
+metadata_changes = [0]
+
 
 class Tensor:
     """An n-dimensional array of one dtype that records what is done to it. See the module's docstring."""
@@ -229,6 +233,7 @@ class Tensor:
 
     def _set_leaf(self, entry: Leaf | None) -> None:
         self._entry = entry
+        metadata_changes[0] += 1
         if self._storage is not None and not self._chain:
             self._storage.entries[self._family] = entry
 
