@@ -182,8 +182,36 @@ def test_other_losses():
 
 
 @pytest.mark.parametrize(
+    "name, inputs, options",
+    [
+        ("hinge_embedding_loss", [X[:, 0], np.array([1.0, -1.0, 1.0, -1.0])], {"margin": 0.7}),
+        ("soft_margin_loss", [30 * X, np.sign(Y)], {}),
+        ("poisson_nll_loss", [X, 3 * P], {}),
+        ("poisson_nll_loss", [P, 3 * Q], {"log_input": False, "full": True}),
+        ("triplet_margin_loss", [X, Y, P], {}),
+        ("triplet_margin_loss", [X, Y, P], {"p": 3.0, "swap": True, "margin": 2.0}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_less_common_losses(name, inputs, options, reduction):
+    fixed = 1 if "triplet" not in name else 0  # the target wants no gradient
+    given = inputs[: len(inputs) - fixed]
+    rest = inputs[len(given) :]
+
+    def call(F, tensor):
+        constants = [tensor(v) for v in rest]
+        return lambda *x: getattr(F, name)(*x, *constants, reduction=reduction, **options)
+
+    compare(call(F, tg.tensor), call(TF, torch.tensor), given, "float64")
+
+
+@pytest.mark.parametrize(
     "name, inputs",
     [
+        ("MarginRankingLoss", [X[:, 0], Y[:, 0], np.array([1.0, -1.0, 1.0, -1.0])]),
+        ("TripletMarginLoss", [X, Y, P]),
+        ("GaussianNLLLoss", [X, Y, Q]),
         ("CrossEntropyLoss", [X, np.array([0, 2, 1, 1])]),
         ("NLLLoss", [X, np.array([0, 2, 1, 1])]),
         ("MSELoss", [X, Y]),

@@ -111,6 +111,52 @@ class ELU(Module):
         return f"alpha={self.alpha}" + (", inplace=True" * self.inplace)
 
 
+class CELU(ELU):
+    """x for x > 0, alpha (exp(x / alpha) - 1) otherwise."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.celu(input, self.alpha, inplace=self.inplace)
+
+
+class Threshold(Module):
+    """x for x > threshold, `value` otherwise."""
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False):
+        super().__init__()
+        self.threshold = threshold
+        self.value = value
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.threshold(input, self.threshold, self.value, inplace=self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold}, value={self.value}" + (", inplace=True" * self.inplace)
+
+
+class _Shrink(Module):
+    def __init__(self, lambd: float = 0.5):
+        super().__init__()
+        self.lambd = lambd
+
+    def extra_repr(self) -> str:
+        return str(self.lambd)
+
+
+class Softshrink(_Shrink):
+    """x moved towards 0 by lambd, 0 within."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softshrink(input, self.lambd)
+
+
+class Hardshrink(_Shrink):
+    """x where |x| > lambd, 0 otherwise."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.hardshrink(input, self.lambd)
+
+
 class GELU(Module):
     """x Phi(x), exact by default, or the tanh approximation (Hendrycks & Gimpel 2016)."""
 

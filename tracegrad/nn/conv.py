@@ -215,3 +215,15 @@ class ConvTranspose2d(_ConvTranspose):
             input, self.weight, self.bias, self.stride, self.padding,
             self._output_padding(input, output_size), self.groups, self.dilation,
         )  # fmt: skip
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """Gradient of Conv3d with respect to its input; weight [in, out / groups, kd, kh, kw]."""
+
+    rank = 3
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        return F.conv_transpose3d(
+            input, self.weight, self.bias, self.stride, self.padding,
+            self._output_padding(input, output_size), self.groups, self.dilation,
+        )  # fmt: skip

@@ -16,6 +16,7 @@ from tracegrad.nn.losses import (
     cosine_embedding_loss,
     cross_entropy,
     gaussian_nll_loss,
+    hinge_embedding_loss,
     huber_loss,
     kl_div,
     l1_loss,
@@ -23,7 +24,10 @@ from tracegrad.nn.losses import (
     margin_ranking_loss,
     mse_loss,
     nll_loss,
+    poisson_nll_loss,
     smooth_l1_loss,
+    soft_margin_loss,
+    triplet_margin_loss,
 )
 from tracegrad.tracer import Tensor, functions, no_grad
 from tracegrad.tracer.functions import (
@@ -33,10 +37,12 @@ from tracegrad.tracer.functions import (
     adaptive_max_pool1d,
     adaptive_max_pool2d,
     adaptive_max_pool3d,
+    affine_grid,
     avg_pool1d,
     avg_pool2d,
     avg_pool3d,
     bilinear,
+    channel_shuffle,
     conv1d,
     conv2d,
     conv3d,
@@ -47,23 +53,30 @@ from tracegrad.tracer.functions import (
     embedding,
     gelu,
     glu,
+    grid_sample,
     group_norm,
     gru_layer,
+    hardshrink,
     interpolate,
     layer_norm,
     linear,
     local_response_norm,
     log_softmax,
     logsigmoid,
+    lp_pool2d,
     lstm_layer,
     max_pool1d,
+    max_pool1d_with_indices,
     max_pool2d,
+    max_pool2d_with_indices,
     max_pool3d,
+    max_pool3d_with_indices,
     normalize,
     one_hot,
     pad,
     pairwise_distance,
     pixel_shuffle,
+    pixel_unshuffle,
     prelu,
     rms_norm,
     rnn_layer,
@@ -227,6 +240,15 @@ def instance_norm(
 
 
 upsample = interpolate
+unfold = functions.unfold_image
+fold = functions.fold_image
+
+
+def gumbel_softmax(
+    logits: Tensor, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1
+) -> Tensor:
+    """softmax((logits + Gumbel noise) / tau); `hard`: one-hot with the gradient of the soft one."""
+    return functions.gumbel_softmax(logits, next_key(), tau=tau, hard=hard, dim=dim)
 
 
 def gru_gates(given: Tensor, hidden: Tensor, state: Tensor) -> Tensor:
@@ -241,18 +263,21 @@ def gru_gates(given: Tensor, hidden: Tensor, state: Tensor) -> Tensor:
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
-    "adaptive_max_pool2d", "adaptive_max_pool3d", "alpha_dropout", "avg_pool1d", "avg_pool2d",
-    "avg_pool3d", "batch_norm", "bilinear", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
-    "conv_transpose2d", "conv_transpose3d", "cosine_embedding_loss", "cosine_similarity",
-    "cross_entropy", "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "embedding",
-    "gaussian_nll_loss", "gelu", "glu", "group_norm", "gru_gates", "gru_layer", "hardsigmoid",
-    "hardswish", "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss",
-    "layer_norm", "leaky_relu", "legacy_reduction", "linear", "local_response_norm",
-    "log_softmax", "logsigmoid", "lstm_layer", "margin_ranking_loss", "max_pool1d",
-    "max_pool2d", "max_pool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad",
-    "pairwise_distance", "pixel_shuffle", "prelu", "relu", "relu6", "relu_", "rms_norm",
-    "rnn_layer", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss",
-    "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink",
-    "threshold", "upsample",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "affine_grid", "alpha_dropout", "avg_pool1d",
+    "avg_pool2d", "avg_pool3d", "batch_norm", "bilinear", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "celu", "channel_shuffle", "conv1d", "conv2d", "conv3d",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_embedding_loss",
+    "cosine_similarity", "cross_entropy", "dropout", "dropout1d", "dropout2d", "dropout3d",
+    "elu", "embedding", "fold", "gaussian_nll_loss", "gelu", "glu", "grid_sample", "group_norm",
+    "gru_gates", "gru_layer", "gumbel_softmax", "hardshrink", "hardsigmoid", "hardswish",
+    "hardtanh", "hinge_embedding_loss", "huber_loss", "instance_norm", "interpolate", "kl_div",
+    "l1_loss", "layer_norm", "leaky_relu", "legacy_reduction", "linear", "local_response_norm",
+    "log_softmax", "logsigmoid", "lp_pool2d", "lstm_layer", "margin_ranking_loss", "max_pool1d",
+    "max_pool1d_with_indices", "max_pool2d", "max_pool2d_with_indices", "max_pool3d",
+    "max_pool3d_with_indices", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad",
+    "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss", "prelu",
+    "relu", "relu6", "relu_", "rms_norm", "rnn_layer", "scaled_dot_product_attention", "selu",
+    "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmin", "softplus",
+    "softshrink", "softsign", "tanh", "tanhshrink", "threshold", "triplet_margin_loss",
+    "unfold", "upsample",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -302,3 +303,53 @@ def gaussian_nll_loss(
     if full:
         values = values + 0.9189385332046727  # log(2 pi) / 2
     return reduced(values, reduction)
+
+
+def hinge_embedding_loss(
+    input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None,
+    reduce: Any = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """input where target is 1, max(0, margin - input) where it is -1."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    apart = (margin - input).clamp(min=0)
+    near = functions.where(target == -1, 0.0, input)
+    return reduced(near + functions.where(target == 1, 0.0, apart), reduction)
+
+
+def soft_margin_loss(
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """log(1 + exp(-target input))."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    return reduced(-functions.logsigmoid(target * input), reduction)
+
+
+def poisson_nll_loss(
+    input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
+    size_average: Any = None, eps: float = 1e-8, reduce: Any = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """exp(input) - target input, or input - target log(input + eps); `full` adds a constant."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if log_input:
+        values = input.exp() - target * input
+    else:
+        values = input - target * (input + eps).log()
+    if full:
+        stirling = target * target.log() - target + 0.5 * (2 * math.pi * target).log()
+        values = values + functions.where(target > 1, stirling, 0.0)
+    return reduced(values, reduction)
+
+
+def triplet_margin_loss(
+    anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0,
+    eps: float = 1e-6, swap: bool = False, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """max(0, |anchor - positive| - |anchor - negative| + margin), p-norms over the last axis."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    near = functions.pairwise_distance(anchor, positive, p, eps)
+    far = functions.pairwise_distance(anchor, negative, p, eps)
+    if swap:
+        far = functions.minimum(far, functions.pairwise_distance(positive, negative, p, eps))
+    return reduced((near - far + margin).clamp(min=0), reduction)

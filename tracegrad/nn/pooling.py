@@ -49,6 +49,16 @@ class MaxPool2d(_MaxPool):
         )  # fmt: skip
 
 
+class MaxPool3d(_MaxPool):
+    """Maximum over windows of [N, C, D, H, W]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.max_pool3d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation,
+            ceil_mode=self.ceil_mode, return_indices=self.return_indices,
+        )  # fmt: skip
+
+
 class AvgPool1d(Module):
     """Mean over windows of [N, C, L]."""
 
@@ -99,6 +109,16 @@ class AvgPool2d(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
+class AvgPool3d(AvgPool2d):
+    """Mean over windows of [N, C, D, H, W]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.avg_pool3d(
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
+            self.count_include_pad, self.divisor_override,
+        )  # fmt: skip
+
+
 class _AdaptivePool(Module):
     def __init__(self, output_size: Any):
         super().__init__()
@@ -120,3 +140,24 @@ class AdaptiveAvgPool2d(_AdaptivePool):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(input, self.output_size)
+
+
+class AdaptiveAvgPool3d(_AdaptivePool):
+    """Mean over windows chosen so that the result is `output_size` (None keeps an axis)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_avg_pool3d(input, self.output_size)
+
+
+class AdaptiveMaxPool1d(_AdaptivePool):
+    """Maximum over windows chosen so that the result has `output_size` positions."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_max_pool1d(input, self.output_size)
+
+
+class AdaptiveMaxPool2d(_AdaptivePool):
+    """Maximum over windows chosen so that the result is `output_size` (None keeps an axis)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(input, self.output_size)

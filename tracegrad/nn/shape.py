@@ -1,4 +1,4 @@
-"""Flatten, Unflatten, Upsample."""
+"""Layers that move elements: flattening, padding, resizing, pixel shuffling; distances."""
 
 from __future__ import annotations
 
@@ -65,3 +65,102 @@ class Upsample(Module):
             else f"size={self.size!r}"
         )
         return f"{size}, mode={self.mode!r}"
+
+
+class PixelShuffle(Module):
+    """[N, C r^2, H, W] to [N, C, H r, W r] (Shi et al. 2016)."""
+
+    def __init__(self, upscale_factor: int):
+        super().__init__()
+        self.upscale_factor = upscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.pixel_shuffle(input, self.upscale_factor)
+
+    def extra_repr(self) -> str:
+        return f"upscale_factor={self.upscale_factor}"
+
+
+class PixelUnshuffle(Module):
+    """[N, C, H r, W r] to [N, C r^2, H, W]."""
+
+    def __init__(self, downscale_factor: int):
+        super().__init__()
+        self.downscale_factor = downscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.pixel_unshuffle(input, self.downscale_factor)
+
+    def extra_repr(self) -> str:
+        return f"downscale_factor={self.downscale_factor}"
+
+
+class _Pad(Module):
+    rank = 2
+    mode = "constant"
+    value: float | None = None
+
+    def __init__(self, padding: Any):
+        super().__init__()
+        both = 2 * self.rank
+        self.padding = (padding,) * both if isinstance(padding, int) else tuple(padding)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.pad(input, self.padding, self.mode, self.value)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
+
+
+class ZeroPad2d(_Pad):
+    """Zeros around [.., H, W]: (left, right, top, bottom) or one number."""
+
+    value = 0.0
+
+
+class ConstantPad2d(_Pad):
+    """`value` around [.., H, W]."""
+
+    def __init__(self, padding: Any, value: float):
+        super().__init__(padding)
+        self.value = value
+
+    def extra_repr(self) -> str:
+        return f"padding={self.padding}, value={self.value}"
+
+
+class ReflectionPad2d(_Pad):
+    """The mirror image, without its edge, around [N, C, H, W]."""
+
+    mode = "reflect"
+
+
+class ReplicationPad2d(_Pad):
+    """The edge repeated around [N, C, H, W]."""
+
+    mode = "replicate"
+
+
+class CosineSimilarity(Module):
+    """The cosine of the angle between two tensors along `dim`."""
+
+    def __init__(self, dim: int = 1, eps: float = 1e-8):
+        super().__init__()
+        self.dim = dim
+        self.eps = eps
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return F.cosine_similarity(x1, x2, self.dim, self.eps)
+
+
+class PairwiseDistance(Module):
+    """The p-norm of x1 - x2 + eps along the last axis."""
+
+    def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False):
+        super().__init__()
+        self.norm = p
+        self.eps = eps
+        self.keepdim = keepdim
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return F.pairwise_distance(x1, x2, self.norm, self.eps, self.keepdim)

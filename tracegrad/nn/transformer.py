@@ -110,7 +110,7 @@ class MultiheadAttention(Module):
         if is_causal and attn_mask is None:
             raise RuntimeError(
                 "Need attn_mask if specifying the is_causal hint; pass "
-                "nn.Transformer.generate_square_subsequent_mask(length)"
+                "tg.ones(length, length, dtype=tg.bool).triu(1)"
             )
 
         def arranged(x: Tensor) -> Tensor:
