@@ -21,7 +21,7 @@ import numpy as np
 from tracegrad.ir.loc import Loc
 from tracegrad.tracer.numbers import same_bits
 from tracegrad.tracer.observed import Observed, ParamGroup
-from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.tensor import Tensor, metadata_changes
 
 MAX_ITEMS = 20_000  # values inside one container that are compared at every call
 
@@ -128,6 +128,11 @@ class CallFact:
     def __init__(self, test: Callable[[], bool], text: Callable[[], str], key: Any = None):
         self.test, self.text = test, text
         self.key = key
+
+    @property
+    def of_metadata(self) -> bool:
+        """Whether it can only change together with `metadata_changes` (see tracer/tensor.py)."""
+        return type(self.key) is tuple and self.key[0] == "captured"
 
     def holds(self) -> bool:
         return self.test()
@@ -301,9 +306,15 @@ def restored(taken: tuple) -> Any:
 def checker(facts: list[Any]) -> Callable[[], int | None]:
     """One generated function that returns the number of the first fact that no longer holds, or None."""
     lines = ["def check():"]
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"changes": metadata_changes, "seen": [-1]}
+    captured = [k for k, fact in enumerate(facts) if isinstance(fact, CallFact) and fact.of_metadata]
+    if captured:  # captured tensors are looked at only after some tensor's metadata has changed
+        lines.append("    if changes[0] != seen[0]:")
+        lines += [f"        if not ({condition(facts[k], k, names)}): return {k}" for k in captured]
+        lines.append("        seen[0] = changes[0]")
     for k, fact in enumerate(facts):
-        lines.append(f"    if not ({condition(fact, k, names)}): return {k}")
+        if k not in captured:
+            lines.append(f"    if not ({condition(fact, k, names)}): return {k}")
     lines.append("    return None")
     exec(compile("\n".join(lines), "<string>", "exec"), names)  # our own text; no user input in it
     check: Any = names["check"]
