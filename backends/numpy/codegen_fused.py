@@ -7,11 +7,15 @@ that dies there, or a workspace of one tile. Values with one element a row have 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 from tracegrad.backends.numpy.codegen_elementwise import alias_positions, lines, needs_scratch
 from tracegrad.backends.numpy.codegen_reduce import GEMV_ROW, REDUCE, ones
 from tracegrad.backends.numpy.codegen_writer import Writer, emits
+from tracegrad.backends.numpy.fast.pool import cpu_count, run_parallel
+from tracegrad.backends.numpy.fast.work import run_shares
 from tracegrad.backends.numpy.loops import Axes, Loop, is_splat, loop_of
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.traits import REDUCTION
@@ -19,6 +23,8 @@ from tracegrad.ir.types import DType
 from tracegrad.passes.storage import Shape, Storage, View, collapsed
 
 CACHE_BYTES = 3 << 18  # all tiles of one loop together: most of a second-level cache
+SHARED_WORK = 1 << 20  # elements times operations from which a second thread pays (200 us)
+SHARED_TILE = 1 << 15  # elements a thread should have at least: below, threads wait for each other
 
 
 @emits("fused")
@@ -29,7 +35,7 @@ def emit_fused(w: Writer, node: Node) -> None:
 class _Tiling:
     """The domain with merged axes `sizes`, tiled along `axis` in pieces of `tile`."""
 
-    def __init__(self, sizes: Shape, keep_last: bool, elements: int):
+    def __init__(self, sizes: Shape, keep_last: bool, elements: int, shares: int):
         self.sizes = sizes
         last = len(sizes) - 1 - keep_last
         self.axis = 0
@@ -44,10 +50,11 @@ class _Tiling:
             self.tile = length
         # equal pieces, if some number of them is near: the last tile then needs no code of its own
         fewest = -(-length // (self.tile * 5 // 4)) if self.tile > 1 else length
-        for pieces in range(fewest, length // max(self.tile * 2 // 3, 1) + 1):
-            if length % pieces == 0:
-                self.tile = length // pieces
-                break
+        counts = range(fewest, length // max(self.tile * 2 // 3, 1) + 1)
+        even = [count for count in counts if length % count == 0]
+        even = [count for count in even if count % shares == 0] or even
+        if even and self.tile < length:
+            self.tile = length // even[0]
         self.looped = self.axis > 0 or self.tile < length
 
     @property
@@ -81,10 +88,11 @@ class _Body:
     def __init__(self, w: Writer, node: Node, loop: Loop):
         self.w, self.node, self.loop = w, node, loop
         self.when = {member: index for index, member in enumerate(loop.body)}
-        self.last_use = self._last_uses()
         self.operands = {x: w.placed.view(node.inputs[i]) for x, (i, _) in loop.access.items()}
+        self.last_use = self._last_uses()
         self.results = w.placed.parts(node)
         self.merge_axes()
+        self.own: dict[str, list[str]] = {}  # workspace -> its copies for the other threads
         self.text: list[str] = []
         self.names: dict[Node, str] = {}
         self.flat: dict[Node, str] = {}  # row values without their last axis
@@ -97,7 +105,17 @@ class _Body:
             last[member] = self.when[member]
             for x in member.inputs:
                 last[loop.source(x)] = self.when[member]
+        for member in loop.body:
+            for x in self.product(member) or ():  # read by the sum, not by the product before it
+                last[loop.source(x)] = max(last[loop.source(x)], self.when[member])
         return last
+
+    def _worth_sharing(self) -> int:
+        """Threads to share the tiles over."""
+        size = prod(self.loop.domain)
+        if size * len(self.loop.body) < SHARED_WORK:
+            return 1
+        return max(1, min(self.w.threads or cpu_count(), size // SHARED_TILE))
 
     # ---------------------------------------------------------------- axes
 
@@ -118,7 +136,12 @@ class _Body:
         arrays = 1 + len({id(v.storage.root()) for v in views if prod(v.shape) == prod(domain)})
         itemsize = max(view.dtype.itemsize for view in self.results)
         elements = min(self.w.tile_bytes // 4, CACHE_BYTES // (arrays * itemsize))
-        self.tiling = _Tiling(sizes, loop.has_rows, max(elements, 16))
+        shares = self._worth_sharing()
+        if shares > 1:
+            elements = min(elements, prod(domain) // shares)
+        tiling = self.tiling = _Tiling(sizes, loop.has_rows, max(elements, 16), shares)
+        tiles = -(-tiling.sizes[tiling.axis] // tiling.tile)
+        self.shares = min(shares, tiles) if tiling.looped and tiling.axis == 0 else 1
 
     def canonical(self, view: View, axes: Axes) -> tuple[Shape, Shape]:
         """(sizes, strides) of an operand over the merged axes; size 1 where it is broadcast."""
@@ -162,8 +185,9 @@ class _Body:
     def workspace(self, dtype: DType, row: bool = False) -> str:
         shape = self.tiling.shape
         shape = (*shape[:-1], 1) if row else shape
-        name = self.w.view(self.w.workspace(shape, dtype))
-        return self._cut(name)
+        copies = [self.w.view(self.w.workspace(shape, dtype)) for _ in range(self.shares)]
+        self.own[copies[0]] = copies[1:]
+        return self._cut(copies[0])
 
     def _cut(self, name: str) -> str:
         """A workspace, as long as the last tile needs it."""
@@ -366,8 +390,10 @@ class _Body:
         x = member.inputs[0]
         columns = self.tiling.sizes[-1]
         flat = f"{name}[..., 0]"
-        if name.startswith("v") and self.tiling.even:
-            flat = w.prebuilt(flat)
+        if name in self.own:
+            copies = [w.prebuilt(f"{copy}[..., 0]") for copy in (name, *self.own[name])]
+            self.own[copies[0]] = copies[1:]
+            flat = copies[0]
         factors = self.product(member)
         if factors is not None and columns <= GEMV_ROW:
             w.np("vecdot")
@@ -395,12 +421,16 @@ class _Body:
         if not tiling.looped:
             w.lines += self.text
             return
-        indent = ""
+        indent, bounds = "", f"0, {tiling.sizes[tiling.axis]}"
+        if self.shares > 1:
+            body = f"loop{w.step}"
+            w.line(f"def {body}({', '.join(['first', 'last', *self.own])}):")
+            indent, bounds = "    ", "first, last"
         for axis in range(tiling.axis):
             w.line(f"{indent}for i{axis} in range({tiling.sizes[axis]}):")
             indent += "    "
         length = tiling.sizes[tiling.axis]
-        w.line(f"{indent}for a in range(0, {length}, {tiling.tile}):")
+        w.line(f"{indent}for a in range({bounds}, {tiling.tile}):")
         indent += "    "
         w.line(f"{indent}b = a + {tiling.tile}")
         if not tiling.even:
@@ -408,3 +438,31 @@ class _Body:
         for expression, name in self.slices.items():
             w.line(f"{indent}{name} = {expression}")
         w.lines += [indent + line for line in self.text]
+        if self.shares > 1:
+            self.fork(body)
+
+    def fork(self, body: str) -> None:
+        """Call the loop once a thread, each with tiles and workspaces of its own."""
+        w, tiling = self.w, self.tiling
+        length = tiling.sizes[0]
+        tiles = -(-length // tiling.tile)
+        ends = [min(tiles * k // self.shares * tiling.tile, length) for k in range(self.shares + 1)]
+        calls = []
+        for k, (first, last) in enumerate(zip(ends, ends[1:])):
+            own = [name if k == 0 else copies[k - 1] for name, copies in self.own.items()]
+            calls.append(f"({', '.join([str(first), str(last), *own])})")
+        fork = w.use("fork_blas", fork_blas) if self.calls_blas() else w.use("fork", fork_plain)
+        w.line(f"{fork}({body}, ({', '.join(calls)}))")
+
+    def calls_blas(self) -> bool:
+        return any(line.startswith(("matmul", "vecdot")) for line in self.text)
+
+
+def fork_plain(body: Callable[..., None], shares: Sequence[tuple[Any, ...]]) -> None:
+    """body(*share) for every share, each on its own thread."""
+    run_parallel(lambda k: body(*shares[k]), len(shares))
+
+
+def fork_blas(body: Callable[..., None], shares: Sequence[tuple[Any, ...]]) -> None:
+    """The same with BLAS at one thread a call."""
+    run_shares(lambda k: body(*shares[k]), len(shares))
