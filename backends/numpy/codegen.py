@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from tracegrad.backends.numpy import (
     codegen_fused,
     codegen_moves,
     codegen_reduce,
+    codegen_structure,
     quiet,
 )
 from tracegrad.backends.numpy.codegen_elementwise import alias_positions
@@ -51,6 +53,7 @@ from tracegrad.passes.schedule import schedule
 
 # imported to register their emitters
 assert codegen_contract and codegen_fast and codegen_fused and codegen_moves and codegen_reduce
+assert codegen_structure
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[Sequence[Array]], list[Array]]
@@ -112,6 +115,13 @@ class Program:
     steps_of_lines: tuple[int, ...]
     written: tuple[int, ...]
     idle: list[Run] = field(default_factory=list)  # bound, and not running now
+    users: set[int] = field(default_factory=set)  # executables alive
+
+    def forget(self, user: int) -> None:
+        """Without executables the memory goes; the code may stay in the cache."""
+        self.users.discard(user)
+        if not self.users:
+            self.idle.clear()
 
     def bind(self) -> Run:
         """A function with memory of its own."""
@@ -156,7 +166,13 @@ def build(graph: Graph, options: Options) -> tuple[Program, list[Node]]:
     writes = state_writes(graph, options)
     scheduled = schedule(lowered(graph, options), writes, FACTS)
     alive = lifetimes(scheduled, FACTS)
-    w = Writer(scheduled.placed, options.tile_bytes, options.threads)
+    inner = replace(options, donate=())
+    w = Writer(
+        scheduled.placed,
+        options.tile_bytes,
+        options.threads,
+        lambda graph: compile(graph, inner),
+    )
     w.use("fresh", fresh)
     ending: dict[int, list[Any]] = {}
     if options.poison:
@@ -209,7 +225,8 @@ class NumpyExecutable:
     def __init__(self, program: Program, graph: Graph, options: Options):
         self._program = program
         self._graph, self._options = graph, options
-        self._idle = program.idle
+        program.users.add(id(self))
+        finalize(self, program.forget, id(self))
 
     @property
     def source(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.numpy.kernels import KERNELS
-from tracegrad.ir.graph import INPUT, Node
+from tracegrad.ir.graph import INPUT, Graph, Node
 from tracegrad.ir.types import DType, TensorType, u8
 from tracegrad.passes.place import VIEW_OPS, Placed, viewed
 from tracegrad.passes.storage import Shape, Storage, Strides, View, c_strides, reshaped
@@ -48,8 +48,14 @@ def _identifier(text: str) -> str:
 class Writer:
     """Collects the lines of `bind` and `run` for the steps of a placed graph."""
 
-    def __init__(self, placed: Placed, tile_bytes: int, threads: int | None):
-        self.placed = placed
+    def __init__(
+        self,
+        placed: Placed,
+        tile_bytes: int,
+        threads: int | None,
+        compile: Callable[[Graph], Callable[..., Any]],
+    ):
+        self.placed, self.compile = placed, compile  # `compile` is for sub-graphs
         self.tile_bytes, self.threads = tile_bytes, threads
         self.namespace: dict[str, Any] = {}  # globals of the generated module
         self.workspaces: list[Storage] = []
