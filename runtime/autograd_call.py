@@ -99,7 +99,8 @@ class BackendRunner:
 
 def differentiable(recorded: Recorded, grad: bool, compiler: Compiler) -> tuple[Recorded, CallProgram | None]:
     """The recording, and the program of its tracked results when gradients flow into them from outside."""
-    indices = sorted({r.index for r in recorded.results if r.kind == "output" and r.tracked and not r.freed}) if grad else []
+    made = [*recorded.results, *(r for effect in recorded.effects for r in effect.results)]
+    indices = sorted({r.index for r in made if r.kind == "output" and r.tracked and not r.freed}) if grad else []
     if not indices:
         return recorded, None
     trace = recorded.trace

@@ -15,7 +15,8 @@ from functools import update_wrapper
 from typing import Any
 
 from tracegrad.runtime.autograd_call import differentiable
-from tracegrad.runtime.guards import Observer, checker
+from tracegrad.runtime.facts import checker
+from tracegrad.runtime.guards import Observer
 from tracegrad.runtime.inspection import Inspection
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.recorded import finish
@@ -28,6 +29,7 @@ from tracegrad.tracer.state import get_mode, reset_mode, set_mode
 
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
+MAX_SIGNATURES = 256  # signatures kept
 
 
 class Specialisation:
@@ -59,7 +61,7 @@ class CompiledFunction(Inspection):
         self._cache: dict[Any, list[Specialisation]] = {}
         self._signatures: list[Signature] = []
         self._events: list[Any] = []
-        self._misses: dict[str, int] = {}
+        self._misses: dict[Any, tuple[int, int]] = {}  # fact -> (number of the last recording's call, how many in a row)
         self._eager_reason = ""
         self._calls = 0
         self._record_seconds = 0.0
@@ -82,7 +84,7 @@ class CompiledFunction(Inspection):
         if self.recheck and self._calls % self.recheck == 0:
             return self._record(call, "recheck: a recorded call was asked for")
         found = self._cache.get(call.key)
-        reason = ""
+        reason, culprit = "", None
         if found is not None:
             for specialisation in found:
                 failed = specialisation.check()
@@ -95,22 +97,26 @@ class CompiledFunction(Inspection):
                         self._last = done
                         return result
                     return self._record(call, result, specialisation)
-                reason = reason or specialisation.facts[failed].describe()
-        return self._record(call, reason)
+                if not reason:
+                    reason, culprit = specialisation.facts[failed].describe(), specialisation.facts[failed].key
+        return self._record(call, reason, culprit=culprit)
 
     # -- recording ----------------------------------------------------------------------------------------------
 
-    def _record(self, call: Call, reason: str, specialisation: Specialisation | None = None) -> Any:
+    def _record(
+        self, call: Call, reason: str, specialisation: Specialisation | None = None, culprit: Any = None
+    ) -> Any:  # fmt: skip
         with self._lock:
             if not reason:
                 reason = call.signature.compared_with(self._signatures)
-            if self._too_many(call, reason):
+            if culprit is not None and self._too_many(reason, culprit):
                 return self.function(*call.args, **call.kwargs)
             started = time.perf_counter()
             trace = Trace(self.max_unroll)
+            observer = Observer(trace, self.function, call.leaves)
             try:
                 call.declare(trace)
-                with Observer(trace, self.function) as observer:
+                with observer:
                     token = set_mode(recording_mode(trace, call.grad))
                     try:
                         returned = self.function(*call.args, **call.kwargs)
@@ -118,21 +124,25 @@ class CompiledFunction(Inspection):
                         reset_mode(token)
                 token = set_mode(recording_mode(trace, False))
                 try:
-                    recorded = finish(trace, returned, self.keep_grads)
+                    recorded = finish(trace, returned, self.keep_grads, call.tensors, observer.effects)
                 finally:
                     reset_mode(token)
                 recorded, program = differentiable(recorded, call.grad, self._compiler)
                 trace.undo_host_actions()
+                observer.put_back()
                 final, specialisation = self._add(call, recorded, program, observer.facts, specialisation, reason)
             except UnsupportedError as error:
                 trace.discard()
+                observer.put_back()
                 return self._break(error, call)
             except BaseException:
                 trace.discard()
+                observer.put_back(traced_only=True)
                 raise
             self._record_seconds += time.perf_counter() - started
             self._signatures.append(call.signature)
-            self._event(reason, final, time.perf_counter() - started)
+            del self._signatures[:-MAX_SIGNATURES]
+            self._event(reason, final, time.perf_counter() - started, observer.noticed)
         done, result = self._runner.walk(specialisation.root, call)
         if not done:
             raise AssertionError("a path just recorded was not found: " + result)
@@ -156,6 +166,8 @@ class CompiledFunction(Inspection):
         if fresh:
             call.note_aliases(specialisation, recorded)
             kept = self._cache.setdefault(call.key, [])
+            while len(self._cache) > MAX_SIGNATURES:
+                del self._cache[next(iter(self._cache))]
             kept.append(specialisation)
             del kept[:-MAX_SPECIALISATIONS]
         specialisation.fingerprints.add((final.lowered.graph.fingerprint(),))
@@ -167,12 +179,12 @@ class CompiledFunction(Inspection):
             )
         return final, specialisation
 
-    def _too_many(self, call: Call, reason: str) -> bool:
+    def _too_many(self, reason: str, culprit: Any) -> bool:
         """Count recordings that one Python fact caused; a fact that changes on every call means eager."""
-        if call.key not in self._cache:
-            return False
-        count = self._misses[reason] = self._misses.get(reason, 0) + 1
-        if count <= MAX_MISSES or reason.startswith(("recheck", "a new path")):
+        last, count = self._misses.get(culprit, (0, 0))
+        count = count + 1 if last == self._calls - 1 else 1
+        self._misses[culprit] = (self._calls, count)
+        if count <= MAX_MISSES:
             return False
         self._stay_eager(f"this changes between calls: {reason}", "pass it as a tensor, or keep it out of the function")
         return True
@@ -192,8 +204,8 @@ class CompiledFunction(Inspection):
         warnings.warn(f"tracegrad: {self.name} runs eagerly from now on:\n{error}", stacklevel=4)
         return self.function(*call.args, **call.kwargs)
 
-    def _event(self, reason: str, final: Segment, seconds: float) -> None:
+    def _event(self, reason: str, final: Segment, seconds: float, noticed: list[str]) -> None:
         from tracegrad.runtime.inspection import Event
 
-        self._events.append(Event(reason or "the first call", seconds, self._compiler.compiles, final))
+        self._events.append(Event(reason or "the first call", seconds, self._compiler.compiles, final, noticed))
         del self._events[:-200]

@@ -66,10 +66,12 @@ class Observer:
         self.noticed: list[str] = []  # effects outside the graph, for `why()`
         self._seen: set[tuple] = set()
         self._codes: set[Any] = set()
+        self._entered: set[tuple] = set()
         self._unresolved: set[Any] = set()
-        self._functions: set[int] = set()
+        self._functions: dict[Any, list[types.FunctionType]] = {}  # by code
         self._classes: set[type] = set()
         self._outside: dict[int, Any] = {}  # objects that were there before, kept alive
+        self._born: dict[int, Any] = {}  # objects made while recording, kept alive
         self._stored: dict[tuple, tuple[Place, Any]] = {}
         self._complaint: UnsupportedError | None = None
 
@@ -165,11 +167,13 @@ class Observer:
 
     def add_function(self, function: types.FunctionType) -> None:
         """Facts on a function's closure cells and defaults."""
-        if id(function) in self._functions or is_own_code(function.__code__):
-            return
-        self._functions.add(id(function))
-        self._outside.setdefault(id(function), function)
         code = function.__code__
+        known = self._functions.setdefault(code, [])
+        if any(function is other for other in known):
+            return
+        known.append(function)
+        if is_own_code(code):
+            return
         loc = Loc(code.co_filename, code.co_firstlineno)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             try:
@@ -187,7 +191,7 @@ class Observer:
         if event == "c_call":
             if argument is builtins.print:
                 self.noticed.append(f"print() at {here()} runs only while recording")
-            elif argument in _CLOCKS and not is_own_code(frame.f_code):
+            elif argument in _CLOCKS and not is_own_code(frame.f_code) and not in_gc_callback(frame):
                 self.complain(
                     f"{argument.__name__}() is called", "measure outside the compiled function",
                     "the time of the recording would be used at every call",
@@ -196,6 +200,9 @@ class Observer:
         if event != "call":
             return
         code = frame.f_code
+        if code.co_name == "__init__" and code.co_argcount:
+            made = frame.f_locals.get(code.co_varnames[0])
+            self._born[id(made)] = made
         if is_own_code(code):
             return
         if code not in self._codes:
@@ -206,23 +213,29 @@ class Observer:
 
     def _enter_function(self, frame: Any, code: Any) -> None:
         """Find the function object that runs: its cells and defaults are not in the frame."""
-        if not code.co_freevars and not code.co_argcount and not code.co_kwonlyargcount:
+        free = [name for name in code.co_freevars if name != "__class__"]
+        if not free and not code.co_argcount and not code.co_kwonlyargcount:
             return
+        values = frame.f_locals
+        key = (code, *(id(values.get(name)) for name in free))
+        if key in self._entered:
+            return
+        self._entered.add(key)
         found = frame.f_globals.get(code.co_name)
         if isinstance(found, types.FunctionType) and found.__code__ is code:
             self.add_function(found)
-            return
-        if code.co_argcount:
-            owner = frame.f_locals.get(code.co_varnames[0])
-            kind = owner if isinstance(owner, type) else type(owner)
-            for cls in kind.__mro__:
+        elif code.co_argcount:
+            owner = values.get(code.co_varnames[0])
+            for cls in (owner if isinstance(owner, type) else type(owner)).__mro__:
                 found = cls.__dict__.get(code.co_name)
                 found = getattr(found, "__func__", found)
                 if isinstance(found, types.FunctionType) and found.__code__ is code:
                     self.add_function(found)
-                    return
-        if not any(getattr(f, "__code__", None) is code for f in self._outside.values() if id(f) in self._functions):
-            self._unresolved.add(code)
+        for function in self._functions.get(code, ()):
+            cells = dict(zip(code.co_freevars, function.__closure__ or ()))
+            if all(Place("cell", cells[name], name).read() is values.get(name, ABSENT) for name in free):
+                return
+        self._unresolved.add(code)
 
     def _resolve(self) -> None:
         """Functions found nowhere by name (in a container, made by a factory): all that run this code."""
@@ -270,32 +283,34 @@ class Observer:
         self.facts.append(fact)
 
     def saw_attribute(self, owner: Any, name: str, value: Any) -> None:
-        """A read of `owner.name` by user or library code while recording; ABSENT if there is none."""
-        noted = getattr(type(owner), "_noted_elsewhere", ())
-        if name in noted:
+        """A read of `owner.name` by user or library code while recording; value is ABSENT if there is none."""
+        kind = type(owner)
+        if id(owner) in self._born or name in getattr(kind, "_noted_elsewhere", ()):
             return
         fields = fields_of(owner)
-        if fields is not None and (name in fields or value is ABSENT or is_from_class(owner, name)):
-            key = ("item", id(fields), name)
-            if key not in self._seen:
-                # Class attributes are facts of the class; this one: the instance has none of its own.
-                found = fields.get(name, ABSENT)
-                self._outside.setdefault(id(owner), owner)
-                self.add(Place("item", fields, name), found, here())
-                if value is not found and value is not ABSENT:
-                    self.content(name, value)
-        elif fields is None and not callable(value):
-            self.add(Place("attribute", owner, name), value, here())
-        self.add_class(type(owner))
+        if fields is None:
+            if isinstance(static_attribute(kind, name)[0], types.MemberDescriptorType):
+                self.add(Place("attribute", owner, name), value, here())
+        elif ("item", id(fields), name) not in self._seen:
+            found, cls = static_attribute(kind, name)
+            if name in fields:
+                self.add(Place("item", fields, name), fields[name], here())
+            elif cls is None or not (isinstance(found, property) or (name[:1] == "_" and is_library(cls.__module__))):
+                # What a class holds are facts of the class; this one: the instance has nothing of its own.
+                self.add(Place("item", fields, name), ABSENT, here())
+                for earlier in kind.__mro__[: kind.__mro__.index(cls)] if cls is not None else ():
+                    if is_user_class(earlier):
+                        self.add(Place("class", earlier, name), ABSENT, here())
+        self.add_class(kind)
 
     def will_store(self, owner: Any, name: str) -> None:
         """A write of `owner.name` is about to happen."""
         fields = fields_of(owner)
         place = Place("attribute", owner, name) if fields is None else Place("item", fields, name)
         if id(owner) in self._outside and place.key not in self._stored:
-            before = place.read()
-            self._stored[place.key] = (place, before)
-            self._seen.add(place.key)  # what is read from now on was written here
+            self._stored[place.key] = (place, place.read())
+        self._seen.add(place.key)  # what is read from now on was written here
+        self._born.setdefault(id(place.holder), place.holder)
 
     # -- after the function ---------------------------------------------------------------------------------------
 
@@ -342,6 +357,9 @@ class Observer:
 
     def _add_tensor_facts(self) -> None:
         """What must hold of captured tensors: gradient status, shape and dtype, and `.grad` where it was read."""
+        for fact in self.facts:
+            if id(fact.value) in self.trace.array_inputs:
+                fact.snapshot = ("same", fact.value)  # its content is read at every call
         for item in self.trace.inputs:
             tensor = item.tensor
             if item.kind == "state" and isinstance(tensor, Tensor):
@@ -358,6 +376,16 @@ class Observer:
 _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<module>"})
 
 
+def in_gc_callback(frame: Any) -> bool:
+    """Whether the frame runs because the garbage collector happened to (a tool's timer, not the user's function)."""
+    codes = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def shown_type(value: Any) -> str:
     return f"a {type(value).__name__}"
 
@@ -369,12 +397,12 @@ def fields_of(owner: Any) -> dict | None:
         return None
 
 
-def is_from_class(owner: Any, name: str) -> bool:
-    """Whether a plain class attribute or method answers (properties run code, which is observed itself)."""
-    for cls in type(owner).__mro__:
+def static_attribute(kind: type, name: str) -> tuple[Any, type | None]:
+    """What a class holds under `name`, without running descriptors, and which class of its line holds it."""
+    for cls in kind.__mro__:
         if name in cls.__dict__:
-            return not isinstance(cls.__dict__[name], property)
-    return False
+            return cls.__dict__[name], cls
+    return None, None
 
 
 def holds_traced(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Event:
     seconds: float
     compiles: int
     final: Any
+    noticed: list[str] = field(default_factory=list)
 
 
 class Inspection:
@@ -74,7 +75,11 @@ class Inspection:
 
     def why(self) -> str:
         """One line a recording: what was different from what was compiled before."""
-        lines = [f"recording {k}: {event.reason}" for k, event in enumerate(self._events)]
+        lines = [
+            line
+            for k, event in enumerate(self._events)
+            for line in (f"recording {k}: {event.reason}", *(f"  {note}" for note in event.noticed))
+        ]
         if self._eager_reason:
             lines.append(f"eager: {self._eager_reason}")
         return "\n".join(lines) or f"{self.name} has not been called yet"

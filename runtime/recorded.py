@@ -19,7 +19,8 @@ class Result:
     """How one leaf of the returned structure is made after a run.
 
     kind   "output": graph output `index` seen through `chain`; "number": output `index` as a Python number;
-           "owner": a captured tensor's storage (input `index`) through `chain`; "same": `value` itself
+           "owner": a captured tensor's storage (input `index`) through `chain`; "argument": the tensor given as
+           argument `index`; "same": `value` itself
     tracked  whether gradients flow into it from outside
     freed    whether its graph has been walked backwards already: as in PyTorch it still requires grad, and a second
              backward is an error
@@ -44,6 +45,15 @@ class GradWrite:
 
 
 @dataclass
+class Effect:
+    """A Python name that every run binds anew: its value is made like a result."""
+
+    place: Any
+    results: list[Result]
+    treedef: Any
+
+
+@dataclass
 class Recorded:
     """Outputs in order: results, state writes, gradients."""
 
@@ -55,6 +65,7 @@ class Recorded:
     treedef: Any = None
     writes: list[tuple[Input, int]] = field(default_factory=list)
     grads: list[GradWrite] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
 
     def add(self, node: Node, name: str, role: str) -> int:
         self.outputs.append(node)
@@ -63,15 +74,23 @@ class Recorded:
         return len(self.outputs) - 1
 
 
-def finish(trace: Trace, returned: Any, keep_grads: bool | str) -> Recorded:
-    """Read the trace after the function has returned. No effects."""
+def finish(
+    trace: Trace, returned: Any, keep_grads: bool | str, arguments: list[Tensor], effects: list[tuple[Any, Any]]
+) -> Recorded:  # fmt: skip
+    """Read the trace after the function has returned; `effects` are (place, value) pairs. Changes nothing."""
     recorded = Recorded(trace)
     name_inputs(trace)
     leaves, recorded.treedef = optree.tree_flatten(returned, none_is_leaf=True)
     cells: dict[int, int] = {}
     inputs = {id(item.source): k for k, item in enumerate(trace.inputs) if item.kind in ("argument", "state")}
+    given = {id(tensor): k for k, tensor in reversed(list(enumerate(arguments)))}
     for position, leaf in enumerate(leaves):
-        recorded.results.append(result_of(recorded, leaf, position, cells, inputs))
+        name = f"result{position}" if position else "result"
+        recorded.results.append(result_of(recorded, leaf, name, cells, inputs, given))
+    for place, value in effects:
+        leaves, treedef = optree.tree_flatten(value, none_is_leaf=True)
+        results = [result_of(recorded, leaf, place.name, cells, inputs, given) for leaf in leaves]
+        recorded.effects.append(Effect(place, results, treedef))
     for item in trace.inputs:
         cell = trace.cells.get(id(item.source))
         if cell is not None and cell.written and item.kind in ("argument", "state"):
@@ -82,9 +101,10 @@ def finish(trace: Trace, returned: Any, keep_grads: bool | str) -> Recorded:
     return recorded
 
 
-def result_of(recorded: Recorded, leaf: Any, position: int, cells: dict[int, int], inputs: dict[int, int]) -> Result:
+def result_of(
+    recorded: Recorded, leaf: Any, name: str, cells: dict[int, int], inputs: dict[int, int], given: dict[int, int]
+) -> Result:  # fmt: skip
     trace = recorded.trace
-    name = f"result{position}" if position else "result"
     if isinstance(leaf, TracedNumber):
         if leaf.trace is not trace:
             leaf._leaked()
@@ -93,7 +113,8 @@ def result_of(recorded: Recorded, leaf: Any, position: int, cells: dict[int, int
         return Result("same", value=leaf)
     traced = leaf._traced
     if traced is None:
-        return Result("same", value=leaf)
+        position = given.get(id(leaf))
+        return Result("same", value=leaf) if position is None else Result("argument", position)
     if traced.trace is not trace:
         traced.trace.leaked(leaf)
     tracked = traced.tracked

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from tracegrad.runtime.guards import checker
+from tracegrad.runtime.facts import checker
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
 from tracegrad.tracer.recording import HostAction, HostRead, Input
@@ -34,6 +34,7 @@ class Plan:
     program: Any
     outputs: int
     single: Any  # output index of a plain one-tensor result, else None
+    effects: list[Any]
     updated: Any  # [(tensor, input position, output index)] if every write is to a captured tensor, else None
 
 
@@ -46,13 +47,14 @@ class Runner:
     def plan(self, final: Segment, recorded: Any, program: Any, facts: list[Any]) -> Plan:
         results = recorded.results
         single = None
-        if len(results) == 1 and results[0].kind == "output" and not results[0].chain and program is None:
+        if len(results) == 1 and not recorded.effects and results[0].kind == "output" and not results[0].chain and program is None:
             if not results[0].freed and recorded.treedef == optree.tree_structure(0, none_is_leaf=True):
                 single = results[0].index
         trace = recorded.trace
         return Plan(
             checker(facts), list(trace.host), trace.random_draws, recorded.writes, results, recorded.treedef,
-            recorded.grads, list(trace.inputs), program, len(recorded.outputs), single, updated_state(final, recorded),
+            recorded.grads, list(trace.inputs), program, len(recorded.outputs), single, recorded.effects,
+            updated_state(final, recorded),
         )  # fmt: skip
 
     def walk(self, root: Segment | None, call: Call) -> tuple[Segment | None, Any]:
@@ -240,6 +242,9 @@ class Runner:
         try:
             for result in plan.results:
                 leaves.append(self.one_result(plan, result, outputs, call, made, entries))
+            for effect in plan.effects:
+                values = [self.one_result(plan, result, outputs, call, made, entries) for result in effect.results]
+                effect.place.bind(optree.tree_unflatten(effect.treedef, values))
         finally:
             if token is not None:
                 reset_mode(token)
@@ -250,6 +255,8 @@ class Runner:
     ) -> Any:  # fmt: skip
         if result.kind == "same":
             return result.value
+        if result.kind == "argument":
+            return call.tensors[result.index]
         if result.kind == "number":
             return self.wrap(outputs[result.index])._data.item()
         if result.kind == "owner":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,17 +107,53 @@ class Call:
         return not (captured and any([id(owner) in captured for owner in self.owners]))
 
 
+class Same:
+    """An object as part of a key: equal to itself only, and kept alive so that its id is not used again."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+_BY_VALUE = frozenset({int, bool, str, bytes, complex, type(None)})
+
+
 def value_key(leaf: Any) -> Any:
-    """What a non-tensor argument is compared by: its value if it is hashable, else its identity."""
-    if isinstance(leaf, float):
-        return (leaf, np.float64(leaf).tobytes())
-    if isinstance(leaf, np.ndarray):
+    """What a non-tensor argument is compared by: its value if it is immutable, else its identity."""
+    kind = type(leaf)
+    if kind in _BY_VALUE:
+        return leaf
+    if isinstance(leaf, (float, np.generic)):
+        return np.asarray(leaf).tobytes()
+    if isinstance(leaf, np.ndarray) and leaf.dtype != object:
         return (leaf.shape, leaf.dtype, leaf.tobytes())
-    try:
-        hash(leaf)
-    except TypeError:
-        return id(leaf)
-    return leaf
+    if isinstance(leaf, (set, frozenset)):
+        return frozenset((type(item), item) for item in leaf)
+    if isinstance(leaf, (bytearray, slice, range)):
+        return bytes(leaf) if isinstance(leaf, bytearray) else (leaf.start, leaf.stop, leaf.step)
+    if is_frozen(kind):
+        try:
+            hash(leaf)
+            return leaf
+        except TypeError:
+            return Same(leaf)
+    return Same(leaf)
+
+
+def is_frozen(kind: type) -> bool:
+    """Whether instances are compared by all that they hold: frozen dataclasses."""
+    parameters = getattr(kind, "__dataclass_params__", None)
+    return (
+        parameters is not None and parameters.frozen and parameters.eq
+        and all(field.compare for field in dataclasses.fields(kind))
+    )  # fmt: skip
 
 
 def describe(leaf: Any) -> str:

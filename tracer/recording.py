@@ -32,6 +32,8 @@ from tracegrad.tracer.trace_autograd import TraceAutograd
 from tracegrad.tracer.traced import Cell, TracedValue
 from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain
 
+MAX_CONSTANT_BYTES = 64 * 1024  # larger NumPy operands are inputs of the graph, smaller ones constants
+
 
 @dataclass(eq=False)
 class Input:
@@ -117,6 +119,16 @@ class HostRead:
         return np.asarray(self.read(), self.dtype)
 
 
+@dataclass
+class HostArray:
+    """A NumPy array of the user's, copied at every call: it may be written while a backend still reads it."""
+
+    source: np.ndarray
+
+    def array(self) -> np.ndarray:
+        return self.source.copy()
+
+
 class Trace(TraceAutograd):
     """The recording of one call. Made by the runtime; operations reach it through the ambient mode."""
 
@@ -126,6 +138,7 @@ class Trace(TraceAutograd):
         self.touched_by_capture: set[int] = set()  # storages of arguments that the function also reached itself
         self._arguments: set[int] = set()
         self.inputs: list[Input] = []
+        self.array_inputs: dict[int, tuple[np.ndarray, Node]] = {}
         self.guards: list[Guard] = []
         self.host_guards: list[HostGuard] = []
         self.host: list[HostRead | HostAction] = []
@@ -261,12 +274,25 @@ class Trace(TraceAutograd):
             operand._live()
             return Weak(operand.node, operand.category)
         if not isinstance(operand, (bool, int, float, complex)):
+            if isinstance(operand, np.ndarray) and operand.nbytes > MAX_CONSTANT_BYTES:
+                nodes.append(self.array_input(operand))
+                return nodes[-1]
             operand = as_tensor_operand(operand, name)
             if isinstance(operand, Tensor):
                 nodes.append(self.node_of(self.adopt(operand)))
                 return nodes[-1]
         category = weak_category(operand)
         return Weak(ops.splat(operand, TensorType((), WEAK_DTYPE[category])), category)
+
+    def array_input(self, array: np.ndarray) -> Node:
+        """A large NumPy array as an operand: an input, read at every call."""
+        found = self.array_inputs.get(id(array))
+        if found is None:
+            node = placeholder(TensorType(array.shape, dtype_of(array.dtype)), here())
+            item = HostArray(array)
+            self.inputs.append(Input("host", node, item, item.array, "array", ("array", id(array))))
+            found = self.array_inputs[id(array)] = (array, node)
+        return found[1]
 
     def make_view(self, tensor: Tensor, step: ViewStep) -> Tensor:
         cell, node = self.cell_of(tensor), self.node_of(tensor)

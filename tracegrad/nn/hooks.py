@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tracegrad.tracer import Observed
+
 
 class RemovableHandle:
     """Returned when a hook is registered; `remove()` takes it out again. Also a context manager."""
@@ -24,7 +26,7 @@ class RemovableHandle:
         self.remove()
 
 
-class Hooks:
+class Hooks(Observed):
     """Hooks in calling order, each with its `with_kwargs` flag."""
 
     def __init__(self) -> None:

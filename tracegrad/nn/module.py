@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from tracegrad.ir.types import DType
+from tracegrad.nn.grads import clear_grads, present_grad
 from tracegrad.nn.hooks import Hooks, RemovableHandle
 from tracegrad.nn.parameter import Buffer, Parameter
 from tracegrad.nn.state import StateDictMixin
@@ -32,7 +33,7 @@ class Members(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
             raise KeyError(name)
-        return self._owner.__dict__[name]
+        return getattr(self._owner, name)  # by name, so that a recording sees the read
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._names[name] = None
@@ -56,6 +57,9 @@ class Module(StateDictMixin, Observed):
     """Base of layers and models. Subclasses define `forward`; `super().__init__()` comes first."""
 
     training: bool
+    _noted_elsewhere = frozenset(
+        {"_forward_hooks", "_forward_pre_hooks"}
+    )  # never rebound; their entries are observed
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +260,7 @@ class Module(StateDictMixin, Observed):
             memo.add(self)
         yield prefix, self
         for name in list(self._module_names):
-            child = self.__dict__[name]
+            child = getattr(self, name)
             if child is not None:
                 path = f"{prefix}.{name}" if prefix else name
                 yield from child.named_modules(memo, path, remove_duplicate)
@@ -270,7 +274,7 @@ class Module(StateDictMixin, Observed):
         """(name, module) of the direct children, each once."""
         seen: set[Module] = set()
         for name in list(self._module_names):
-            child = self.__dict__[name]
+            child = getattr(self, name)
             if child is not None and child not in seen:
                 seen.add(child)
                 yield name, child
@@ -290,8 +294,8 @@ class Module(StateDictMixin, Observed):
         )
         seen: set[int] = set()
         for path, module in modules:
-            for name in list(module.__dict__[table]):
-                value = module.__dict__[name]
+            for name in list(getattr(module, table)):
+                value = getattr(module, name)
                 if value is None or (remove_duplicate and id(value) in seen):
                     continue
                 seen.add(id(value))
@@ -375,17 +379,12 @@ class Module(StateDictMixin, Observed):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear every parameter's gradient."""
-        for parameter in self.parameters():
-            if parameter.grad is not None:
-                if set_to_none:
-                    parameter.grad = None
-                else:
-                    parameter.grad = parameter.grad.detach() * 0
+        clear_grads(self.parameters(), set_to_none)
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> Module:
         """Replace the data of every parameter, gradient and buffer by `fn` of it."""
         for tensor in itertools.chain(self.parameters(), self.buffers()):
-            grad = tensor.grad if tensor.requires_grad else None
+            grad = present_grad(tensor)
             before = tensor.data
             after = fn(before)
             if after is before:
