@@ -209,6 +209,70 @@ def test_layers_forward_and_backward(build, shape):
         np.testing.assert_allclose(mine, expected, rtol=2e-4, atol=2e-5)
 
 
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(5, 5), nn.Tanh()])
+        self.table = nn.ModuleDict({"a": nn.Linear(5, 5)})
+        self.scales = nn.ParameterList([tg.ones(5)])
+        self.body = nn.Sequential(nn.Linear(5, 5))
+        self.lstm = nn.LSTM(5, 5)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.lstm(self.body(self.table["a"](x) * self.scales[0]))[0]
+
+
+CHANGES = {
+    "list item": lambda m: m.layers.__setitem__(0, nn.Linear(5, 5)),
+    "list append": lambda m: m.layers.append(nn.ReLU()),
+    "list deletion": lambda m: m.layers.__delitem__(1),
+    "dict item": lambda m: m.table.__setitem__("a", nn.Linear(5, 5)),
+    "parameter in a list": lambda m: m.scales.__setitem__(0, tg.zeros(5)),
+    "sequential item": lambda m: m.body.__setitem__(0, nn.Linear(5, 5)),
+    "sequential append": lambda m: m.body.append(nn.Sigmoid()),
+    "recurrent weight": lambda m: setattr(m.lstm, "weight_ih_l0", nn.Parameter(tg.ones(20, 5))),
+    "a hook": lambda m: m.body.register_forward_hook(lambda module, args, out: out * 2),
+    "eval mode": lambda m: m.layers.append(nn.Dropout(0.9)) and m.eval(),
+    "a dtype": lambda m: m.half() and m.float(),
+    "a buffer": lambda m: m.layers.append(nn.BatchNorm1d(5).eval()),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_of_a_model_are_noticed(name):
+    tg.manual_seed(0)
+    model = Stack()
+    call = tg.compile(lambda x: model(x), backend="numpy")
+    x = tg.tensor(X)
+    before = call(x).detach().numpy().copy()
+    np.testing.assert_allclose(before, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    CHANGES[name](model)
+    tg.manual_seed(1)
+    mine = call(x).detach().numpy()
+    tg.manual_seed(1)
+    np.testing.assert_allclose(mine, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_that_a_step_did_not_keep():
+    model, opt, _, step = training(OPTIMISERS["adam"])
+    call = tg.compile(step, backend="numpy")
+    x, y = tg.tensor(X), tg.tensor(Y)
+    call(x, y)
+    with pytest.raises(RuntimeError, match="keep_grads=True"):
+        model[0].weight.grad  # noqa: B018
+    opt.zero_grad(set_to_none=False)  # nothing to set to zero, and no error
+    model.double()
+    model.float()
+    call(x, y)
+    opt.zero_grad()
+    assert model[0].weight.grad is None
+    call(x, y)
+    model.zero_grad()
+    assert model[0].weight.grad is None
+
+
 def test_source_locations_carry_the_module_path():
     model = nn.Sequential(nn.ModuleList([nn.Linear(5, 3)])[0])
     call = tg.compile(lambda x: model(x), backend="numpy")

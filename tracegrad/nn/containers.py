@@ -1,4 +1,8 @@
-"""Containers: Sequential, ModuleList, ModuleDict, ParameterList, ParameterDict."""
+"""Containers: Sequential, ModuleList, ModuleDict, ParameterList, ParameterDict.
+
+Members are read with `getattr`, never from `__dict__`: a recording then sees what was read, and
+notices when it is replaced.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ class _Indexed(Module):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return self._slice(list(self)[index])
-        return self.__dict__[self._key(index)]
+        return getattr(self, self._key(index))
 
     def _slice(self, modules: list[Module]) -> Any:
         return type(self)(modules)
@@ -50,8 +54,7 @@ class _Indexed(Module):
         return len(self._module_names)
 
     def __iter__(self) -> Iterator[Any]:
-        own = self.__dict__
-        return iter([own[name] for name in self._module_names])
+        return iter([getattr(self, name) for name in self._module_names])
 
     def append(self, module: Module) -> Any:
         """Add a module at the end; returns self."""
@@ -103,9 +106,8 @@ class Sequential(_Indexed):
         return Sequential(*self, *other)
 
     def forward(self, input: Any) -> Any:
-        own = self.__dict__
         for name in self._module_names:
-            input = own[name](input)
+            input = getattr(self, name)(input)
         return input
 
 
@@ -231,7 +233,7 @@ class ParameterList(Module):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return type(self)(list(self)[index])
-        return self.__dict__[self._key(index)]
+        return getattr(self, self._key(index))
 
     def __setitem__(self, index: int, value: Tensor) -> None:
         setattr(self, self._key(index), _as_parameter(value))
@@ -240,7 +242,7 @@ class ParameterList(Module):
         return len(self._parameter_names)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([self.__dict__[name] for name in self._parameter_names])
+        return iter([getattr(self, name) for name in self._parameter_names])
 
     def append(self, value: Tensor) -> ParameterList:
         """Add a parameter at the end; returns self."""

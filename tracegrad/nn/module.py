@@ -327,7 +327,7 @@ class Module(StateDictMixin, Observed):
         """The module at a dotted path; "" is this module."""
         module = self
         for name in target.split(".") if target else ():
-            child = module.__dict__.get(name)
+            child = getattr(module, name, None)
             if not isinstance(child, Module):
                 raise AttributeError(f"{type(module).__name__} has no child module `{name}`")
             module = child
@@ -339,7 +339,7 @@ class Module(StateDictMixin, Observed):
         module = self.get_submodule(path)
         if name not in module._parameter_names:
             raise AttributeError(f"{type(module).__name__} has no parameter `{name}`")
-        return module.__dict__[name]
+        return getattr(module, name)
 
     def get_buffer(self, target: str) -> Tensor:
         """The buffer at a dotted path."""
@@ -347,7 +347,7 @@ class Module(StateDictMixin, Observed):
         module = self.get_submodule(path)
         if name not in module._buffer_names:
             raise AttributeError(f"{type(module).__name__} has no buffer `{name}`")
-        return module.__dict__[name]
+        return getattr(module, name)
 
     # ---- changing ------------------------------------------------------------------------------
 

@@ -71,10 +71,8 @@ class _Recurrent(Module):
         return [f"_l{layer}", f"_l{layer}_reverse"][: self._directions]
 
     def _weights(self, suffix: str) -> tuple[Any, ...]:
-        own = self.__dict__
-        return tuple(
-            own.get(name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        return tuple(getattr(self, name + suffix, None) for name in names)
 
     @property
     def all_weights(self) -> list[list[Parameter]]:

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tracegrad.nn.grads import clear_grads
 from tracegrad.tracer import (
     Observed,
     ParamGroup,
@@ -83,11 +84,7 @@ class Optimizer(Observed):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of all parameters (None, or zeros with set_to_none=False)."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if set_to_none:
-                    parameter.grad = None  # without reading it: a compiled step need not keep it
-                elif parameter.grad is not None:
-                    parameter.grad = parameter.grad.detach() * 0
+            clear_grads(group["params"], set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update from the parameters' `.grad`; `closure`, if given, computes the loss."""
