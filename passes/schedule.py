@@ -45,11 +45,38 @@ def schedule(graph: Graph, writes: dict[int, int], facts: Facts) -> Scheduled:
         again |= stuck
 
 
+def deepest_first(graph: Graph) -> list[Node]:
+    """The nodes of `graph`, operands first, of these the one with most work behind it first.
+
+    What is quickly made is then made where it is read: the mask of a relu in the backward, not at
+    the start of the step because the mask happens to be the first operand of its `where`.
+    """
+    height: dict[Node, int] = {}
+    for node in graph.nodes:
+        height[node] = 1 + max((height[x] for x in node.inputs), default=0)
+    order: list[Node] = []
+    done: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(node, False) for node in reversed(graph.outputs)]
+    while stack:
+        node, entered = stack.pop()
+        if node in done:
+            continue
+        if entered:
+            done.add(node)
+            order.append(node)
+            continue
+        stack.append((node, True))
+        waiting = [x for x in reversed(node.inputs) if x not in done]  # the first one last: popped first
+        operands = sorted(waiting, key=lambda x: height[x])
+        stack += [(x, False) for x in operands]
+    return order
+
+
 class _Order:
     def __init__(self, placed: Placed, facts: Facts):
         self.placed = placed
         graph = placed.graph
-        nodes = [node for node in graph.nodes if placed.is_step(node)]
+        nodes = [node for node in deepest_first(graph) if placed.is_step(node)]
         self.position = {node: index for index, node in enumerate(nodes)}
         self.steps: list[Node] = []
         self.needs: dict[Node, set[Node]] = {}

@@ -116,12 +116,15 @@ def _where(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> l
     dtype = node.dtype
     if not by_bits(dtype, node.type.size):
         w.np("copyto")
-        keep = [] if y == out else [f"copyto({out}, {y})"]
-        return [*keep, f"copyto({out}, {x}, 'unsafe', {mask})"]
+        base = [] if y == out else [f"copyto({out}, {y})"]
+        return [*base, f"copyto({out}, {x}, 'unsafe', {mask})"]
     # ((x ^ y) & -mask) ^ y: exact for nan and inf, no branch a random mask could mislead
     bits = _BITS[dtype.itemsize]
     keep, mask = scratch(bits), w.as_dtype(mask, i8)
-    as_bits = lambda name: name if dtype in (i32, i64) else w.as_dtype(name, bits)
+
+    def as_bits(name: str) -> str:
+        return name if dtype in (i32, i64) else w.as_dtype(name, bits)
+
     target = as_bits(out)
     w.np("negative"), w.np("subtract"), w.np("bitwise_and"), w.np("bitwise_xor")
     if _is_zero(node.inputs[2]):

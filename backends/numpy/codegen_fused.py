@@ -7,16 +7,14 @@ that dies there, or a workspace of one tile. Values with one element a row have 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
 
 from tracegrad.backends.numpy.codegen_elementwise import alias_positions, lines, needs_scratch
 from tracegrad.backends.numpy.codegen_reduce import GEMV_ROW, REDUCE, ones
 from tracegrad.backends.numpy.codegen_writer import Writer, emits
-from tracegrad.backends.numpy.fast.pool import cpu_count, run_parallel
-from tracegrad.backends.numpy.fast.work import run_shares
+from tracegrad.backends.numpy.fast.pool import cpu_count
 from tracegrad.backends.numpy.loops import Axes, Loop, is_splat, loop_of
+from tracegrad.backends.numpy.tiles import Tiling, fork_blas, fork_plain
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.traits import REDUCTION
 from tracegrad.ir.types import DType
@@ -30,51 +28,6 @@ SHARED_TILE = 1 << 15  # elements a thread should have at least: below, threads 
 @emits("fused")
 def emit_fused(w: Writer, node: Node) -> None:
     _Body(w, node, loop_of(node.attrs["graph"])).write()
-
-
-class _Tiling:
-    """The domain with merged axes `sizes`, tiled along `axis` in pieces of `tile`."""
-
-    def __init__(self, sizes: Shape, keep_last: bool, elements: int, shares: int):
-        self.sizes = sizes
-        last = len(sizes) - 1 - keep_last
-        self.axis = 0
-        while self.axis < last and prod(sizes[self.axis + 1 :]) > elements:
-            self.axis += 1
-        if last < 0:  # one row
-            self.axis, self.tile, self.looped = -1, 1, False
-            return
-        length, inner = sizes[self.axis], prod(sizes[self.axis + 1 :])
-        self.tile = min(length, max(1, elements // max(inner, 1)))
-        if length <= self.tile * 3 // 2 and self.axis == 0:
-            self.tile = length
-        # equal pieces, if some number of them is near: the last tile then needs no code of its own
-        fewest = -(-length // (self.tile * 5 // 4)) if self.tile > 1 else length
-        counts = range(fewest, length // max(self.tile * 2 // 3, 1) + 1)
-        even = [count for count in counts if length % count == 0]
-        even = [count for count in even if count % shares == 0] or even
-        if even and self.tile < length:
-            self.tile = length // even[0]
-        self.looped = self.axis > 0 or self.tile < length
-
-    @property
-    def even(self) -> bool:
-        return self.axis < 0 or self.sizes[self.axis] % self.tile == 0
-
-    @property
-    def shape(self) -> Shape:
-        if self.axis < 0:
-            return self.sizes
-        return (self.tile, *self.sizes[self.axis + 1 :])
-
-    def subscript(self, shape: Shape) -> str:
-        """Of an array of canonical `shape` (1 where it is broadcast); "" where it is used whole."""
-        if not self.looped:
-            return ""
-        parts = [f"i{axis}" if shape[axis] != 1 else "0" for axis in range(self.axis)]
-        if shape[self.axis] != 1 or self.sizes[self.axis] == 1:
-            parts.append("a:b")
-        return ", ".join(parts)
 
 
 class _Place:
@@ -139,7 +92,7 @@ class _Body:
         shares = self._worth_sharing()
         if shares > 1:
             elements = min(elements, prod(domain) // shares)
-        tiling = self.tiling = _Tiling(sizes, loop.has_rows, max(elements, 16), shares)
+        tiling = self.tiling = Tiling(sizes, loop.has_rows, max(elements, 16), shares)
         tiles = -(-tiling.sizes[tiling.axis] // tiling.tile)
         self.shares = min(shares, tiles) if tiling.looped and tiling.axis == 0 else 1
 
@@ -212,8 +165,8 @@ class _Body:
         for index, (output, view) in enumerate(zip(self.loop.graph.outputs, self.results)):
             row = self.loop.source(output) in self.loop.rows
             lead = tuple(range(len(domain) - 1))
-            axes: Axes = (*lead, None) if row else (*lead, len(domain) - 1)
-            name, shape = self.array(None, view, axes)
+            own: Axes = (*lead, None) if row else (*lead, len(domain) - 1)
+            name, shape = self.array(None, view, own)
             busy = last_read.get(id(view.storage.root()), -1)
             place = _Place(self.tile_of(name, shape), view.dtype, busy, index)
             self.result_places.append(place)
@@ -456,13 +409,3 @@ class _Body:
 
     def calls_blas(self) -> bool:
         return any(line.startswith(("matmul", "vecdot")) for line in self.text)
-
-
-def fork_plain(body: Callable[..., None], shares: Sequence[tuple[Any, ...]]) -> None:
-    """body(*share) for every share, each on its own thread."""
-    run_parallel(lambda k: body(*shares[k]), len(shares))
-
-
-def fork_blas(body: Callable[..., None], shares: Sequence[tuple[Any, ...]]) -> None:
-    """The same with BLAS at one thread a call."""
-    run_shares(lambda k: body(*shares[k]), len(shares))

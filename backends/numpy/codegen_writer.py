@@ -9,7 +9,6 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -328,7 +327,7 @@ class Writer:
     def _array(self, shape: Shape, strides: Strides, offset: int, dtype: DType) -> str:
         self.np("ndarray")
         given = f"ndarray({shape}, {self.dtype(dtype)}, arena, {offset}"
-        if strides != c_strides(shape) and prod(shape):
+        if strides != c_strides(shape) and 0 not in shape:
             given += f", {tuple(stride * dtype.itemsize for stride in strides)}"
         return given + ")"
 
