@@ -66,7 +66,7 @@ def deepest_first(graph: Graph) -> list[Node]:
             order.append(node)
             continue
         stack.append((node, True))
-        waiting = [x for x in reversed(node.inputs) if x not in done]  # the first one last: popped first
+        waiting = [x for x in reversed(node.inputs) if x not in done]  # the first is popped first
         operands = sorted(waiting, key=lambda x: height[x])
         stack += [(x, False) for x in operands]
     return order
