@@ -40,6 +40,10 @@ class Specialisation:
         self.check = checker(facts)
         self.root: Segment | None = None
         self.fingerprints: set[tuple] = set()
+        self.sources: list[Any] = []  # captured tensors and storages
+        self.captured: set[int] = set()
+        self.shared: tuple[int, ...] = ()
+        self.changes = -1  # of metadata, when `captured` was made
 
 
 class CompiledFunction(Inspection):

@@ -181,6 +181,8 @@ class Observer:
             except ValueError:
                 value = ABSENT
             self.add(Place("cell", cell, name), value, loc)
+            if isinstance(value, types.ModuleType):
+                self.add_module(value, names_in(code), loc)
         for name, value in (("__defaults__", function.__defaults__), ("__kwdefaults__", function.__kwdefaults__)):
             if value:
                 self.add(Place("attribute", function, name), value, loc)
@@ -248,10 +250,7 @@ class Observer:
 
     def add_globals(self, code: Any, namespace: dict[str, Any]) -> None:
         """Facts on the globals that a function's code names, and on the globals of modules that it reads."""
-        names = set(code.co_names)
-        for constant in code.co_consts:
-            if isinstance(constant, types.CodeType):  # nested functions, comprehensions
-                names.update(constant.co_names)
+        names = names_in(code)
         loc = Loc(code.co_filename, code.co_firstlineno)
         for name in sorted(names):
             if name in namespace and not name.startswith("__"):
@@ -384,6 +383,15 @@ def in_gc_callback(frame: Any) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def names_in(code: Any) -> set[str]:
+    """Globals and attributes that a function's code names, with those of the functions inside it."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= names_in(constant)
+    return names
 
 
 def shown_type(value: Any) -> str:

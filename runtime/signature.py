@@ -11,7 +11,8 @@ import optree
 
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_default_dtype
-from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.storage import Storage
+from tracegrad.tracer.tensor import Tensor, metadata_changes
 
 
 @dataclass(frozen=True)
@@ -91,20 +92,28 @@ class Call:
 
     def note_aliases(self, specialisation: Any, recorded: Any) -> None:
         """Remember which storages are captured, to notice an argument that shares memory with one."""
-        specialisation.captured = {id(i.source) for i in recorded.trace.inputs if i.kind == "state"}
-        specialisation.shared = tuple(self.shared_with_state(recorded))
-
-    def shared_with_state(self, recorded: Any) -> list[int]:
-        touched = recorded.trace.touched_by_capture
-        return [id(owner) if id(owner) in touched else 0 for owner in self.owners]
+        inputs = recorded.trace.inputs
+        specialisation.sources = [i.source for i in inputs if i.kind == "state"]
+        specialisation.changes = -1
+        touched = {id(now(owner)) for owner in recorded.trace.touched_by_capture.values()}
+        specialisation.shared = tuple([id(owner) if id(owner) in touched else 0 for owner in map(now, self.owners)])
 
     def aliases_fit(self, specialisation: Any) -> bool:
+        """Whether the arguments share memory with captured state exactly as they did when recorded."""
+        if specialisation.changes != metadata_changes[0]:  # a captured tensor may have got a storage since
+            specialisation.changes = metadata_changes[0]
+            specialisation.captured = {id(now(source)) for source in specialisation.sources}
         captured = specialisation.captured
         if any(specialisation.shared):
             return all(s in (0, id(o)) for s, o in zip(specialisation.shared, self.owners)) and not any(
                 id(o) in captured for s, o in zip(specialisation.shared, self.owners) if not s
             )
         return not (captured and any([id(owner) in captured for owner in self.owners]))
+
+
+def now(owner: Any) -> Any:
+    """The storage of what was captured as a tensor, if it has got one since."""
+    return owner if isinstance(owner, Storage) or owner._storage is None else owner._storage
 
 
 class Same:

@@ -135,7 +135,7 @@ class Trace(TraceAutograd):
     def __init__(self, max_unroll: int = 10_000) -> None:
         super().__init__()
         self.max_unroll = max_unroll
-        self.touched_by_capture: set[int] = set()  # storages of arguments that the function also reached itself
+        self.touched_by_capture: dict[int, Any] = {}  # storages of arguments that the function also reached itself
         self._arguments: set[int] = set()
         self.inputs: list[Input] = []
         self.array_inputs: dict[int, tuple[np.ndarray, Node]] = {}
@@ -186,9 +186,11 @@ class Trace(TraceAutograd):
             # The storage may have been made after the tensor itself was captured.
             cell = self.cells.get(id(tensor)) if not tensor._chain else None
         if cell is not None and id(tensor) not in self._arguments:
-            self.touched_by_capture.add(id(owner))
+            self.touched_by_capture[id(owner)] = owner
         if cell is None:
             self._owners.append((owner, tensor))
+            if owner is tensor:
+                tensor._captured = True  # a storage that it gets later matters to compiled calls
             base = owner.array if isinstance(owner, Storage) else None
             shape = base.shape if base is not None else tuple(tensor.shape)
             dtype = dtype_of(base.dtype) if base is not None else tensor.dtype

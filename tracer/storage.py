@@ -115,6 +115,10 @@ def storage_of(tensor: Any) -> Storage:
             tensor._data = np.ascontiguousarray(array)
         storage = tensor._storage = Storage(tensor)
         storage.jax = tensor.__dict__.pop("_jax", None)
+        if tensor._captured:
+            from tracegrad.tracer.tensor import metadata_changes
+
+            metadata_changes[0] += 1
     return storage  # type: ignore[no-any-return]
 
 

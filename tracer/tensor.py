@@ -90,6 +90,7 @@ class Tensor:
     _grad: Any = None
     _dropped_grad: Any = None
     _retains_grad = False
+    _captured = False
     _data: np.ndarray
 
     def __init__(self, data: Any = None):
