@@ -99,9 +99,9 @@ class Observer:
         finally:
             uninstall(self)
         if kind is None:
-            self._find_effects()
             if self._complaint is not None:
                 raise self._complaint
+            self._find_effects()
 
     # -- looking into values ------------------------------------------------------------------------------------
 
@@ -144,12 +144,13 @@ class Observer:
                 f"{name} is too large to be compared at every call", "pass what is needed of it as a tensor or a number",
                 "a change in it would go unnoticed",
             )  # fmt: skip
-            return ("same", value)
+            raise
 
     def complain(self, what: str, fix: str, why: str) -> None:
-        """Not to be raised inside a profile hook or an attribute read: remembered until the function is done."""
+        """Raise UnsupportedError; again at the end, should the function swallow it."""
         if self._complaint is None:
             self._complaint = UnsupportedError(what, where=here(), why=why, fix=fix)
+        raise self._complaint
 
     def add_class(self, kind: type) -> None:
         """Facts on the contents of the user's classes, and hooks on their instances' attributes."""
@@ -283,6 +284,8 @@ class Observer:
 
     def saw_attribute(self, owner: Any, name: str, value: Any) -> None:
         """A read of `owner.name` by user or library code while recording; value is ABSENT if there is none."""
+        if isinstance(value, Tensor):
+            self.trace.attribute_names.setdefault(id(value), name)
         kind = type(owner)
         if id(owner) in self._born or name in getattr(kind, "_noted_elsewhere", ()):
             return

@@ -149,8 +149,9 @@ def add_gradient(recorded: Recorded, slot: Any, keep_grads: bool | str) -> None:
 def name_inputs(trace: Trace) -> None:
     """Unique names for all inputs: what the runtime knows of them, else a number."""
     seen: set[str] = set()
+    known = state_names(trace)
     for k, item in enumerate(trace.inputs):
-        name = base = item.name or f"{item.kind}{k}"
+        name = base = item.name or known.get(id(item.tensor)) or f"{item.kind}{k}"
         suffix = 1
         while name in seen:
             name = f"{base}_{suffix}"
@@ -158,3 +159,18 @@ def name_inputs(trace: Trace) -> None:
         seen.add(name)
         item.name = name
 
+
+def state_names(trace: Trace) -> dict[int, str]:
+    """Names of captured tensors by id: "Net.fc1.weight", and "Net.fc1.weight.exp_avg" for an optimiser's slot."""
+    names: dict[int, str] = {}
+    for item in trace.inputs:
+        attribute = trace.attribute_names.get(id(item.tensor))
+        if item.kind == "state" and attribute is not None:
+            scope = item.node.loc.scope
+            names[id(item.tensor)] = f"{scope}.{attribute}" if scope else attribute
+    owners = {id(slots): names.get(id(key)) for _, key, slots in trace.noted if isinstance(key, Tensor)}
+    for holder, key, value in trace.noted:
+        if isinstance(key, str) and isinstance(value, Tensor):
+            owner = owners.get(id(holder))
+            names[id(value)] = f"{owner}.{key}" if owner else key
+    return names

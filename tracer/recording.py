@@ -148,6 +148,7 @@ class Trace(TraceAutograd):
         self._values: dict[Node, np.ndarray] = {}
         self._random: dict[int, tuple[Node, int, Any]] = {}
         self.noted: list[tuple[dict, Any, Any]] = []  # reads reported by `note_item`
+        self.attribute_names: dict[int, str] = {}  # of captured tensors by id, as they were read
         self.undo: list[Callable[[], Any]] = []  # drops state made while recording, if the recording is thrown away
 
     # -- making traced tensors ----------------------------------------------------------------------------------
