@@ -93,8 +93,7 @@ class _Body:
         if shares > 1:
             elements = min(elements, prod(domain) // shares)
         tiling = self.tiling = Tiling(sizes, loop.has_rows, max(elements, 16), shares)
-        tiles = -(-tiling.sizes[tiling.axis] // tiling.tile)
-        self.shares = min(shares, tiles) if tiling.looped and tiling.axis == 0 else 1
+        self.shares = min(shares, tiling.outermost) if tiling.looped else 1
 
     def canonical(self, view: View, axes: Axes) -> tuple[Shape, Shape]:
         """(sizes, strides) of an operand over the merged axes; size 1 where it is broadcast."""
@@ -374,14 +373,14 @@ class _Body:
         if not tiling.looped:
             w.lines += self.text
             return
-        indent, bounds = "", f"0, {tiling.sizes[tiling.axis]}"
+        indent, bounds = "", f"0, {tiling.sizes[0]}"
         if self.shares > 1:
             body = f"loop{w.step}"
             w.line(f"def {body}({', '.join(['first', 'last', *self.own])}):")
             indent, bounds = "    ", "first, last"
         for axis in range(tiling.axis):
-            w.line(f"{indent}for i{axis} in range({tiling.sizes[axis]}):")
-            indent += "    "
+            w.line(f"{indent}for i{axis} in range({bounds}):")
+            indent, bounds = indent + "    ", f"0, {tiling.sizes[axis + 1]}"
         length = tiling.sizes[tiling.axis]
         w.line(f"{indent}for a in range({bounds}, {tiling.tile}):")
         indent += "    "
@@ -397,9 +396,9 @@ class _Body:
     def fork(self, body: str) -> None:
         """Call the loop once a thread, each with tiles and workspaces of its own."""
         w, tiling = self.w, self.tiling
-        length = tiling.sizes[0]
-        tiles = -(-length // tiling.tile)
-        ends = [min(tiles * k // self.shares * tiling.tile, length) for k in range(self.shares + 1)]
+        length, count = tiling.sizes[0], tiling.outermost
+        step = tiling.tile if tiling.axis == 0 else 1
+        ends = [min(count * k // self.shares * step, length) for k in range(self.shares + 1)]
         calls = []
         for k, (first, last) in enumerate(zip(ends, ends[1:])):
             own = [name if k == 0 else copies[k - 1] for name, copies in self.own.items()]

@@ -37,6 +37,11 @@ class Tiling:
         self.looped = self.axis > 0 or self.tile < length
 
     @property
+    def outermost(self) -> int:
+        """Trips of the outermost loop."""
+        return -(-self.sizes[0] // self.tile) if self.axis == 0 else self.sizes[0]
+
+    @property
     def even(self) -> bool:
         return self.axis < 0 or self.sizes[self.axis] % self.tile == 0
 
