@@ -44,7 +44,7 @@ def write_dump(compiled: Any, directory: Path) -> Path:
         put(f"{k:03d}_{name.replace('/', '-')}.txt", print_graph(graph))
     final = lowered.final
     put(f"{len(lowered.history):03d}_final.txt", print_graph(final))
-    put("final.json", json.dumps(to_json(final), indent=1) if not isinstance(to_json(final), str) else to_json(final))
+    put("final.json", to_json(final))
     put("final.dot", to_dot(final))
     put("final.mmd", to_mermaid(final))
     put("final.svg", to_svg(final))
