@@ -40,10 +40,12 @@ class Facts:
     overwrites  (node) -> pairs (result part, operand position): the result may take the storage of
                 that operand, when both have one shape and dtype and nobody reads the operand later
     strided     (node) -> whether it can write into a non-contiguous view
+    raises      (node) -> what its code may raise for, as keys: once a step has passed a key, equal keys pass too
     """
 
     overwrites: Callable[[Node], Iterable[tuple[int, int]]] = lambda node: ()
     strided: Callable[[Node], bool] = lambda node: False
+    raises: Callable[[Node], Iterable[object]] = lambda node: ()
 
 
 @dataclass(eq=False)
@@ -183,7 +185,9 @@ class _Placer:
             if name == "concatenate":
                 if target is None:
                     target = targets[node] = self.fresh(node, node.type)
-                self._ask_slots(node, target)
+                # Only the concatenation itself waits for the readers of a state's old value.
+                if target.storage.kind != "input":
+                    self._ask_slots(node, target)
             elif name in VIEW_OPS and viewed(node) not in targets:
                 source = viewed(node)
                 if target is None and self._stored_transposed(node, users):

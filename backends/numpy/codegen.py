@@ -41,6 +41,7 @@ from tracegrad.backends.numpy.codegen_moves import emit_kernel
 from tracegrad.backends.numpy.codegen_reduce import REDUCE
 from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
 from tracegrad.backends.numpy.loops import loop_of
+from tracegrad.backends.numpy.raising import raises
 from tracegrad.ir.graph import Graph, Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
@@ -84,7 +85,7 @@ def strided(node: Node) -> bool:
 
 
 _STRIDED = frozenset({"matmul", "copy", "fused", "sdpa", "sdpa_backward"})
-FACTS = Facts(overwrites, strided)
+FACTS = Facts(overwrites, strided, raises)
 
 ELEMENTWISE_OPS = frozenset(EMITTERS) & frozenset(n for n, op in OPS.items() if op.has(ELEMENTWISE))
 WITH_TEMPORARIES = frozenset({"where", "rsqrt", "erf", "erfinv", "lgamma", "digamma"})
@@ -249,12 +250,15 @@ class NumpyExecutable:
             run = program.bind()
         token = quiet.enter()
         try:
-            return run(arrays)
+            results = run(arrays)
         except Exception as error:
+            idle.append(run)
             raise self._located(error, len(arrays)) from error
         finally:
             quiet.leave(token)
-            idle.append(run)
+        # After Ctrl-C another thread may still write there: only then is the memory left behind.
+        idle.append(run)
+        return results
 
     def _through_copies(self, arrays: Sequence[Array]) -> list[Array]:
         """Generated code writes contiguous arrays; others are updated by way of a copy."""

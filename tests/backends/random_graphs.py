@@ -54,7 +54,7 @@ def _grown(rng: Rng, pool: list[Node]) -> Node:
         return pick(lambda n: n.type == x.type)
 
     x = pick(lambda n: True)
-    choice = int(rng.integers(13))
+    choice = int(rng.integers(17))
     if choice < 3:
         unary = (ops.tanh, ops.neg, ops.sin, ops.abs_)[int(rng.integers(4))]
         return unary(x)
@@ -80,8 +80,27 @@ def _grown(rng: Rng, pool: list[Node]) -> Node:
         return ops.tanh(ops.matmul(x, pick(lambda n: n.shape == (COLUMNS, COLUMNS))))
     if choice == 11:
         return ops.tanh(ops.matmul(swap(x), like(x)))
+    if choice == 12:  # the sum of a product, whose factors are read again
+        other = like(x)
+        row = ops.sum_(x * other, axes=(1,)) * 0.1
+        return ops.tanh(other - x * spread(row, x.shape, (1,)))
+    if choice == 13:
+        cut = int(rng.integers(1, COLUMNS))
+        return ops.concatenate(ops.tanh(columns(x, 0, cut)), columns(x, cut, COLUMNS), axis=1)
+    if choice == 14:
+        zero = ops.splat(0, TensorType((), f32))
+        left = ops.pad(columns(x, 0, 4), zero, low=(0, 0), high=(0, 6), interior=(0, 0))
+        other = ops.sin(columns(like(x), 3, 9))
+        return left + ops.pad(other, zero, low=(0, 4), high=(0, 0), interior=(0, 0))
+    if choice == 15:  # elements in another order, and back in shape
+        turned = ops.reshape(swap(x), shape=(4, 30))
+        return ops.reshape(ops.transpose(turned, perm=(1, 0)), shape=(ROWS, COLUMNS))
     axes = ((0,), (1,), (0, 1))[int(rng.integers(3))]
     return ops.sum_(x, axes=axes) * 0.1
+
+
+def columns(x: Node, first: int, last: int) -> Node:
+    return ops.slice_(x, start=(0, first), stop=(ROWS, last), step=(1, 1))
 
 
 def random_arrays(graph: Graph, seed: int) -> list[Array]:

@@ -87,3 +87,19 @@ def test_loops_shared_over_threads(threads: int) -> None:
     assert ("fork" in run.source) == (threads > 1)
     for result, wanted in zip(run(arrays), interpret(graph, arrays)):
         np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tile_bytes", [1 << 12, 1 << 15, 1 << 18])
+def test_loops_over_several_axes(tile_bytes: int) -> None:
+    # the channel's value broadcasts on both sides: no two axes merge
+    x, c = placeholder(TensorType((5, 7, 3000), f32)), placeholder(TensorType((7,), f32))
+    h = x
+    for _ in range(6):
+        h = ops.tanh(h * along(c, x.shape, (1,))) + x
+    graph = Graph((x, c), (h,))
+    rng = np.random.default_rng(0)
+    arrays = [np.asarray(rng.standard_normal(n.shape), np.float32) for n in graph.inputs]
+    run = compile(graph, Options(threads=2, tile_bytes=tile_bytes, poison=True))
+    assert "fork" in run.source
+    (result,), (wanted,) = run(arrays), interpret(graph, arrays)
+    np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
