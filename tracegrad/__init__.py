@@ -33,6 +33,7 @@ from tracegrad.tracer import functions as _functions
 from tracegrad.tracer import quick as _quick
 from tracegrad.tracer import random, view_methods
 from tracegrad.tracer.creation import FUNCTIONS as _creation
+from tracegrad.tracer.nested import cond, while_loop
 from tracegrad.tracer.random import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from tracegrad.tracer.sampling import FUNCTIONS as _sampling
 from tracegrad.tracer.state import (
