@@ -129,16 +129,27 @@ class _Order:
             if writer in old and not self._may_overwrite(writer, output, facts):
                 unsafe.add(output)
             self.needs[writer].update(reader for reader in old if reader is not writer)
-        self._check_before_write()
-        return frozenset(unsafe)
+        return frozenset(unsafe | self._write_last(facts))
 
-    def _check_before_write(self) -> None:
-        """A check that fails should find the state as it was, wherever the order allows."""
-        for check in [node for node in self.needs if node.op.has(EFFECT)]:
-            before = self._ancestors(check)
-            for writer in self.writers.values():
-                if writer not in before and writer is not check:
-                    self.needs[writer].add(check)
+    def _write_last(self, facts: Facts) -> set[int]:
+        """A step that raises must find the state as it was: writers wait for it.
+
+        Returns the outputs whose writer a raising step depends on: they are to be computed elsewhere first.
+        """
+        passed: set[object] = set()
+        unsafe: set[int] = set()
+        for node in self.position:
+            keys = [node] if node.op.has(EFFECT) else [k for k in facts.raises(node) if k not in passed]
+            if not keys:
+                continue
+            passed.update(keys)
+            before = self._ancestors(node)
+            for output, writer in self.writers.items():
+                if writer in before:
+                    unsafe.add(output)
+                elif writer is not node:
+                    self.needs[writer].add(node)
+        return unsafe
 
     def _ancestors(self, node: Node) -> set[Node]:
         found: set[Node] = set()

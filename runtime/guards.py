@@ -10,6 +10,7 @@ repeated after every run; content that it changed in place cannot be repeated, a
 from __future__ import annotations
 
 import builtins
+import dis
 import enum
 import gc
 import io
@@ -74,6 +75,8 @@ class Observer:
         self._born: dict[int, Any] = {}  # objects made while recording, kept alive
         self._stored: dict[tuple, tuple[Place, Any]] = {}
         self._complaint: UnsupportedError | None = None
+        self._collector_codes = {getattr(getattr(c, "__func__", c), "__code__", None) for c in gc.callbacks}
+        self._interruption: Any = None
 
     def __enter__(self) -> Observer:
         self._profile_before = sys.getprofile()
@@ -191,6 +194,13 @@ class Observer:
     # -- the profile hook ---------------------------------------------------------------------------------------
 
     def _profile(self, frame: Any, event: str, argument: Any) -> None:
+        if self._interruption is not None:  # inside a callback of the garbage collector: no part of the function
+            if event == "return" and frame is self._interruption:
+                self._interruption = None
+            return
+        if event == "call" and frame.f_code in self._collector_codes:
+            self._interruption = frame
+            return
         if event == "c_call":
             if argument is builtins.print:
                 self.noticed.append(f"print() at {here()} runs only while recording")
@@ -253,6 +263,9 @@ class Observer:
         """Facts on the globals that a function's code names, and on the globals of modules that it reads."""
         names = names_in(code)
         loc = Loc(code.co_filename, code.co_firstlineno)
+        for name in bound_globals(code):
+            if name not in namespace:
+                self.add(Place("item", namespace, name), ABSENT, loc)
         for name in sorted(names):
             if name in namespace and not name.startswith("__"):
                 self.add(Place("item", namespace, name), namespace[name], loc)
@@ -395,6 +408,16 @@ def names_in(code: Any) -> set[str]:
         if isinstance(constant, types.CodeType):
             names |= names_in(constant)
     return names
+
+
+_STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
+
+
+def bound_globals(code: Any) -> list[str]:
+    """Globals that a function's own code assigns."""
+    if _STORE_GLOBAL not in code.co_code[::2]:
+        return []
+    return [step.argval for step in dis.get_instructions(code) if step.opcode == _STORE_GLOBAL]
 
 
 def shown_type(value: Any) -> str:

@@ -1,6 +1,16 @@
 """Errors the user-facing library raises. Each message says what, where, why and how to fix it."""
 
-from tracegrad.tracer.errors import TracegradError
+from tracegrad.tracer.errors import (
+    ArgumentError,
+    DroppedGradientError,
+    GradientError,
+    GraphBreakError,
+    InPlaceError,
+    LeakedTensorError,
+    ShapeError,
+    TracegradError,
+    UnsupportedError,
+)
 
 
 class StateDictError(TracegradError, RuntimeError):
@@ -40,11 +50,19 @@ class MissingExtraError(TracegradError, ImportError):
 
 
 __all__ = [
+    "ArgumentError",
     "CorruptFileError",
     "DataLoaderError",
+    "DroppedGradientError",
+    "GradientError",
+    "GraphBreakError",
+    "InPlaceError",
+    "LeakedTensorError",
     "MissingExtraError",
     "SerializationError",
+    "ShapeError",
     "StateDictError",
     "TracegradError",
+    "UnsupportedError",
     "WrongFileError",
 ]

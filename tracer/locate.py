@@ -33,7 +33,7 @@ def is_own_code(code: CodeType) -> bool:
     if own is None:
         name = code.co_filename
         own = name.startswith(_OWN) and not name.endswith(("demo.py", "_demo.py"))
-        own = own or name.startswith(("<frozen", "<__array_function__")) or name == "<string>"
+        own = own or name.startswith(("<frozen", "<__array_function__", "<tracegrad"))
         own = own or os.sep + "contextlib.py" in name or os.sep + "functools.py" in name
         _own_code[code] = own
     return own

@@ -62,6 +62,8 @@ class JaxExecutable:
             scope = flags.Flags(errors, self.options.hazards)
             outputs = Lowerer(scope, self._mesh).run(graph, arrays)
             checks, hazards = scope.codes()
+            if scope.has_hazards:
+                outputs = _keep_state(graph, arrays, outputs, hazards)
             has.update(checks=scope.has_checks, hazards=scope.has_hazards)
             return [*outputs, *[checks] * scope.has_checks, *[hazards] * scope.has_hazards]
 
@@ -171,6 +173,20 @@ def _private(arrays: list[Any]) -> tuple[list[Any], bool]:
             result[index] = copied = np.array(array, copy=True, order="C")
             wide = wide or copied.dtype.char in _WIDE
     return result, wide
+
+
+def _keep_state(graph: Graph, arrays: Any, outputs: list[Any], hazards: Any) -> list[Any]:
+    """New values of state, or the old ones if the program ran into a hazard.
+
+    The error comes later, when somebody waits; the state must not have moved by then.
+    """
+    kept = list(outputs)
+    for position, role in enumerate(graph.output_roles):
+        if role.startswith("state:"):
+            source = graph.input_names.index(role.removeprefix("state:"))
+            if graph.inputs[source].type == graph.outputs[position].type:
+                kept[position] = jax.lax.select(hazards == 0, outputs[position], arrays[source])
+    return kept
 
 
 def _donatable(graph: Graph, wanted: tuple[int, ...]) -> tuple[int, ...]:

@@ -107,10 +107,17 @@ class Optimizer(Observed):
         slots = self.state[param]
         slot = slots.get(name)
         if slot is None:
-            slot = slots[name] = new_state(factory, lambda: slots.pop(name, None))
+            slot = slots[name] = new_state(factory, lambda: self._drop_slot(param, name))
         note_item(self.state, param, slots)
         note_item(slots, name, slot)
         return slot
+
+    def _drop_slot(self, param: Tensor, name: str) -> None:
+        """Forget a slot made by a recording that was thrown away."""
+        slots = self.state[param]
+        slots.pop(name, None)
+        if not slots:
+            del self.state[param]
 
     def state_dict(self) -> dict[str, Any]:
         """Slots by parameter number, and the groups with numbers in place of tensors."""
