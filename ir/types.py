@@ -110,6 +110,13 @@ class TensorType:
     shape: tuple[int, ...]
     dtype: DType
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # types are keys of many caches, so it is computed once
+        return hash((self.shape, self.dtype))
+
     @property
     def ndim(self) -> int:
         return len(self.shape)

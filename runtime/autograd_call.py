@@ -35,6 +35,8 @@ class CallProgram(Program):
         self.run = make_runner(graph)
         self._vjps = {}
         self._recording = {}
+        self._plans = {}
+        self.has_numbers = False
         self.differentiable = True
         self.indices = indices  # positions of the tracked results among the recording's outputs
         self.wanted = wanted
@@ -55,7 +57,7 @@ class CallProgram(Program):
             if owner is not None:
                 entry = owner.entries.get(0) if owner.__class__ is Storage else owner._entry
             if entry is None or not self.wanted[k]:
-                entry = Constant(self.value_of(item, owner))
+                entry = self.constant(item, owner)
             if k in reads or entry.kind.__class__ is not Leaf:
                 entry.value = self.value_of(item, owner)
             parents.append(entry)
@@ -76,6 +78,15 @@ class CallProgram(Program):
         for k, index in enumerate(self.indices):
             found[index] = Part(whole, k, self.types[k].shape, self.types[k].dtype.np)
         return found
+
+    def constant(self, item: Any, owner: Any) -> Constant:
+        """An operand without gradient; its owner knows of it, so that a write moves the value out first."""
+        if owner is None or owner.__class__ is Storage:
+            entry = Constant(self.value_of(item, owner))
+            if owner is not None:
+                owner.watch(entry)
+            return entry
+        return owner._const or owner._constant()  # type: ignore[no-any-return]
 
     @staticmethod
     def value_of(item: Any, owner: Any) -> np.ndarray:

@@ -50,8 +50,7 @@ from tracegrad.tracer.tensor import Size, Tensor
 
 for _table in (_functions.FUNCTIONS, view_methods.FUNCTIONS, _creation, _sampling):
     globals().update(_table)
-for _name in ("neg", "tanh", "exp", "sqrt", "relu"):
-    globals()[_name] = getattr(_quick, _name)
+globals().update(_quick.UNARY)
 
 from tracegrad import autograd, func, linalg, nn, optim, utils
 from tracegrad.compiling import compile  # noqa: A004

@@ -121,8 +121,8 @@ def attach() -> None:
             written = inplace.quick_in_place(f"{plain}_", ufuncs[name], slow)
             setattr(Tensor, f"{plain}_", written)
             setattr(Tensor, f"__i{name}__", written)
-    for name in ("neg", "tanh", "exp", "sqrt", "relu"):
-        setattr(Tensor, name, method_of(name, getattr(quick, name)))
+    for name, function in quick.UNARY.items():
+        setattr(Tensor, name, function)
     Tensor.__neg__ = Tensor.neg  # type: ignore[attr-defined]
 
 

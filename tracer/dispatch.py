@@ -62,11 +62,16 @@ class UserOp:
             else:
                 self.static[parameter.name] = parameter.default
         self._static_names = tuple(self.static)
+        # The very object that `bind` returns when nothing is overridden: cache keys need not look inside.
+        self.default_attrs = tuple(map(hashable, self.static.values()))
+        self._plain_arity = -1 if self.variadic or inspect.Parameter.empty in self.static.values() else len(self.operands)
 
     def __repr__(self) -> str:
         return f"<function {self.name}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == self._plain_arity and not kwargs:
+            return apply(self, args, self.default_attrs)
         operands, attrs = self.bind(args, kwargs)
         return apply(self, operands, attrs)
 

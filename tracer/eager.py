@@ -10,57 +10,57 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.types import TensorType, dtype_of
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.program import Program, program_for
+from tracegrad.tracer.program import CACHE_SIZE, LRU, Program, program_for
 from tracegrad.tracer.tape import Entry, Part, weak_category
 from tracegrad.tracer.tensor import Tensor, as_tensor_operand, wrap
 
-_dtypes: dict[np.dtype, Any] = {}
-_NUMBERS = (bool, int, float, complex)
+_NUMBERS = {bool: "bool", int: "int", float: "float", complex: "complex"}
+_programs: LRU = LRU(CACHE_SIZE)  # by shapes and NumPy dtypes, which are cheaper keys than types
 
 
 def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: bool) -> Any:
     """One op on real tensors. Raises ShapeError when the operands do not fit, with the user's line."""
-    tensors: list[Any] = []
     values: list[Any] = []
-    specs: list[Any] = []
+    key: list[Any] = [op, attrs]
     tracked = False
-    for operand in operands:
-        if operand is None:
-            values.append(None)
-            specs.append(None)
-            tensors.append(None)
-            continue
-        if not isinstance(operand, Tensor):
-            if isinstance(operand, _NUMBERS):
-                values.append(operand)
-                specs.append(weak_category(operand))
-                tensors.append(None)
-                continue
-            operand = as_tensor_operand(operand, op.name)
-            if operand.__class__ is float or isinstance(operand, _NUMBERS):
-                values.append(operand)
-                specs.append(weak_category(operand))
-                tensors.append(None)
-                continue
-        array = operand._data
-        values.append(array)
-        dtype = _dtypes.get(array.dtype)
-        if dtype is None:
-            dtype = _dtypes[array.dtype] = dtype_of(array.dtype)
-        specs.append(TensorType(array.shape, dtype))
-        tensors.append(operand)
-        if operand._entry is not None:
-            tracked = True
+    operands = tuple([o if o is None or isinstance(o, Tensor) or o.__class__ in _NUMBERS else operand(o, op) for o in operands])
+    for given in operands:
+        if isinstance(given, Tensor):
+            array = given._data
+            values.append(array)
+            key.append(array.shape)
+            key.append(array.dtype)
+            if given._entry is not None:
+                tracked = True
+        else:
+            values.append(given)
+            key.append(given.__class__)
     if op.eager_only:
         return run_eager_only(op, values, attrs)
-    program = lookup(op, attrs, tuple(specs))
-    arrays = program.arrays(values)
+    if attrs and attrs is not getattr(op, "default_attrs", None):
+        key.append(tuple(map(type, attrs)))  # 1, 1.0 and True are equal, but different attributes
+    lookup_key = tuple(key)
+    program = _programs.get(lookup_key)
+    if program is None:
+        program = _programs.add(lookup_key, find_program(op, attrs, values))
+    arrays = program.arrays(values) if program.has_numbers else values
     if not (tracked and grad and program.differentiable):
         return op.pack([wrap(array) for array in program.run(arrays)])
-    return record(program, tensors, values, arrays)
+    return record(program, operands, values, arrays)
 
 
-def lookup(op: Any, attrs: tuple, specs: tuple) -> Program:
+def operand(value: Any, op: Any) -> Any:
+    """An operand that is neither a tensor nor a plain number."""
+    if isinstance(value, tuple(_NUMBERS)):  # a subclass, an enum's member
+        return next(kind for kind in _NUMBERS if isinstance(value, kind))(value)
+    return as_tensor_operand(value, op.name)
+
+
+def find_program(op: Any, attrs: tuple, values: list[Any]) -> Program:
+    specs = tuple(
+        TensorType(v.shape, dtype_of(v.dtype)) if isinstance(v, np.ndarray) else None if v is None else weak_category(v)
+        for v in values
+    )
     try:
         return program_for(op, attrs, specs)
     except IRTypeError as error:
@@ -70,42 +70,37 @@ def lookup(op: Any, attrs: tuple, specs: tuple) -> Program:
         ) from None
 
 
-def record(program: Program, tensors: list[Any], values: list[Any], arrays: list[np.ndarray]) -> Any:
+def record(program: Program, operands: tuple[Any, ...], values: list[Any], arrays: list[np.ndarray]) -> Any:
     """Run and leave a tape entry that keeps what the gradient program reads."""
-    wanted = tuple(t is not None and t._entry is not None for t in tensors)
-    flags = tuple(t.dtype.is_inexact for t in program.types)
-    vjp = program.vjp(wanted, flags)
-    outputs, saved = program.run_recording(vjp, arrays)
-    parents = tuple(
-        (t._entry if t._entry is not None else t._constant()) if t is not None else v
-        for t, v in zip(tensors, values)
-    )
-    reads = {*vjp.reads_in, *program.vjp(wanted, flags, save=False).reads_in} if vjp.saved else vjp.reads_in
-    for k in reads:
-        if tensors[k] is not None:
+    plan = program.plan(tuple([o.__class__ not in _NUMBERS and o is not None and o._entry is not None for o in operands]))
+    outputs, saved = program.run_recording(plan.vjp, arrays)
+    parents = tuple([
+        (o._entry or o._const or o._constant()) if isinstance(o, Tensor) else o for o in operands
+    ])  # fmt: skip
+    for k in plan.reads_in:
+        if isinstance(operands[k], Tensor):
             parents[k].value = values[k]
-    results = []
+    flags = plan.differentiable
     if len(outputs) == 1:
         out = outputs[0]
         entry = Entry(program, parents, out.shape, out.dtype)
         entry.saved = saved
-        if vjp.reads_out:
+        if plan.reads_out:
             entry.value = out
         result = wrap(out)
         if flags[0]:
             result._entry = entry
+        return program.op.pack([result])
+    whole = Entry(program, parents, (), outputs[0].dtype)
+    whole.saved = saved
+    # Values that the gradient reads stand on the op's entry, one slot an output.
+    whole.value = [out if k in plan.reads_out else None for k, out in enumerate(outputs)]
+    results = []
+    for k, out in enumerate(outputs):
+        result = wrap(out)
+        if flags[k]:
+            result._entry = Part(whole, k, out.shape, out.dtype)
         results.append(result)
-    else:
-        whole = Entry(program, parents, (), outputs[0].dtype)
-        whole.saved = saved
-        for k, out in enumerate(outputs):
-            result = wrap(out)
-            if flags[k]:
-                part = Part(whole, k, out.shape, out.dtype)
-                result._entry = part
-            results.append(result)
-        # Values that the gradient reads stand on the op's entry, one slot an output.
-        whole.value = [outputs[k] if k in vjp.reads_out else None for k in range(len(outputs))]
     return program.op.pack(results)
 
 

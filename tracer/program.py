@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,16 @@ class VJP:
     run: Runner
 
 
+@dataclass
+class RecordingPlan:
+    """For one choice of tracked operands: the gradient program, which outputs are differentiable, what it reads."""
+
+    vjp: VJP
+    differentiable: tuple[bool, ...]
+    reads_in: tuple[int, ...]
+    reads_out: tuple[int, ...]
+
+
 class Program:
     """One user-level op at one signature."""
 
@@ -74,9 +85,11 @@ class Program:
         self.operand_nodes = operands
         self.graph = Graph(self.inputs, outputs, name=op.name)
         self.types = tuple(node.type for node in outputs)
+        self.has_numbers = any(spec is None or spec.__class__ is str for spec in specs)
         self.run = make_runner(self.graph)
         self._vjps: dict[tuple, VJP] = {}
         self._recording: dict[tuple[Node, ...], Runner] = {}
+        self._plans: dict[tuple[bool, ...], RecordingPlan] = {}
         self.differentiable = any(node.type.dtype.is_inexact for node in outputs)
 
     def arrays(self, values: Iterable[Any]) -> list[Array]:
@@ -89,6 +102,19 @@ class Program:
                 value = np.asarray(value, WEAK_DTYPE[spec].np)
             result.append(value)
         return result
+
+    def plan(self, wanted: tuple[bool, ...]) -> RecordingPlan:
+        """What a recorded call keeps when the operands in `wanted` are tracked."""
+        found = self._plans.get(wanted)
+        if found is None:
+            flags = tuple(t.dtype.is_inexact for t in self.types)
+            vjp = self.vjp(wanted, flags)
+            # A gradient of the gradient recomputes intermediates, so it reads operands that `saved` spares the first.
+            bare = self.vjp(wanted, flags, save=False) if vjp.saved else vjp
+            reads = tuple(sorted({*vjp.reads_in, *bare.reads_in}))
+            outs = tuple(sorted({*vjp.reads_out, *bare.reads_out}))
+            found = self._plans[wanted] = RecordingPlan(vjp, flags, reads, outs)
+        return found
 
     def run_recording(self, vjp: VJP, arrays: list[Array]) -> tuple[list[Array], list[Array]]:
         """Outputs, and the intermediates that `vjp` wants kept."""
@@ -242,38 +268,31 @@ def compile_for_numpy(graph: Graph) -> Any:
 
 
 def bind_steps(graph: Graph) -> Runner:
-    """A closure over pre-resolved kernel calls."""
-    number = {node: k for k, node in enumerate(graph.nodes)}
-    count = len(graph.inputs)
-    template: list[Any] = [None] * len(number)
-    steps: list[tuple] = []
-    for node in graph.nodes[count:]:
+    """Straight-line calls of the graph's kernels, resolved once; attributes are bound, constants computed."""
+    name = {node: f"v{k}" for k, node in enumerate(graph.nodes)}
+    names: dict[str, Any] = {"enter": quiet.enter, "leave": quiet.leave, "locate": lambda a: interpret_again(graph, a)}
+    lines = []
+    for k, node in enumerate(graph.nodes[len(graph.inputs) :]):
         if node.op.has(traits.SOURCE):
-            template[number[node]] = numpy_backend.run_node(node, [])
-        else:
-            kernel = numpy_backend.KERNELS[node.op.name]
-            operands = tuple(number[operand] for operand in node.inputs)
-            steps.append((kernel, operands, dict(node.attrs), number[node], node))
-    outputs = [(number[node], may_alias_input(node)) for node in graph.outputs]
-    shared = len({k for k, _ in outputs}) < len(outputs)
+            names[name[node]] = numpy_backend.run_node(node, [])
+            continue
+        kernel = numpy_backend.KERNELS[node.op.name]
+        names[f"k{k}"] = partial(kernel, **node.attrs) if node.attrs else kernel
+        lines.append(f"        {name[node]} = k{k}({', '.join(name[operand] for operand in node.inputs)})")
+    shared = len(set(graph.outputs)) < len(graph.outputs)
+    outputs = [name[n] + (".copy()" if shared or may_alias_input(n) else "") for n in graph.outputs]
+    unpack = f"    [{', '.join(name[n] for n in graph.inputs)}] = arrays" if graph.inputs else "    pass"
+    text = "\n".join([
+        "def run(arrays):", unpack, "    token = enter()", "    try:", *lines, f"        return [{', '.join(outputs)}]",
+        "    except Exception:", "        locate(arrays)", "        raise", "    finally:", "        leave(token)",
+    ])  # fmt: skip
+    exec(compile(text, "<string>", "exec"), names)  # our own text: names and numbers, nothing of the user's
+    return names["run"]  # type: ignore[no-any-return]
 
-    def run(arrays: list[Array]) -> list[Array]:
-        values = template.copy()
-        values[:count] = arrays
-        token = quiet.enter()
-        node: Any = None
-        try:
-            for kernel, operands, attrs, target, node in steps:
-                values[target] = kernel(*[values[k] for k in operands], **attrs)
-        except Exception:
-            # The interpreter runs the node again and raises with the op and the user's line.
-            numpy_backend.run_node(node, [values[number[operand]] for operand in node.inputs])
-            raise
-        finally:
-            quiet.leave(token)
-        return [values[k].copy() if alias or shared else values[k] for k, alias in outputs]
 
-    return run
+def interpret_again(graph: Graph, arrays: list[Array]) -> None:
+    """After a kernel failed: the interpreter fails on the same op and says which, at which line."""
+    numpy_backend.interpret(graph, arrays)
 
 
 def may_alias_input(node: Node) -> bool:

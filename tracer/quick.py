@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.backends.numpy import KERNELS
 from tracegrad.ir.types import TensorType, f32
 from tracegrad.tracer import functions, quiet
 from tracegrad.tracer.dispatch import UserOp, apply
@@ -55,8 +56,9 @@ def binary(op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None 
         if mode.trace is None:
             a = self._data
             dtype = a.dtype
-            if other.__class__ is float:
+            if other.__class__ is float or other.__class__ is int:
                 if dtype.kind == "f" and ranks is None:
+                    other = float(other)
                     token = _enter()
                     try:
                         out = ufunc(a, other)
@@ -111,6 +113,30 @@ def binary(op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None 
         return apply(op, (self, other), attrs)
 
     def reflected(self: Tensor, other: Any) -> Any:
+        mode = get_mode()
+        if (other.__class__ is float or other.__class__ is int) and mode.trace is None and ranks is None:
+            a = self._data
+            dtype = a.dtype
+            if dtype.kind == "f":
+                other = float(other)
+                token = _enter()
+                try:
+                    out = ufunc(other, a)
+                finally:
+                    _leave(token)
+                if out.__class__ is not ndarray:
+                    out = np.asarray(out)
+                result = _new(Tensor)
+                result._data = out
+                entry = self._entry
+                if entry is not None and mode.grad:
+                    read = reads[False, True]
+                    if read[1]:
+                        entry.value = a
+                    result._entry = made = Entry(quick, (other, entry), out.shape, dtype)
+                    if read[2]:
+                        made.value = out
+                return result
         if not is_operand(other):
             return NotImplemented
         return apply(op, (other, self), attrs)
@@ -162,20 +188,16 @@ def unary(op: UserOp, ufunc: Callable[..., Any]) -> Any:
     return function
 
 
-_zero = np.zeros((), np.float32)
-
-
-def _relu(a: ndarray) -> Any:
-    return np.maximum(a, _zero if a.dtype is _zero.dtype else a.dtype.type(0))
-
-
 add, radd = binary(functions.add, np.add, "fiub")
 sub, rsub = binary(functions.sub, np.subtract, "fiu")
 mul, rmul = binary(functions.mul, np.multiply, "fiub")
 truediv, rtruediv = binary(functions.div, np.divide, "f")
 matmul, rmatmul = binary(functions.matmul, np.matmul, "f", ranks=2)
-neg = unary(functions.neg, np.negative)
-tanh = unary(functions.tanh, np.tanh)
-exp = unary(functions.exp, np.exp)
-sqrt = unary(functions.sqrt, np.sqrt)
-relu = unary(functions.relu, _relu)
+
+# Functions of one float tensor that are one kernel: the kernel is their fast path.
+UNARY = {
+    name: unary(getattr(functions, name), KERNELS[name])
+    for name in (
+        "neg", "exp", "log", "sqrt", "rsqrt", "tanh", "sin", "cos", "sigmoid", "relu", "expm1", "log1p", "erf",
+    )
+}  # fmt: skip
