@@ -74,4 +74,4 @@ def checks() -> tuple[Any, ...]:
         return ()
     from tracegrad.backends.numpy import interpret
 
-    return (Check(level, interpret),)
+    return (Check(level, interpret, require_loc=True),)
