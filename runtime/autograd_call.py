@@ -55,7 +55,11 @@ class CallProgram(Program):
             owner = runner.owner_of(item, call) if item.kind in ("state", "argument") else None
             entry = None
             if owner is not None:
-                entry = owner.entries.get(0) if owner.__class__ is Storage else owner._entry
+                if owner.__class__ is Storage:
+                    seen_through = call.tensors[int(item.name[3:])] if item.kind == "argument" else item.tensor
+                    entry = owner.entries.get(seen_through._family)
+                else:
+                    entry = owner._entry
             if entry is None or not self.wanted[k]:
                 entry = self.constant(item, owner)
             if k in reads or entry.kind.__class__ is not Leaf:

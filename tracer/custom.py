@@ -16,7 +16,7 @@ from tracegrad.ir.ops import proj, traits
 from tracegrad.ir.types import TupleType
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.state import enable_grad, get_mode, no_grad
+from tracegrad.tracer.state import Mode, enable_grad, get_mode, no_grad, reset_mode, set_mode
 from tracegrad.tracer.tape import Constant, Entry, Part
 from tracegrad.tracer.tensor import Tensor, wrap
 
@@ -138,12 +138,15 @@ def record(cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: li
     def vjp(ct: Any, out: Any, *operands: Any) -> tuple[Any, ...]:
         from tracegrad.ir import ops
 
-        given = [
-            trace.fresh(c if c is not None else ops.splat(0, t)) for c, t in zip(ct, types)
-        ]
-        found = call_backward(cls, ctx, args, given, get_mode().grad)
-        tensor_grads = [g for g, a in zip(found, args) if isinstance(a, Tensor)]
-        return (None,) * count + tuple(None if g is None else trace.node_of(g) for g in tensor_grads)
+        # The gradient may be asked for after the recording: the user's backward still runs as a part of it.
+        token = set_mode(Mode(get_mode().grad, trace))
+        try:
+            given = [trace.fresh(c if c is not None else ops.splat(0, t)) for c, t in zip(ct, types)]
+            found = call_backward(cls, ctx, args, given, get_mode().grad)
+            tensor_grads = [g for g, a in zip(found, args) if isinstance(a, Tensor)]
+            return (None,) * count + tuple(None if g is None else trace.node_of(g) for g in tensor_grads)
+        finally:
+            reset_mode(token)
 
     op = Op(
         f"custom_{cls.__name__}", infer=lambda *_: TupleType(types), vjp=vjp,

@@ -177,8 +177,15 @@ class TraceAutograd:
                 raise GradientError("grad(): an input does not require grad", where=here())
             record = self.leaf_of.get(node)
             groups.append(record.nodes if record is not None else [node])
-        wrt = [node for group in groups for node in group]
-        found = iter(self._reverse(outputs, cotangents, wrt, retain, create_graph))
+        # As in PyTorch, tensors that retain their gradient get it here too.
+        retained = [record for record in self.leaves.values() if record.retained]
+        wrt = [node for group in (*groups, *(record.nodes for record in retained)) for node in group]
+        all_found = self._reverse(outputs, cotangents, wrt, retain, create_graph)
+        found = iter(all_found)
+        rest = iter(all_found[sum(map(len, groups)) :])
+        for record in retained:
+            for gradient in [g for g in (next(rest) for _ in record.nodes) if g is not None]:
+                self._accumulate(record.tensor, self.fresh(gradient))  # type: ignore[attr-defined]
         results: list[Tensor | None] = []
         with _loc.at(here()):
             for tensor, group in zip(inputs, groups):
