@@ -98,7 +98,7 @@ def unary_samples() -> Table:
     }
     for name in ("floor", "ceil", "trunc", "round"):
         # halves apart from whole numbers and from ties
-        draw = lambda rng, *s, dtype: (integers(rng, -4, 4, *s) + 0.3).astype(dtype)  # noqa: E731
+        draw = lambda rng, *s, dtype: (integers(rng, -4, 4, *s) + 0.3).astype(dtype)
         table[name] = unary(draw, *F)
     domains: dict[str, tuple[float, float]] = {
         "exp": (-2, 2), "expm1": (-2, 2), "log": (0.2, 3), "log1p": (-0.7, 3), "sqrt": (0.2, 3),
@@ -146,7 +146,7 @@ def binary_samples() -> Table:
     bits = [*binary(flags, flags, np.bool_), *binary(whole(-9, 9), whole(-9, 9), np.int32)]
     both = [*binary(nonzero, nonzero, *F), *binary(unit_disc, unit_disc, *C)]
     # quotients that stay between whole numbers
-    quotient = lambda rng: (  # noqa: E731
+    quotient = lambda rng: (
         np.array([5.3, -5.3, 5.3, -5.3]), np.array([2.1, 2.1, -2.1, -2.1])
     )  # fmt: skip
     extreme = [
@@ -344,10 +344,8 @@ def index_samples() -> Table:
         rows = np.array([3, 0, 1]) if mode == "set" else np.array([3, 0, 3])
         scatters += [
             Sample(
-                lambda rng, mode=mode, rows=rows: (
-                    (lambda x, u: (x, rows, u))(
-                        *_written(mode, rng, nonzero(rng, 4, 2), nonzero(rng, 3, 2))
-                    )
+                lambda rng, mode=mode, rows=rows: (lambda x, u: (x, rows, u))(
+                    *_written(mode, rng, nonzero(rng, 4, 2), nonzero(rng, 3, 2))
                 ),
                 {"axes": (0,), "mode": mode},
                 (0, 2),
@@ -357,10 +355,8 @@ def index_samples() -> Table:
         columns = np.array([[1, 2], [0, 3]]) if mode == "set" else np.array([[1, 1], [0, 3]])
         alongs.append(
             Sample(
-                lambda rng, mode=mode, columns=columns: (
-                    (lambda x, u: (x, columns, u))(
-                        *_written(mode, rng, nonzero(rng, 2, 4), nonzero(rng, 2, 2))
-                    )
+                lambda rng, mode=mode, columns=columns: (lambda x, u: (x, columns, u))(
+                    *_written(mode, rng, nonzero(rng, 2, 4), nonzero(rng, 2, 2))
                 ),
                 {"axis": 1, "mode": mode},
                 (0, 2),

@@ -1,7 +1,7 @@
 """Every op of the language, by name: `ops.add(x, y)`, `ops.sum_(x, axes=(0,))`, `op_named("sum")`.
 
-A family file registers its ops; here they become attributes of this module. Names that Python keeps for
-itself (keywords, builtins) get a trailing underscore as attribute; `op.name` has none.
+A family file registers its ops; here they become attributes of this module. Names that Python keeps
+for itself (keywords, builtins) get a trailing underscore as attribute; `op.name` has none.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from tracegrad.ir.ops.source import literal, ones_like, splat, zeros_like
 FAMILIES: tuple[str, ...] = (
     "source", "elementwise", "binary", "select", "shape", "index", "reduce", "contract", "window",
     "linalg", "random", "structure", "markers", "fused",
-    "composite_activation", "composite_norm", "composite_loss", "composite_attention", "composite_random",
-    "composite_index", "composite_recurrent", "sugar",
+    "composite_activation", "composite_norm", "composite_loss", "composite_attention",
+    "composite_random", "composite_index", "composite_recurrent",
+    "sugar",
 )  # fmt: skip
 
 
@@ -39,8 +40,8 @@ def op_named(name: str) -> Op:
 
 
 def __getattr__(name: str) -> Op:
-    # Reached only for names that are not there: the ops themselves are set below. It is also what tells
-    # type checkers that every other attribute is an Op.
+    # Reached only for names that are not there: the ops themselves are set below. It is also what
+    # tells type checkers that every other attribute is an Op.
     close = [attribute_name(op) for op in OPS if op == name.strip("_")]
     hint = f"; did you mean ops.{close[0]}?" if close else ""
     raise AttributeError(f"no op {name!r}{hint}")

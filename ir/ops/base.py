@@ -14,7 +14,7 @@ OPS: dict[str, Op] = {}
 
 
 def register(op: Op) -> Op:
-    """Enter `op` into the registry and return it. Raises IRError when its paragraph is incomplete."""
+    """Enter `op` into the registry and return it. Raises IRError for an incomplete paragraph."""
     if op.name in OPS:
         raise IRError(f"op {op.name!r} is registered twice")
     if op.infer is None:
@@ -153,5 +153,5 @@ def input_flops(node: Node) -> float:
 
 
 def output_flops(count: float) -> Callable[[Node], float]:
-    """`count` operations per output element (about that many for a polynomial of a special function)."""
+    """`count` operations per output element; an estimate for special functions."""
     return lambda node: count * float(node.type.size)

@@ -86,8 +86,8 @@ rem = _binary("rem", "if", _rem_vjp)  # sign of the divisor, as Python's %
 def _pow_vjp(ct: Node, z: Node, x: Node, y: Node) -> tuple[Node, Node]:
     zero, one = ops.zeros_like(x), ops.ones_like(x)
     x_zero, y_zero = ops.eq(x, zero), ops.eq(y, zero)
-    # d(x^y)/dx = y x^(y-1), and 0 where y = 0. There x^(y-1) may be infinite at x = 0: the inputs of
-    # the unselected branch are made harmless, since 0 * inf would be nan in the next order.
+    # d(x^y)/dx = y x^(y-1), and 0 where y = 0. There x^(y-1) may be infinite at x = 0: the inputs
+    # of the unselected branch are made harmless, since 0 * inf would be nan in the next order.
     flat = ops.and_(x_zero, y_zero)
     power = ops.pow_(x, ops.where(flat, one, y) - 1)
     dx = ops.where(flat, zero, ct * _conj(y * power))

@@ -1,7 +1,8 @@
 """Reading and writing at computed positions, and the searches that yield positions.
 
-`gather`/`scatter` index some axes with tensors of indices (NumPy's x[i, j]); `take_along`/`scatter_along`
-pick along one axis (torch.gather). Indices lie in [0, n): the tracer has wrapped negative ones.
+`gather`/`scatter` index some axes with tensors of indices (NumPy's x[i, j]); `take_along` and
+`scatter_along` pick along one axis (torch.gather). Indices lie in [0, n): the tracer has wrapped
+negative ones.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Scatter = Callable[[Node, Node, str], Node]  # (base, updates, mode)
 def scatter_vjp(
     ct: Node, y: Node, x: Node, u: Node, mode: str, gather: Gather, scatter: Scatter
 ) -> tuple[Node, Node]:
-    """Gradients of base x and updates u; `gather` and `scatter` act at the same positions as y did."""
+    """Gradients of base x and updates u; `gather` and `scatter` act at the positions of y."""
     if mode == "add":
         return ct, gather(ct)
     if mode == "set":  # positions written twice are undefined, as in PyTorch

@@ -27,7 +27,7 @@ VJP = Callable[..., tuple[Any, ...]]
 
 
 def broadcast_back(y: Node, x: Node, axes: Axes) -> Node:
-    """`y`, a reduction of something like `x` over `axes`, repeated along them to the shape of `x`."""
+    """`y`, which lacks `axes`, repeated along them to the shape of `x`."""
     dims = tuple(axis for axis in range(x.ndim) if axis not in axes)
     return ops.broadcast_to(y, shape=x.shape, dims=dims)
 
@@ -62,8 +62,8 @@ def _sum_vjp(ct: Node, y: Node, x: Node, axes: Axes) -> tuple[Node]:
 def _prod_vjp(ct: Node, y: Node, x: Node, axes: Axes) -> tuple[Node]:
     """Multiplies pairs of halves up a tree and walks it back down.
 
-    d(a b) = b da + a db at each level, so that no division by a factor, which may be zero, is needed
-    and every order is exact. n factors cost 3 n multiplications.
+    d(a b) = b da + a db at each level, so that no division by a factor, which may be zero, is
+    needed and every order is exact. n factors cost 3 n multiplications.
     """
     if x.type.size == 0:
         return (ops.zeros_like(x),)
@@ -120,7 +120,7 @@ def _shifted(x: Node, axis: int, distance: int, fill: float) -> Node:
 def _backward_recurrence(a: Node, b: Node, axis: int) -> Node:
     """s[i] = b[i] + a[i] s[i + 1], with 0 beyond the end, by doubling in log2(n) steps.
 
-    Only products and sums of the given numbers (Hillis & Steele 1986), hence exact where some are zero.
+    Only products and sums of the given numbers (Hillis & Steele 1986): exact where some are zero.
     """
     distance = 1
     while distance < b.shape[axis]:

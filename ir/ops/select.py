@@ -37,14 +37,14 @@ def _cast_type(x: TensorType, dtype: DType) -> TensorType:
 
 
 def _cast_vjp(ct: Node, y: Node, x: Node, dtype: DType) -> tuple[Node | None]:
-    # complex -> real takes the real part, whose adjoint puts ct there; real -> complex is the converse
+    # complex -> real takes the real part, whose adjoint puts ct there; real -> complex conversely
     if not (x.dtype.is_inexact and dtype.is_inexact):
         return (None,)
     return (ops.cast(ct, dtype=x.dtype),)
 
 
-# The same values as another dtype; to bool is `!= 0`, complex to real drops the imaginary part, float to
-# int truncates.
+# The same values as another dtype; to bool is `!= 0`, complex to real drops the imaginary part, float
+# to int truncates.
 cast = register(
     Op("cast", attrs=("dtype",), infer=_cast_type, vjp=_cast_vjp, traits=traits(ELEMENTWISE, CHEAP))
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from tracegrad.ir.const import Const
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.base import (

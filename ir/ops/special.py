@@ -13,7 +13,7 @@ _SHIFT = 9  # from 9.5 on the series is exact to 1e-16
 
 
 def trigamma(x: Node) -> Node:
-    """The derivative of digamma. Of float nodes; differentiable at every order, being an expression."""
+    """The derivative of digamma, for floats; being an expression, differentiable at every order."""
     half, one = ops.splat(0.5, x.type), ops.ones_like(x)
     low = ops.lt(x, half)
     z = ops.where(low, 1 - x, x)
@@ -27,8 +27,8 @@ def trigamma(x: Node) -> Node:
     for coefficient in reversed(_BERNOULLI):
         series = (series + coefficient) * square
     positive = total + inverse + square * 0.5 + series * inverse
-    # Reflection: trigamma(x) + trigamma(1 - x) = (pi / sin(pi x))^2. The unselected branch must stay
-    # finite, or its zero gradient turns into nan: hence the harmless x = 1/2 there.
+    # Reflection: trigamma(x) + trigamma(1 - x) = (pi / sin(pi x))^2. The unselected branch must
+    # stay finite, or its zero gradient turns into nan: hence the harmless x = 1/2 there.
     sine = ops.sin(ops.where(low, x, half) * math.pi)
     reflected = math.pi**2 / (sine * sine) - positive
     return ops.where(low, reflected, positive)

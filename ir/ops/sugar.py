@@ -1,7 +1,7 @@
 """Operators of nodes, for VJPs, decompositions and rules: `ct * (1 - y * y)`.
 
-Strict like the ops they emit: a Python scalar becomes a splat of this node's type, two nodes must have
-equal types.
+Strict like the ops they emit: a Python scalar becomes a splat of this node's type, two nodes must
+have equal types.
 """
 
 from __future__ import annotations
