@@ -51,7 +51,7 @@ class Compiler:
         return lowered  # type: ignore[no-any-return]
 
     def _lower(self, graph: Graph, donate: tuple[int, ...]) -> Lowered:
-        options = Options(donate=donate, **self.options)
+        options = Options(donate=donate, **{**self.options, **placement(graph, self.options)})
         history, timing = History(), Timing()
         started = time.perf_counter()
         if self.backend == "jax":
@@ -63,6 +63,19 @@ class Compiler:
         executable = backend.compile(final, options)
         done = time.perf_counter()
         return Lowered(graph, final, history.graphs or [("trace", graph)], executable, timing, {"passes": passed - started, self.backend: done - passed})
+
+
+def placement(graph: Graph, options: dict[str, Any]) -> dict[str, Any]:
+    """`input_specs` are given per argument of the function; state and everything else is replicated."""
+    given = options.get("input_specs")
+    if not given:
+        return {}
+    specs = []
+    for name, role in zip(graph.input_names, graph.input_roles):
+        position = int(name.removeprefix("arg")) if role == "argument" else len(given)
+        spec = given[position] if position < len(given) else None
+        specs.append(None if spec is None else tuple(spec))
+    return {"input_specs": tuple(specs)}
 
 
 def checks() -> tuple[Any, ...]:

@@ -53,6 +53,7 @@ for _table in (_functions.FUNCTIONS, view_methods.FUNCTIONS, _creation, _samplin
 globals().update(_quick.UNARY)
 
 from tracegrad import autograd, func, linalg, nn, optim, utils
+from tracegrad.backends.base import Mesh
 from tracegrad.compiling import compile  # noqa: A004
 from tracegrad.serialization import load, save
 from tracegrad.tracer.errors import TracegradError

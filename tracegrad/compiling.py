@@ -28,7 +28,8 @@ def compile(
     recheck     every N-th call records again, to find Python state that changed unseen
     max_paths   different paths through branches on tensor values that are kept, then eager with a warning
     max_unroll  branches on tensor values in one call
-    options     for the backend: device, mesh, input_specs, cache_dir (jax); threads, fuse (numpy)
+    options     for the backend. jax: device ("gpu"), cache_dir, matmul_precision, and mesh=Mesh.of(data=4) with
+                input_specs, one per tensor argument: a mesh axis name or None per dimension. numpy: threads, fuse
 
     The result has .graph, .history, .source, .stats(), .why(), .explain(), .memory(), .dump(dir), .benchmark(*args).
     Usable as a decorator, with or without arguments. Raises ArgumentError for an unknown option value,
