@@ -41,15 +41,32 @@ class Reads(dict):
         return reads
 
 
-def default_attrs(op: UserOp) -> tuple:
-    return op.bind((None,) * len(op.operands), {})[1]
-
-
 def binary(op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None = None) -> tuple[Any, Any]:
     """(method, reflected method) for a ufunc-like op on dtypes whose NumPy kind is in `kinds`."""
-    quick = QuickOp(op.name, op, default_attrs(op))
+    quick = QuickOp(op.name, op, op.default_attrs)
     attrs = quick.attrs
     reads = Reads(quick, 2)
+
+    def with_number(tensor: Tensor, a: ndarray, number: float, grad: bool, number_first: bool) -> Tensor:
+        token = _enter()
+        try:
+            out = ufunc(number, a) if number_first else ufunc(a, number)
+        finally:
+            _leave(token)
+        if out.__class__ is not ndarray:
+            out = np.asarray(out)
+        result = _new(Tensor)
+        result._data = out
+        entry = tensor._entry
+        if entry is not None and grad:
+            read = reads[not number_first, number_first]
+            if read[number_first]:
+                entry.value = a
+            parents = (number, entry) if number_first else (entry, number)
+            result._entry = made = Entry(quick, parents, out.shape, a.dtype)
+            if read[2]:
+                made.value = out
+        return result
 
     def method(self: Tensor, other: Any) -> Any:
         mode = get_mode()
@@ -58,25 +75,7 @@ def binary(op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None 
             dtype = a.dtype
             if other.__class__ is float or other.__class__ is int:
                 if dtype.kind == "f" and ranks is None:
-                    other = float(other)
-                    token = _enter()
-                    try:
-                        out = ufunc(a, other)
-                    finally:
-                        _leave(token)
-                    if out.__class__ is not ndarray:
-                        out = np.asarray(out)
-                    result = _new(Tensor)
-                    result._data = out
-                    entry = self._entry
-                    if entry is not None and mode.grad:
-                        read = reads[True, False]
-                        if read[0]:
-                            entry.value = a
-                        result._entry = made = Entry(quick, (entry, other), out.shape, dtype)
-                        if read[2]:
-                            made.value = out
-                    return result
+                    return with_number(self, a, float(other), mode.grad, False)
             elif isinstance(other, Tensor):
                 b = other._data
                 if dtype is b.dtype and dtype.kind in kinds and (
@@ -116,27 +115,8 @@ def binary(op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None 
         mode = get_mode()
         if (other.__class__ is float or other.__class__ is int) and mode.trace is None and ranks is None:
             a = self._data
-            dtype = a.dtype
-            if dtype.kind == "f":
-                other = float(other)
-                token = _enter()
-                try:
-                    out = ufunc(other, a)
-                finally:
-                    _leave(token)
-                if out.__class__ is not ndarray:
-                    out = np.asarray(out)
-                result = _new(Tensor)
-                result._data = out
-                entry = self._entry
-                if entry is not None and mode.grad:
-                    read = reads[False, True]
-                    if read[1]:
-                        entry.value = a
-                    result._entry = made = Entry(quick, (other, entry), out.shape, dtype)
-                    if read[2]:
-                        made.value = out
-                return result
+            if a.dtype.kind == "f":
+                return with_number(self, a, float(other), mode.grad, True)
         if not is_operand(other):
             return NotImplemented
         return apply(op, (other, self), attrs)
@@ -154,7 +134,7 @@ def is_operand(value: Any) -> bool:
 
 def unary(op: UserOp, ufunc: Callable[..., Any]) -> Any:
     """A function of one floating tensor."""
-    quick = QuickOp(op.name, op, default_attrs(op))
+    quick = QuickOp(op.name, op, op.default_attrs)
     attrs = quick.attrs
     reads = Reads(quick, 1)
 
