@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 
 from tracegrad.tracer.compiled_backward import compiled_for
-from tracegrad.tracer.custom import CustomProgram
-from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.errors import GradientError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.program import GraphOp
 from tracegrad.tracer.state import get_mode, no_grad
-from tracegrad.tracer.tape import CONSTANT, FREED, LEAF, Entry, Leaf, Part, linearise, program_of
+from tracegrad.tracer.tape import CONSTANT, FREED, LEAF, Entry, Leaf, linearise
+from tracegrad.tracer.tape_walk import entry_gradients, recorded_gradients, walk
 from tracegrad.tracer.tensor import Tensor, wrap
 
 _hooks: weakref.WeakKeyDictionary[Entry, list[Any]] = weakref.WeakKeyDictionary()
@@ -158,135 +156,33 @@ def run(
     order: list[Entry], number: dict[Entry, int], roots: list[Entry], cotangents: list[Any],
     targets: list[Entry], create_graph: bool,
 ) -> list[Any]:  # fmt: skip
-    """Cotangents of `targets`."""
+    """Cotangents of `targets`: Tensors under create_graph, arrays otherwise."""
+    hooks = run_hooks if _hooks or _retained else None
     if create_graph:
-        return run_recording(order, roots, cotangents, targets)
-    if not _hooks and not _retained:
+        found = walk(order, roots, cotangents, targets, recorded_gradients(order), hooks)
+        return [found.get(t) for t in targets]
+    if hooks is None:
         compiled = compiled_for(order, number, roots, targets)
         if compiled is not None:
-            return compiled(order, cotangents)
-    return run_interpreted(order, roots, cotangents, targets)
+            return compiled(order, cotangents)  # type: ignore[no-any-return]
+    found = walk(order, roots, cotangents, targets, entry_gradients, hooks)
+    separate(targets, found)
+    return [found.get(t) for t in targets]
 
 
-def wanted_entries(order: list[Entry], targets: list[Entry]) -> set[Entry]:
-    """Entries through which a gradient can reach a target."""
-    live = set(targets)
-    for entry in order:
-        for parent in entry.parents:
-            if parent in live:
-                live.add(entry)
-                break
-    return live
-
-
-def run_interpreted(order: list[Entry], roots: list[Entry], cotangents: list[Any], targets: list[Entry]) -> list[Any]:
-    live = wanted_entries(order, targets)
-    grads: dict[Entry, Any] = {}
-    for root, cotangent in zip(roots, cotangents):
-        grads[root] = cotangent if root not in grads else grads[root] + cotangent
-    parts: dict[Entry, dict[int, Any]] = {}
-    results: dict[Entry, Any] = {}
-    wanted_targets = set(targets)
-    for entry in reversed(order):
-        ct = grads.pop(entry, None)
-        if ct is not None and (_hooks or _retained):
-            ct = run_hooks(entry, ct)
-        if ct is not None and entry in wanted_targets:
-            results[entry] = ct
-        if entry not in live or entry.kind is LEAF or entry.kind is CONSTANT:
-            continue
-        if entry.__class__ is Part:
-            if ct is not None:
-                parts.setdefault(entry.parents[0], {})[entry.index] = ct  # type: ignore[attr-defined]
-            continue
-        received = parts.pop(entry, None)
-        if received is None:
-            if ct is None:
-                continue
-            received = {0: ct}
-        for parent, gradient in entry_gradients(entry, received, live):
-            before = grads.get(parent)
-            grads[parent] = gradient if before is None else before + gradient
-    return [None if t not in results else np.asarray(results[t]) for t in unaliased(targets, results)]
-
-
-def entry_gradients(entry: Entry, received: dict[int, np.ndarray], live: set[Entry]) -> list[tuple[Entry, np.ndarray]]:
-    """(parent, cotangent) of one entry for the cotangents of its outputs."""
-    if entry.kind.__class__ is CustomProgram:
-        found = entry.kind.gradients(received, False)
-        return [(p, g) for p, g in zip(entry.parents, found) if g is not None and p in live]
-    program = program_of(entry)
-    vjp, arrays = vjp_of(entry, program, received, live)
-    arrays += operand_values(entry, program, vjp.reads_in)
-    arrays += output_values(entry, vjp.reads_out)
-    arrays += saved_of(entry, vjp)
-    outputs = vjp.run(arrays)
-    return [(entry.parents[k], outputs[at]) for k, at in vjp.gradients.items() if entry.parents[k] in live]
-
-
-def vjp_of(entry: Entry, program: Any, received: dict[int, Any], live: set[Entry]) -> tuple[Any, list[Any]]:
-    """The gradient program and its cotangent arguments.
-
-    An entry that kept intermediates uses the program that it was recorded with: all tracked operands wanted, all
-    outputs given a cotangent (zeros where none arrived).
-    """
-    if saved(entry):
-        wanted = tuple(tracked(parent) for parent in entry.parents)
-        flags = tuple(t.dtype.is_inexact for t in program.types)
-        arrays = [
-            received[k] if k in received else np.zeros(t.shape, t.dtype.np)
-            for k, t in enumerate(program.types) if flags[k]
-        ]  # fmt: skip
-        return program.vjp(wanted, flags), arrays
-    wanted = tuple(parent in live for parent in entry.parents)
-    flags = tuple(k in received for k in range(len(program.types)))
-    return program.vjp(wanted, flags, save=False), [received[k] for k, has in enumerate(flags) if has]
-
-
-def saved(entry: Entry) -> Any:
-    return getattr(entry, "saved", None)
-
-
-def saved_of(entry: Entry, vjp: Any) -> list[np.ndarray]:
-    return list(entry.saved) if vjp.saved else []
-
-
-def tracked(parent: Any) -> bool:
-    return isinstance(parent, Entry) and parent.kind is not CONSTANT
-
-
-def unaliased(targets: list[Entry], results: dict[Entry, Any]) -> list[Entry]:
+def separate(targets: list[Entry], results: dict[Entry, Any]) -> None:
     """Two leaves never share one gradient array (a later in-place accumulation would change both)."""
     seen: set[int] = set()
     for target in targets:
         array = results.get(target)
         if array is None:
             continue
+        array = results[target] = np.asarray(array)  # sums of 0-d arrays are NumPy numbers
         base = array if array.base is None else array.base
         if id(base) in seen or array.base is not None:
             results[target] = array.copy()
         else:
             seen.add(id(base))
-    return targets
-
-
-def operand_values(entry: Entry, program: Any, reads: tuple[int, ...]) -> list[np.ndarray]:
-    from tracegrad.tracer.program import WEAK_DTYPE
-
-    values = []
-    for k in reads:
-        parent = entry.parents[k]
-        spec = program.specs[k]
-        if spec.__class__ is str:
-            values.append(np.asarray(parent, WEAK_DTYPE[spec].np))
-        else:
-            values.append(parent.value)
-    return values
-
-
-def output_values(entry: Entry, reads: tuple[int, ...]) -> list[np.ndarray]:
-    value = entry.value
-    return [value[k] if value.__class__ is list else value for k in reads]
 
 
 def run_hooks(entry: Entry, ct: Any) -> Any:
@@ -300,85 +196,6 @@ def run_hooks(entry: Entry, ct: Any) -> Any:
     if tensor is not None:
         accumulate(tensor, ct if recording else np.array(ct), recording)
     return ct
-
-
-def run_recording(order: list[Entry], roots: list[Entry], cotangents: list[Any], targets: list[Entry]) -> list[Any]:
-    """The same walk on Tensors, each gradient program applied as an op and so recorded itself."""
-    live = wanted_entries(order, targets)
-    grads: dict[Entry, Any] = {}
-    for root, cotangent in zip(roots, cotangents):
-        grads[root] = cotangent if root not in grads else grads[root] + cotangent
-    parts: dict[Entry, dict[int, Any]] = {}
-    results: dict[Entry, Any] = {}
-    wanted_targets = set(targets)
-    for entry in reversed(order):
-        ct = grads.pop(entry, None)
-        if ct is not None:
-            ct = run_hooks(entry, ct)
-            if entry in wanted_targets:
-                results[entry] = ct
-        if entry not in live or entry.kind is LEAF or entry.kind is CONSTANT:
-            continue
-        if entry.__class__ is Part:
-            if ct is not None:
-                parts.setdefault(entry.parents[0], {})[entry.index] = ct  # type: ignore[attr-defined]
-            continue
-        received = parts.pop(entry, None)
-        if received is None:
-            if ct is None:
-                continue
-            received = {0: ct}
-        if entry.kind.__class__ is CustomProgram:
-            for parent, gradient in zip(entry.parents, entry.kind.gradients(received, True)):
-                if gradient is not None and parent in live:
-                    grads[parent] = gradient if parent not in grads else grads[parent] + gradient
-            continue
-        program = program_of(entry)
-        wanted = tuple(parent in live for parent in entry.parents)
-        flags = tuple(k in received for k in range(len(program.types)))
-        vjp = program.vjp(wanted, flags, save=False)
-        operands: list[Any] = [received[k] for k, has in enumerate(flags) if has]
-        for k in vjp.reads_in:
-            parent = entry.parents[k]
-            operands.append(with_entry(parent.value, parent) if isinstance(parent, Entry) else parent)
-        for k in vjp.reads_out:
-            value = entry.value[k] if entry.value.__class__ is list else entry.value
-            operands.append(with_entry(value, output_entry(entry, k, order)))
-        outputs = apply(graph_op(vjp), tuple(operands))
-        for k, position in vjp.gradients.items():
-            parent = entry.parents[k]
-            before = grads.get(parent)
-            grads[parent] = outputs[position] if before is None else before + outputs[position]
-    return [results.get(t) for t in targets]
-
-
-_graph_ops: weakref.WeakKeyDictionary[Any, GraphOp] = weakref.WeakKeyDictionary()
-
-
-def graph_op(vjp: Any) -> GraphOp:
-    op = _graph_ops.get(vjp.graph)
-    if op is None:
-        op = _graph_ops[vjp.graph] = GraphOp(vjp.graph)
-    return op
-
-
-def output_entry(entry: Entry, index: int, order: list[Entry]) -> Entry:
-    if entry.value.__class__ is not list:
-        return entry
-    for candidate in order:
-        if candidate.__class__ is Part and candidate.parents[0] is entry and candidate.index == index:  # type: ignore[attr-defined]
-            return candidate
-    value = entry.value[index]
-    return Part(entry, index, value.shape, value.dtype)
-
-
-def with_entry(value: np.ndarray, entry: Entry) -> Tensor:
-    tensor = wrap(value)
-    if entry.kind is CONSTANT:
-        tensor._const = entry  # type: ignore[assignment]
-    else:
-        tensor._entry = entry
-    return tensor
 
 
 def retain_grad(tensor: Tensor) -> None:
