@@ -90,23 +90,23 @@ class Place:
 
 
 class Fact:
-    """`place` held `value`, with this content."""
+    """`place` held `value`, with this content.
 
-    __slots__ = ("place", "value", "snapshot", "loc")
+    of_metadata  whether it can only change together with `metadata_changes` (see tracer/tensor.py)
+    """
 
-    def __init__(self, place: Place, value: Any, loc: Loc):
+    __slots__ = ("place", "value", "snapshot", "loc", "of_metadata")
+
+    def __init__(self, place: Place, value: Any, snapshot: tuple, loc: Loc, of_metadata: bool = False):
         self.place = place
         self.value = value
-        self.snapshot = Picture().take(value)
+        self.snapshot = snapshot
         self.loc = loc
+        self.of_metadata = of_metadata
 
     @property
     def key(self) -> tuple:
         return self.place.key
-
-    @property
-    def by_identity(self) -> bool:
-        return self.snapshot[0] == "same"  # type: ignore[no-any-return]
 
     def holds(self) -> bool:
         return unchanged(self.snapshot, self.place.read())
@@ -307,10 +307,10 @@ def checker(facts: list[Any]) -> Callable[[], int | None]:
     """One generated function that returns the number of the first fact that no longer holds, or None."""
     lines = ["def check():"]
     names: dict[str, Any] = {"changes": metadata_changes, "seen": [-1]}
-    captured = [k for k, fact in enumerate(facts) if isinstance(fact, CallFact) and fact.of_metadata]
-    if captured:  # captured tensors are looked at only after some tensor's metadata has changed
+    captured = {k for k, fact in enumerate(facts) if not isinstance(fact, ItemFact) and fact.of_metadata}
+    if captured:  # captured tensors and hooks are looked at only after one of them has changed
         lines.append("    if changes[0] != seen[0]:")
-        lines += [f"        if not ({condition(facts[k], k, names)}): return {k}" for k in captured]
+        lines += [f"        if not ({condition(facts[k], k, names)}): return {k}" for k in sorted(captured)]
         lines.append("        seen[0] = changes[0]")
     for k, fact in enumerate(facts):
         if k not in captured:
@@ -338,6 +338,10 @@ def condition(fact: Any, k: int, names: dict[str, Any]) -> str:
             if fact.snapshot[0] == "same":
                 names[f"v{k}"] = value
                 return f"{read} is v{k}"
+            if fact.snapshot[0] == "mapping" and type(value) is dict and all(v is None for v in value.values()):
+                # A table of names, in order.
+                names[f"n{k}"], names[f"v{k}"] = tuple(value), dict(value)
+                return f"{read} == v{k} and (*{read},) == n{k}" if value else f"{read} == v{k}"
             if fact.snapshot[0] == "value" and type(value) in (bool, type(None)):
                 return f"{read} is {value!r}"
             if fact.snapshot[0] == "value" and type(value) in (int, str, float):

@@ -285,15 +285,12 @@ class Observer:
 
     # -- the attribute hooks ------------------------------------------------------------------------------------
 
-    def add(self, place: Place, value: Any, loc: Loc) -> None:
+    def add(self, place: Place, value: Any, loc: Loc, of_metadata: bool = False) -> None:
         if place.key in self._seen:
             return
         self._seen.add(place.key)
-        fact = Fact.__new__(Fact)
-        fact.place, fact.value, fact.loc = place, value, loc
-        fact.snapshot = self.content(place.name, value)
         self._outside.setdefault(id(place.holder), place.holder)
-        self.facts.append(fact)
+        self.facts.append(Fact(place, value, self.content(place.name, value), loc, of_metadata))
 
     def saw_attribute(self, owner: Any, name: str, value: Any) -> None:
         """A read of `owner.name` by user or library code while recording; value is ABSENT if there is none."""
@@ -309,7 +306,8 @@ class Observer:
         elif ("item", id(fields), name) not in self._seen:
             found, cls = static_attribute(kind, name)
             if name in fields:
-                self.add(Place("item", fields, name), fields[name], here())
+                of_metadata = getattr(kind, "_changes_count_as_metadata", False)
+                self.add(Place("item", fields, name), fields[name], here(), of_metadata)
             elif cls is None or not (isinstance(found, property) or (name[:1] == "_" and is_library(cls.__module__))):
                 # What a class holds are facts of the class; this one: the instance has nothing of its own.
                 self.add(Place("item", fields, name), ABSENT, here())

@@ -17,9 +17,11 @@ class Observed:
     """Base of objects whose attributes may be read while recording.
 
     _noted_elsewhere  attributes whose reads the class reports itself, with `note_item`
+    _changes_count_as_metadata  whether every change of an instance also counts up `metadata_changes` (tensor.py)
     """
 
     _noted_elsewhere: frozenset[str] = frozenset()
+    _changes_count_as_metadata = False
 
 
 def note_item(holder: dict, key: Any, value: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tracegrad.tracer import Observed
+from tracegrad.tracer.tensor import metadata_changes
 
 
 class RemovableHandle:
@@ -18,6 +19,7 @@ class RemovableHandle:
     def remove(self) -> None:
         """Take the hook out; a second call does nothing."""
         self._hooks.entries.pop(self._key, None)
+        metadata_changes[0] += 1
 
     def __enter__(self) -> RemovableHandle:
         return self
@@ -29,6 +31,8 @@ class RemovableHandle:
 class Hooks(Observed):
     """Hooks in calling order, each with its `with_kwargs` flag."""
 
+    _changes_count_as_metadata = True  # so that a model's hundreds of empty lists cost a compiled call nothing
+
     def __init__(self) -> None:
         self.entries: dict[int, tuple[Callable[..., Any], bool]] = {}
         self._next = 0
@@ -37,6 +41,7 @@ class Hooks(Observed):
         """Append (or prepend) a hook."""
         key = self._next
         self._next += 1
+        metadata_changes[0] += 1
         self.entries[key] = (hook, with_kwargs)
         if prepend:
             rest = {k: v for k, v in self.entries.items() if k != key}
