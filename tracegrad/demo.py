@@ -62,15 +62,20 @@ class Result:
         return max(sum(first) - len(first) * self.step_ms / 1e3, 0.0)
 
     def break_even(self, baseline: Result) -> float:
-        """The step after which this mode has used less time in all than `baseline`.
+        """The step from which on this mode has used less time in all than `baseline`.
 
         Measured if the run was long enough, else from compile time and time a step; inf for never.
         """
         mine = theirs = 0.0
+        ahead_since = 0
         for number, (a, b) in enumerate(zip(self.seconds, baseline.seconds), 1):
             mine, theirs = mine + a, theirs + b
-            if mine < theirs:
-                return number
+            if mine >= theirs:
+                ahead_since = 0
+            elif not ahead_since:
+                ahead_since = number
+        if ahead_since:
+            return ahead_since
         gain = (baseline.step_ms - self.step_ms) / 1e3
         behind = sum(self.seconds) - sum(baseline.seconds)
         return len(self.seconds) + math.ceil(behind / gain) if gain > 0 else math.inf
