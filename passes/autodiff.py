@@ -176,7 +176,7 @@ def gradient_graph(
     wrt_indices: Sequence[int] | None = None,
     output_indices: Sequence[int] | None = None,
 ) -> Graph:
-    """(inputs of `graph`, a cotangent per output) -> gradients of the inputs, zeros where none flows.
+    """(inputs of `graph`, a cotangent per output) -> gradients of the inputs, or zeros.
 
     wrt_indices     which inputs; None: all of float or complex dtype
     output_indices  which outputs have a cotangent; None: all of float or complex dtype
@@ -209,12 +209,25 @@ def _gradient_graph(
     return Graph(
         (*graph.inputs, *cotangents),
         tuple(gradients),
-        (*graph.input_names, *(f"ct.{graph.output_names[k]}" for k in output_indices)),
+        (*graph.input_names, *_cotangent_names(graph, output_indices)),
         tuple(f"grad.{graph.input_names[k]}" for k in wrt_indices),
         (*graph.input_roles, *("cotangent" for _ in cotangents)),
         tuple("gradient" for _ in gradients),
         name=f"{graph.name}.vjp",
     )
+
+
+def _cotangent_names(graph: Graph, output_indices: Iterable[int]) -> list[str]:
+    """ "ct.y" for output y; a later order, where that name is taken, adds primes."""
+    taken = set(graph.input_names)
+    names = []
+    for k in output_indices:
+        name = f"ct.{graph.output_names[k]}"
+        while name in taken:
+            name += "'"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def _tensor(node: Node) -> TensorType:

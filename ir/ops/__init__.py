@@ -49,8 +49,10 @@ def __getattr__(name: str) -> Op:
 
 for _family in FAMILIES:
     import_module(f"{__name__}.{_family}")
-# After the imports: importing fused.py sets the attribute `fused` to the module, the op takes it back.
+# After the imports: importing fused.py sets the attribute `fused` to the module, the op takes it.
 globals().update({attribute_name(op.name): op for op in OPS.values()})
 
-__all__ = ["FAMILIES", "INPUT", "OPS", "attribute_name", "literal", "ones_like", "op_named", "splat",
-           "zeros_like"]  # fmt: skip
+__all__ = [
+    "FAMILIES", "INPUT", "OPS", "attribute_name", "literal", "ones_like", "op_named", "splat",
+    "zeros_like",
+]  # fmt: skip

@@ -108,7 +108,7 @@ pow_ = _binary("pow", "ifc", _pow_vjp, flops=16)
 atan2 = _binary("atan2", "f", _atan2_vjp, flops=16)
 nextafter = _binary("nextafter", "f", not_differentiable="steps through representable numbers")
 
-# ---------------------------------------------------------------- extremes: a tie gives half to each
+# -------------------------------------------------------------- extremes: a tie gives half to each
 
 
 def _extreme_vjp(first_wins: Callable[[Node, Node], Node]) -> VJP:

@@ -1,7 +1,8 @@
 """Elementwise ops of one input. Their result has the shape of the input.
 
 Note [Complex gradients]: as in PyTorch a gradient is dL/d(re) + i dL/d(im), so a holomorphic op
-with derivative p passes on ct * conj(p). `_conj` is the identity on real nodes: one rule serves both.
+with derivative p passes on ct * conj(p). `_conj` is the identity on real nodes: one rule serves
+both.
 """
 
 from __future__ import annotations

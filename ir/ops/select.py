@@ -43,8 +43,8 @@ def _cast_vjp(ct: Node, y: Node, x: Node, dtype: DType) -> tuple[Node | None]:
     return (ops.cast(ct, dtype=x.dtype),)
 
 
-# The same values as another dtype; to bool is `!= 0`, complex to real drops the imaginary part, float
-# to int truncates.
+# The same values as another dtype; to bool is `!= 0`, complex to real drops the imaginary part,
+# float to int truncates.
 cast = register(
     Op("cast", attrs=("dtype",), infer=_cast_type, vjp=_cast_vjp, traits=traits(ELEMENTWISE, CHEAP))
 )

@@ -1,4 +1,4 @@
-"""Every op is whole: type rule, gradient or reason, kernel, lowering, samples. The failure names the file."""
+"""Every op has type rule, gradient or reason, kernel, lowering, samples; failures name the file."""
 
 from __future__ import annotations
 
@@ -22,20 +22,12 @@ from tracegrad.ir.ops import OPS, op_named, traits
 
 ROOT = Path(__file__).parents[2]
 EVERY_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS.keys())
-CONTROL_FLOW = {
-    "call",
-    "cond",
-    "while_loop",
-    "scan",
-}  # differentiated in passes/autodiff_control.py
-# Where finite differences see another function than the gradient does: one stops or redirects the gradient
-# on purpose, the other is defined on symmetric matrices, which a step in one element leaves.
-NOT_BY_DIFFERENCES = {
-    "detach",
-    "rebind",
-    "cholesky",
-    "eigh",
-}  # tests/ir/test_composites.py checks these
+# Differentiated in passes/autodiff_control.py.
+CONTROL_FLOW = {"call", "cond", "while_loop", "scan"}
+# Where finite differences see another function than the gradient does: some stop or redirect the
+# gradient on purpose, some are defined on symmetric matrices, which a step in one element leaves.
+# tests/ir/test_composites.py checks these.
+NOT_BY_DIFFERENCES = {"detach", "rebind", "cholesky", "eigh"}
 
 
 @EVERY_OP

@@ -1,8 +1,4 @@
-"""Every VJP, at first and second order, against central finite differences along random directions.
-
-With a complex input the gradient g of a real L is dL/d(re) + i dL/d(im), so L changes along v by Re <g, v>
-with <g, v> = sum conj(g) v; for real inputs that is the usual scalar product.
-"""
+"""Every VJP, at first and second order, against finite differences and PyTorch's conventions."""
 
 from __future__ import annotations
 
@@ -11,14 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.gradcheck import check_orders, direction
 from tests.op_samples import SAMPLES
-from tests.sampling import Array, Sample
+from tests.sampling import Sample
 from tracegrad.backends.numpy import interpret
-from tracegrad.ir.graph import Graph
 from tracegrad.passes.autodiff import gradient_graph
-
-STEP = 1e-5
-TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
 
 CHECKED = [
     pytest.param(name, sample, id=f"{name}-{sample.label or index}")
@@ -28,75 +21,16 @@ CHECKED = [
 ]
 
 
-def direction(rng: np.random.Generator, like: Array) -> Array:
-    """A random array of the shape and dtype of `like`."""
-    v = rng.standard_normal(like.shape)
-    if np.iscomplexobj(like):
-        v = v + 1j * rng.standard_normal(like.shape)
-    return np.asarray(v).astype(like.dtype)
-
-
-def product(g: Array, v: Array) -> float:
-    return float(np.sum(np.conj(g) * v).real)
-
-
-def check_gradient(graph: Graph, arrays: list[Array], wrt: tuple[int, ...], seed: int) -> Graph:
-    """Compare the gradient graph of `graph` at `arrays` with differences; returns that graph."""
-    rng = np.random.default_rng(seed)
-    outputs = [k for k, node in enumerate(graph.outputs) if node.dtype.is_inexact]
-    cotangents = [direction(rng, a) for a in np_values(graph, arrays, outputs)]
-    ways = {k: direction(rng, arrays[k]) for k in wrt}
-
-    def loss(step: float) -> float:
-        moved = [np.asarray(a + step * ways[k]) if k in ways else a for k, a in enumerate(arrays)]
-        values = np_values(graph, moved, outputs)
-        return sum(product(ct, value) for ct, value in zip(cotangents, values))
-
-    backward = gradient_graph(graph, wrt, outputs)
-    gradients = interpret(backward, [*arrays, *cotangents])
-    for k, gradient in zip(wrt, gradients):
-        assert gradient.shape == arrays[k].shape and gradient.dtype == arrays[k].dtype
-    got = sum(product(gradient, ways[k]) for k, gradient in zip(wrt, gradients))
-    expected = (loss(STEP) - loss(-STEP)) / (2 * STEP)
-    np.testing.assert_allclose(got, expected, **TOLERANCE)
-    return backward
-
-
-def np_values(graph: Graph, arrays: list[Array], outputs: list[int]) -> list[Array]:
-    values = interpret(graph, arrays)
-    return [np.array(values[k]) for k in outputs]
-
-
 @pytest.mark.parametrize(("name", "sample"), CHECKED)
 def test_first_and_second_order(name: str, sample: Sample) -> None:
-    graph, arrays = sample.graph(name), sample.arrays()
-    backward = check_gradient(graph, arrays, sample.differentiable, seed=1)
-    # Second order: the gradient as a function of the inputs and of the cotangents.
-    rng = np.random.default_rng(2)
-    cotangents = [
-        direction(rng, np.zeros(node.shape, node.dtype.np))
-        for node in backward.inputs[len(arrays) :]
-    ]
-    wrt = (*sample.differentiable, *range(len(arrays), len(backward.inputs)))
-    check_gradient(backward, [*arrays, *cotangents], wrt, seed=3)
+    check_orders(sample.graph(name), sample.arrays(), sample.differentiable)
 
 
-def test_third_order_of_products_with_zeros() -> None:
+@pytest.mark.parametrize(("name", "attrs"), [("prod", {"axes": (1,)}), ("cumprod", {"axis": 1})])
+def test_third_order_of_products_with_zeros(name: str, attrs: dict[str, Any]) -> None:
     # d3(a b c d)/da db dc = d, also where a, b and c are zero: no formula that divides gets it.
-    sample = SAMPLES["prod"][0]
-    zeros = Sample(lambda rng: (np.array([[0.0, 0.0, 0.0, 5.0]]),), {"axes": (1,)}, (0,))
-    running = Sample(lambda rng: (np.array([[0.0, 0.0, 0.0, 5.0]]),), {"axis": 1}, (0,))
-    assert sample.differentiable == (0,)
-    for name, case in (("prod", zeros), ("cumprod", running)):
-        graph, arrays = case.graph(name), case.arrays()
-        for order in range(3):
-            graph = check_gradient(graph, arrays, (0,), seed=order)
-            rng = np.random.default_rng(order)
-            more = graph.inputs[len(arrays) :]
-            arrays = [
-                *arrays,
-                *(direction(rng, np.zeros(node.shape, node.dtype.np)) for node in more),
-            ]
+    zeros = Sample(lambda rng: (np.array([[0.0, 0.0, 0.0, 5.0]]),), attrs, (0,))
+    check_orders(zeros.graph(name), zeros.arrays(), (0,), orders=3)
 
 
 def gradients(name: str, attrs: dict[str, Any], *arrays: Any) -> list[list[Any]]:
