@@ -330,15 +330,15 @@ def index_samples() -> Table:
     def two_axes() -> tuple[Array, Array]:
         return np.array([[0, 2, 0], [1, 1, 2]]), np.array([[3, 0, 3], [2, 2, 1]])
 
+    def gathering(label: str, shape: tuple[int, ...], axes: tuple[int, ...], *at: Any) -> Sample:
+        return Sample(lambda rng: (normal(rng, *shape), *at), {"axes": axes}, (0,), label=label)
+
     gathers = [
-        Sample(lambda rng: (normal(rng, 4, 3), np.array([3, 0, 3])), {"axes": (0,)}, (0,), label="rows"),
-        Sample(lambda rng: (normal(rng, 3, 5, 4), *two_axes()), {"axes": (0, 2)}, (0,), label="two"),
-        Sample(lambda rng: (normal(rng, 4), np.array(2)), {"axes": (0,)}, (0,), label="0-d index"),
-        Sample(
-            lambda rng: (normal(rng, 4, 2), np.zeros((0,), np.int64)), {"axes": (0,)}, (0,),
-            label="no index",
-        ),
-    ]  # fmt: skip
+        gathering("rows", (4, 3), (0,), np.array([3, 0, 3])),
+        gathering("two axes", (3, 5, 4), (0, 2), *two_axes()),
+        gathering("0-d index", (4,), (0,), np.array(2)),
+        gathering("no index", (4, 2), (0,), np.zeros((0,), np.int64)),
+    ]
     scatters, alongs = [], []
     for mode in ("add", "set", "mul", "max", "min"):
         rows = np.array([3, 0, 1]) if mode == "set" else np.array([3, 0, 3])
@@ -389,7 +389,7 @@ def index_samples() -> Table:
         "scatter": scatters,
         "take_along": [
             Sample(lambda rng: (normal(rng, 2, 4), np.array([[1, 1], [0, 3]])), {"axis": 1}, (0,)),
-            Sample(lambda rng: (normal(rng, 3), np.array([2, 2, 0, 1])), {"axis": 0}, (0,), True, "long"),
+            Sample(lambda rng: (normal(rng, 3), np.array([2, 2, 0, 1])), {"axis": 0}, (0,)),
         ],
         "scatter_along": alongs,
         "argsort": [

@@ -56,7 +56,8 @@ def _scatter_mul_vjp(
     ct: Node, x: Node, u: Node, gather: Gather, scatter: Scatter
 ) -> tuple[Node, Node]:
     # y = x prod(u). The product of the *other* updates at a position is prod / u, except at a zero:
-    # there it is the product of the non-zero ones if this zero is the only one, else 0.
+    # there it is the product of the non-zero ones if this zero is the only one, else 0. (Where two
+    # updates of one position are zero, second derivatives between them come out as 0.)
     conj = ops.conj if x.dtype.is_complex else (lambda node: node)
     one, zero = ops.ones_like(u), ops.zeros_like(u)
     is_zero = ops.eq(u, zero)
