@@ -12,6 +12,9 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.types import DType, TensorType, dtype_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_PYTHON_SCALARS = (float, int, bool, complex)
+_KNOWN_SPLATS_KEPT = 4096
+_known_splats: dict[Any, Const] = {}
 
 
 class Const:
@@ -44,6 +47,21 @@ class Const:
     @classmethod
     def full(cls, shape: tuple[int, ...], dtype: DType, value: Any) -> Const:
         """`shape` filled with `value` as a `dtype`. Raises IRTypeError where it cannot be."""
+        # Passes and gradients ask for the same few numbers again and again. repr tells 0.0 from
+        # -0.0; a nan may carry bits that repr does not show, so it is made anew.
+        shape = tuple(shape)
+        if type(value) not in _PYTHON_SCALARS or value != value:
+            return cls._full(shape, dtype, value)
+        key = (shape, dtype, type(value), repr(value))
+        const = _known_splats.get(key)
+        if const is None:
+            if len(_known_splats) >= _KNOWN_SPLATS_KEPT:
+                _known_splats.clear()
+            const = _known_splats[key] = cls._full(shape, dtype, value)
+        return const
+
+    @classmethod
+    def _full(cls, shape: tuple[int, ...], dtype: DType, value: Any) -> Const:
         try:
             with np.errstate(all="ignore"):  # 1e300 as f32 is inf, and means it
                 element = np.array(value, dtype=dtype.np)
@@ -54,7 +72,7 @@ class Const:
         if 0 in shape:
             element = np.zeros((), dtype.np)
         const = cls.__new__(cls)
-        const._init(np.broadcast_to(element, tuple(shape)), dtype, True)
+        const._init(np.broadcast_to(element, shape), dtype, True)
         return const
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -64,9 +82,9 @@ class Const:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.array.shape)
 
-    @property
+    @cached_property
     def type(self) -> TensorType:
-        return TensorType(self.array.shape, self.dtype)
+        return TensorType(self.shape, self.dtype)
 
     @property
     def is_splat(self) -> bool:

@@ -146,6 +146,7 @@ class Node:
     # Sugar for VJPs, decompositions and rules, from ir/ops/sugar.py. Strict: a Python scalar
     # becomes a splat constant of this node's type, two nodes must have equal types.
     if TYPE_CHECKING:
+
         def __add__(self, other: Any) -> Node: ...
         def __radd__(self, other: Any) -> Node: ...
         def __sub__(self, other: Any) -> Node: ...
@@ -162,16 +163,19 @@ def emit(op: Op, *inputs: Node, **attrs: Any) -> Node:
 
     Raises IRTypeError (naming the op and the input types) when the rule refuses.
     """
+    if not attrs and not op.attrs:  # most nodes
+        return Node(op, inputs, NO_ATTRS, infer(op, inputs, NO_ATTRS), _loc.current())
     if attrs.keys() != set(op.attrs):
         raise IRTypeError(f"{op.name}: attributes {sorted(attrs)} given, {list(op.attrs)} expected")
-    ordered = Attrs({name: attrs[name] for name in op.attrs}) if attrs else NO_ATTRS
+    ordered = Attrs({name: attrs[name] for name in op.attrs})
     return Node(op, inputs, ordered, infer(op, inputs, ordered), _loc.current())
 
 
 def infer(op: Op, inputs: tuple[Node, ...], attrs: Attrs) -> Type:
     """Run the type rule, with the op and its inputs in the error message."""
     try:
-        return op.infer(*(node.type for node in inputs), **attrs)
+        # The dict itself: `**` of a Mapping goes through Python code for each key.
+        return op.infer(*[node.type for node in inputs], **attrs._items)
     except IRTypeError as error:
         if str(error).startswith(op.name + ":"):
             raise

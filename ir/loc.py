@@ -30,7 +30,9 @@ class Loc:
         """This origin, one derivation step later."""
         if self.via and self.via[-1] == step:
             return self
-        return replace(self, via=(*self.via, step))
+        # Not `replace`: this runs for every node that autodiff and the rules emit.
+        via = (*self.via, step)
+        return Loc(self.file, self.line, self.function, self.scope, via, self.also)
 
     def merged(self, others: tuple[Loc, ...]) -> Loc:
         """This origin, remembering (up to ALSO_CAP of) the others it was merged with."""

@@ -124,7 +124,7 @@ def _accumulate(
 
 
 def _check_type(gradient: Node, node: Node, what: str) -> None:
-    if gradient.type != node.type:
+    if gradient.type is not node.type and gradient.type != node.type:
         raise IRTypeError(
             f"{what} must have the type {node.type} of {node!r}, but is {gradient.type}"
         )

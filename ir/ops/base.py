@@ -50,7 +50,7 @@ def tensor(x: Any, what: str = "input") -> TensorType:
 def equal_types(*types: TensorType) -> TensorType:
     first = tensor(types[0])
     for other in types[1:]:
-        if other != first:
+        if other is not first and other != first:
             raise IRTypeError(f"types differ: {', '.join(map(str, types))}")
     return first
 
@@ -71,10 +71,15 @@ def index_type(x: TensorType, what: str = "index") -> TensorType:
 
 def checked_axes(axes: Any, ndim: int) -> tuple[int, ...]:
     """`axes` if it is a sorted tuple of distinct ints in [0, ndim)."""
-    if not isinstance(axes, tuple) or not all(type(axis) is int for axis in axes):
+    if not isinstance(axes, tuple):
         raise IRTypeError(f"axes must be a tuple of ints, not {axes!r}")
-    if any(not 0 <= axis < ndim for axis in axes) or list(axes) != sorted(set(axes)):
-        raise IRTypeError(f"axes {axes} must be sorted, distinct and in [0, {ndim})")
+    before = -1
+    for axis in axes:
+        if type(axis) is not int:
+            raise IRTypeError(f"axes must be a tuple of ints, not {axes!r}")
+        if not before < axis < ndim:
+            raise IRTypeError(f"axes {axes} must be sorted, distinct and in [0, {ndim})")
+        before = axis
     return axes
 
 
