@@ -43,6 +43,7 @@ class Specialisation:
         self.sources: list[Any] = []  # captured tensors and storages
         self.captured: set[int] = set()
         self.shared: tuple[int, ...] = ()
+        self.gradients: list[tuple[int, Any]] = []  # (argument, the `.grad` that was added to)
         self.changes = -1  # of metadata, when `captured` was made
 
 
@@ -94,7 +95,7 @@ class CompiledFunction(Inspection):
                 failed = specialisation.check()
                 if failed is None:
                     if not call.aliases_fit(specialisation):
-                        reason = "an argument now shares memory with captured state (or no longer does)"
+                        reason = "an argument shares memory with captured state, or has another .grad, than when recorded"
                         continue
                     done, result = self._runner.walk(specialisation.root, call)
                     if done:
@@ -117,7 +118,7 @@ class CompiledFunction(Inspection):
                 return self.function(*call.args, **call.kwargs)
             started = time.perf_counter()
             trace = Trace(self.max_unroll)
-            observer = Observer(trace, self.function, call.leaves)
+            observer = Observer(trace, self.function, call)
             try:
                 call.declare(trace)
                 with observer:

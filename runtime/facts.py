@@ -10,6 +10,7 @@ import argparse
 import array
 import enum
 import functools
+import operator
 import os
 import types
 from collections import deque
@@ -212,7 +213,10 @@ class Picture:
             return ("parts", kind, tuple(map(self.take, inner)), value)
         if isinstance(value, (list, tuple, deque)):
             self.met[id(value)] = value
-            return ("sequence", kind, tuple(map(self.take, value)), value)
+            items = tuple(map(self.take, value))
+            if all(item[0] == "same" for item in items):  # of tensors, say: compared in C
+                return ("identities", kind, tuple(item[1] for item in items), value)
+            return ("sequence", kind, items, value)
         if isinstance(value, (set, frozenset)):
             return ("set", kind, frozenset((type(item), item) for item in value), value)
         if isinstance(value, (dict, os._Environ)) or type(value) in _NAMESPACES:
@@ -249,6 +253,8 @@ def unchanged(taken: tuple, value: Any) -> bool:
     if type(value) is not taken[1]:
         return False
     content = taken[2]
+    if form == "identities":
+        return len(value) == len(content) and all(map(operator.is_, content, value))
     if form == "sequence":
         return len(value) == len(content) and all(map(unchanged, content, value))
     if form == "mapping":
@@ -274,7 +280,11 @@ def restored(taken: tuple) -> Any:
     if form in ("value", "same"):
         return taken[1]
     _, _, content, value = taken
-    if form == "sequence" and not isinstance(value, tuple):
+    if form == "identities":
+        if not isinstance(value, tuple):
+            value.clear()
+            value.extend(content)
+    elif form == "sequence" and not isinstance(value, tuple):
         items = list(map(restored, content))
         value.clear()
         value.extend(items)

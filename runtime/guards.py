@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import dis
 import enum
+import functools
 import gc
 import io
 import random
@@ -58,10 +59,11 @@ def is_user_class(kind: type) -> bool:
 class Observer:
     """Context manager around one recording: collects facts in `facts` and effects in `effects`."""
 
-    def __init__(self, trace: Trace, function: Callable[..., Any], leaves: Any = ()):
+    def __init__(self, trace: Trace, function: Callable[..., Any], call: Any):
         self.trace = trace
         self.function = function
-        self.leaves = leaves
+        self.call = call
+        self._arguments: tuple | None = None  # a picture of them, to notice a container that the function changes
         self.facts: list[Any] = []
         self.effects: list[tuple[Place, Any]] = []
         self.noticed: list[str] = []  # effects outside the graph, for `why()`
@@ -84,9 +86,7 @@ class Observer:
         install(self)
         try:
             self.visit(self.function)
-            for leaf in self.leaves:
-                if not isinstance(leaf, Tensor):
-                    self.content("an argument", leaf)
+            self._arguments = self.content("an argument", (self.call.args, self.call.kwargs))
         except BaseException:
             uninstall(self)
             raise
@@ -123,6 +123,12 @@ class Observer:
         elif isinstance(value, type):
             self._outside[id(value)] = value
             self.add_class(value)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self._outside[id(value)] = value
+            self.visit(value.__wrapped__)
+            for inner in gc.get_referents(*gc.get_referents(value)):  # what it will return unasked
+                if is_user_class(type(inner)):
+                    self.visit(inner)
         elif isinstance(value, _RANDOM):
             self.complain(
                 "a random generator of Python or NumPy is used", "draw with tg.rand and the like, or pass the numbers in",
@@ -316,6 +322,11 @@ class Observer:
                         self.add(Place("class", earlier, name), ABSENT, here())
         self.add_class(kind)
 
+    def saw_fields(self, owner: Any, fields: dict) -> None:
+        """`vars(owner)` in user code: all its attributes count."""
+        if id(owner) not in self._born:
+            self.add(Place("attribute", owner, "__dict__"), fields, here())
+
     def will_store(self, owner: Any, name: str) -> None:
         """A write of `owner.name` is about to happen."""
         fields = fields_of(owner)
@@ -333,6 +344,11 @@ class Observer:
             self.complain(
                 "the function draws from random or np.random", "draw with tg.rand and the like, or pass the numbers in",
                 "its numbers would be the same at every call",
+            )  # fmt: skip
+        if self._arguments is not None and not unchanged(self._arguments, (self.call.args, self.call.kwargs)):
+            self.complain(
+                "an argument (a list, dict or array) is changed", "return the values instead",
+                "only tensors, and names that are bound anew, are updated by a compiled function",
             )  # fmt: skip
         bound = dict(self._stored)
         for fact in self.facts:
@@ -358,6 +374,8 @@ class Observer:
                 now = fact.place.read()
                 if now is fact.value and not unchanged(fact.snapshot, now) and (not traced_only or holds_traced(now)):
                     restored(fact.snapshot)
+        if self._arguments is not None and (not traced_only or holds_traced((self.call.args, self.call.kwargs))):
+            restored(self._arguments)
         for fact in self.facts:
             if isinstance(fact, Fact):
                 self._stored.setdefault(fact.place.key, (fact.place, fact.value))
@@ -377,8 +395,9 @@ class Observer:
             tensor = item.tensor
             if item.kind == "state" and isinstance(tensor, Tensor):
                 self.facts.append(captured_fact(tensor, item))
+        given = set(map(id, self.call.tensors))  # their `.grad` is part of the signature
         for slot in self.trace.grads.values():
-            if slot.found and slot.tensor._traced is None:
+            if slot.found and slot.tensor._traced is None and id(slot.tensor) not in given:
                 self.facts.append(grad_fact(slot.tensor))
         for holder, key, value in self.trace.noted:
             self.facts.append(ItemFact(holder, key, value))
@@ -526,6 +545,9 @@ def _observed_getattribute(self: Any, name: str) -> Any:
         raise
     if name[:2] != "__" and (observer := observer_of_this_thread()) is not None:
         observer.saw_attribute(self, name, value)
+    elif name == "__dict__" and not is_own_code(sys._getframe(1).f_code):
+        if (observer := observer_of_this_thread()) is not None:
+            observer.saw_fields(self, value)
     return value
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import optree
-
 from tracegrad.ir.graph import Node
+from tracegrad.runtime.trees import flatten
 from tracegrad.tracer.numbers import TracedNumber
 from tracegrad.tracer.recording import Input, Trace
 from tracegrad.tracer.tensor import Tensor
@@ -22,6 +21,7 @@ class Result:
            "owner": a captured tensor's storage (input `index`) through `chain`; "argument": the tensor given as
            argument `index`; "same": `value` itself
     tracked  whether gradients flow into it from outside
+    detached  "owner": seen without the owner's history
     freed    whether its graph has been walked backwards already: as in PyTorch it still requires grad, and a second
              backward is an error
     """
@@ -32,16 +32,21 @@ class Result:
     value: Any = None
     tracked: bool = False
     freed: bool = False
+    detached: bool = False
 
 
 @dataclass
 class GradWrite:
-    """What happens to one tensor's `.grad`: "set" to output `index`, "clear" to None, "drop" (kept in the graph)."""
+    """What happens to one tensor's `.grad`: "set" to output `index`, "clear" to None, "drop" (kept in the graph).
+
+    argument  the tensor is the one given as this argument, whichever it is; -1: `tensor` itself
+    """
 
     tensor: Tensor
     kind: str
     index: int = -1
     where: str = ""
+    argument: int = -1
 
 
 @dataclass
@@ -80,7 +85,7 @@ def finish(
     """Read the trace after the function has returned; `effects` are (place, value) pairs. Changes nothing."""
     recorded = Recorded(trace)
     name_inputs(trace)
-    leaves, recorded.treedef = optree.tree_flatten(returned, none_is_leaf=True)
+    leaves, recorded.treedef = flatten(returned)
     cells: dict[int, int] = {}
     inputs = {id(item.source): k for k, item in enumerate(trace.inputs) if item.kind in ("argument", "state")}
     given = {id(tensor): k for k, tensor in reversed(list(enumerate(arguments)))}
@@ -88,7 +93,7 @@ def finish(
         name = f"result{position}" if position else "result"
         recorded.results.append(result_of(recorded, leaf, name, cells, inputs, given))
     for place, value in effects:
-        leaves, treedef = optree.tree_flatten(value, none_is_leaf=True)
+        leaves, treedef = flatten(value)
         results = [result_of(recorded, leaf, place.name, cells, inputs, given) for leaf in leaves]
         recorded.effects.append(Effect(place, results, treedef))
     for item in trace.inputs:
@@ -97,7 +102,10 @@ def finish(
             index = recorded.add(cell.value, f"new_{item.name}", f"state:{item.name}")
             recorded.writes.append((item, index))
     for slot in trace.grads.values():
+        before = len(recorded.grads)
         add_gradient(recorded, slot, keep_grads)
+        for grad in recorded.grads[before:]:
+            grad.argument = given.get(id(grad.tensor), -1)
     return recorded
 
 
@@ -121,7 +129,8 @@ def result_of(
     cell = traced.cell
     owner = inputs.get(id(cell.owner)) if cell.owner is not None else None
     if owner is not None:
-        return Result("owner", owner, traced.chain, tracked=tracked)
+        own = trace.inputs[owner].tensor
+        return Result("owner", owner, traced.chain, tracked=tracked, detached=own is not None and own._family != traced.family)
     index = cells.get(id(cell))
     base = cell.nodes[traced.family]
     if index is None or recorded.outputs[index] is not base:

@@ -12,11 +12,11 @@ from tracegrad.runtime.facts import checker
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
 from tracegrad.tracer.recording import HostAction, HostRead, Input
-from tracegrad.tracer.state import EAGER_NO_GRAD, reset_mode, set_mode
+from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.tape import FREED, Entry
 from tracegrad.tracer.storage import Storage, protect_saved, writable
 from tracegrad.tracer.tensor import Tensor, _new, wrap
-from tracegrad.tracer.views import make_view
+from tracegrad.tracer.views import detach, make_view
 
 
 @dataclass
@@ -195,7 +195,7 @@ class Runner:
         for generator, count in plan.draws:
             generator._count += count
         for grad in plan.grads:
-            tensor = grad.tensor
+            tensor = grad.tensor if grad.argument < 0 else call.tensors[grad.argument]
             if grad.kind == "set":
                 tensor._grad = self.wrap(outputs[grad.index])
                 tensor._dropped_grad = None
@@ -238,16 +238,11 @@ class Runner:
         entries = plan.program.record(self, plan, outputs, call, arrays) if plan.program is not None else {}
         made: dict[int, Tensor] = {}
         leaves = []
-        token = set_mode(EAGER_NO_GRAD) if not entries else None
-        try:
-            for result in plan.results:
-                leaves.append(self.one_result(plan, result, outputs, call, made, entries))
-            for effect in plan.effects:
-                values = [self.one_result(plan, result, outputs, call, made, entries) for result in effect.results]
-                effect.place.bind(optree.tree_unflatten(effect.treedef, values))
-        finally:
-            if token is not None:
-                reset_mode(token)
+        for result in plan.results:
+            leaves.append(self.one_result(plan, result, outputs, call, made, entries))
+        for effect in plan.effects:
+            values = [self.one_result(plan, result, outputs, call, made, entries) for result in effect.results]
+            effect.place.bind(optree.tree_unflatten(effect.treedef, values))
         return optree.tree_unflatten(plan.treedef, leaves)
 
     def one_result(
@@ -265,6 +260,8 @@ class Runner:
             base = next((m for m in owner.members() if not m._chain), None) if isinstance(owner, Storage) else owner
             if base is None:
                 base = wrap(owner.array)
+            if result.detached:
+                base = detach(base)
         else:
             base = made.get(result.index)
             if base is None:
@@ -274,9 +271,15 @@ class Runner:
                     base._entry = entry
                 elif result.freed:
                     base._entry = Entry(FREED, (), tuple(base.shape), base.dtype.np)
-        for step in result.chain:
-            base = make_view(base, step)
-        return base
+        if not result.chain:
+            return base
+        token = set_mode(EAGER_GRAD if result.tracked else EAGER_NO_GRAD)
+        try:
+            for step in result.chain:
+                base = make_view(base, step)
+            return base
+        finally:
+            reset_mode(token)
 
 
 def updated_state(final: Segment, recorded: Any) -> Any:

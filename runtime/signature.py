@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import optree
 
+from tracegrad.runtime.trees import accessors, flatten
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.storage import Storage
@@ -50,7 +50,7 @@ class Call:
             leaves: Any = args
             self._treedef: Any = len(args)
         else:
-            leaves, self._treedef = optree.tree_flatten((args, kwargs), none_is_leaf=True)
+            leaves, self._treedef = flatten((args, kwargs))
         self.leaves = leaves
         tensors = self.tensors = []
         owners = self.owners = []
@@ -63,7 +63,12 @@ class Call:
                 tensors.append(leaf)
                 owners.append(owner)
                 array = leaf._jax if leaf._jax is not None else leaf._data
-                parts.append((array.shape, array.dtype, leaf._entry is not None, leaf._entry.__class__, position))
+                entry = leaf._entry
+                parts.append((array.shape, array.dtype, leaf.__class__, entry.__class__, position))
+                if entry is not None:
+                    parts.append(leaf._grad is None)
+                if position < len(owners) - 1:
+                    parts.append(any(leaf is other for other in tensors[:-1]))
                 if leaf._chain or leaf._family:
                     parts.append((leaf._chain, leaf._family, owner.array.shape))
             else:
@@ -77,8 +82,7 @@ class Call:
         if isinstance(self._treedef, int):
             paths: Any = [f"argument {k}" for k in range(len(self.leaves))]
         else:
-            accessors = optree.tree_accessors((self.args, self.kwargs), none_is_leaf=True)
-            paths = [accessor.codify("") for accessor in accessors]
+            paths = [accessor.codify("") for accessor in accessors((self.args, self.kwargs))]
             paths = [readable(path) for path in paths]
         parts = [(path, describe(leaf)) for path, leaf in zip(paths, self.leaves)]
         parts.append(("gradient mode", "on" if self.grad else "off"))
@@ -95,6 +99,12 @@ class Call:
         inputs = recorded.trace.inputs
         specialisation.sources = [i.source for i in inputs if i.kind == "state"]
         specialisation.changes = -1
+        positions = {id(tensor): k for k, tensor in reversed(list(enumerate(self.tensors)))}
+        specialisation.gradients = [
+            (positions[id(slot.tensor)], slot.tensor._grad)
+            for slot in recorded.trace.grads.values()
+            if slot.found == "tensor" and id(slot.tensor) in positions
+        ]
         touched = {id(now(owner)) for owner in recorded.trace.touched_by_capture.values()}
         specialisation.shared = tuple([id(owner) if id(owner) in touched else 0 for owner in map(now, self.owners)])
 
@@ -103,6 +113,9 @@ class Call:
         if specialisation.changes != metadata_changes[0]:  # a captured tensor may have got a storage since
             specialisation.changes = metadata_changes[0]
             specialisation.captured = {id(now(source)) for source in specialisation.sources}
+        for position, gradient in specialisation.gradients:
+            if self.tensors[position]._grad is not gradient:
+                return False
         captured = specialisation.captured
         if any(specialisation.shared):
             return all(s in (0, id(o)) for s, o in zip(specialisation.shared, self.owners)) and not any(

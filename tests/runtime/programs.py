@@ -22,7 +22,7 @@ def plain(value):
 
 
 def run(program, compile):
-    """The program's reports, taken as arrays at once, so that a later change of a held tensor does not hide."""
+    """The program's reports, as arrays at once: a later change of a held tensor must not hide."""
     tg.manual_seed(7)
     np.random.seed(7)
     return [plain(report) for report in program(compile)]

@@ -1,7 +1,8 @@
 """The trace hazards: programs that a tracing compiler gets silently wrong. Each must equal eager.
 
-A program gets `compile` (the identity, or a backend's) and yields reports. Falling back to eager warns, and
-warnings are errors here, so passing means that the program really ran compiled (see `runs_eagerly` for the rest).
+A program gets `compile` (the identity, or a backend's) and yields reports. Falling back to eager
+warns, and warnings are errors here, so passing means that the program really ran compiled
+(test_side_effects.py has the others).
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ def hazard(function):
     return function
 
 
-# -- captured Python state --------------------------------------------------------------------------------------
+# -- captured Python state -------------------------------------------------------------
 
 
 @hazard
@@ -67,7 +68,7 @@ def helper_rebound(compile):
     g = compile(f)
     yield g(ramp(3))
 
-    def helper(x):
+    def helper(x):  # noqa: F811
         return x - 1
 
     yield g(ramp(3))
@@ -648,7 +649,7 @@ def default_dtype_changed(compile):
         tg.set_default_dtype(tg.float32)
 
 
-# -- control flow -----------------------------------------------------------------------------------------------
+# -- control flow ----------------------------------------------------------------------
 
 
 @hazard
@@ -785,7 +786,7 @@ def tolist_and_numpy_inside(compile):
     yield g(ramp(3, start=1.0))
 
 
-# -- inputs and outputs -----------------------------------------------------------------------------------------
+# -- inputs and outputs ----------------------------------------------------------------
 
 
 @hazard
@@ -1059,7 +1060,7 @@ def requires_grad_of_an_input(compile):
     yield g(x.detach())
 
 
-# -- mutation ---------------------------------------------------------------------------------------------------
+# -- mutation --------------------------------------------------------------------------
 
 
 @hazard
@@ -1464,7 +1465,7 @@ def learning_rate_set_by_hand(compile):
         yield w
 
 
-# -- random numbers and side effects ----------------------------------------------------------------------------
+# -- random numbers and side effects ---------------------------------------------------
 
 
 @hazard

@@ -222,6 +222,42 @@ def shape_that_depends_on_values(compile):
         yield g(ramp(3, start=k * 0.2))
 
 
+@falls_back("argument")
+def argument_dict_extended(compile):
+    def f(d):
+        d["new"] = d["x"] * 2
+        return d["new"]
+
+    g = compile(f)
+    for k in range(3):
+        d = {"x": ramp(2, start=float(k))}
+        yield g(d), d
+
+
+@falls_back("argument")
+def argument_list_extended(compile):
+    def f(values):
+        values.append(values[0] * 2)
+        return values[0]
+
+    g = compile(f)
+    for k in range(3):
+        values = [ramp(2, start=float(k))]
+        yield g(values), values
+
+
+@falls_back("argument")
+def argument_array_written(compile):
+    def f(x, array):
+        array[0] = 7
+        return x * 2
+
+    g = compile(f)
+    for k in range(3):
+        array = np.arange(3.0)
+        yield g(ramp(3), array), array
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_equals_eager_after_one_warning(name, backend):
@@ -300,7 +336,7 @@ def test_globals_bound_while_recording():
         np.testing.assert_allclose(namespace["found"].numpy(), ramp(3, start=float(k)).numpy() * 3)
 
 
-# -- exceptions -------------------------------------------------------------------------------------------------
+# -- exceptions ------------------------------------------------------------------------
 
 
 def leaks(*objects):
@@ -326,7 +362,10 @@ class Trainer:
         return loss
 
     def state(self):
-        slots = {k: {n: v.clone() for n, v in s.items()} for k, s in self.optimiser.state_dict()["state"].items()}
+        slots = {
+            k: {n: v.clone() for n, v in s.items()}
+            for k, s in self.optimiser.state_dict()["state"].items()
+        }
         return [p.detach().clone() for p in self.model.parameters()], slots
 
 
