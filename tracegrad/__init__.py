@@ -6,14 +6,15 @@
     print(step.graph)
 """
 
+from math import e, inf, nan, pi
 from pathlib import Path as _Path
 
 if (_Path(__file__).parent.parent / "pyproject.toml").exists():
-    # A checkout: the stages stand at the repository's root, beside this folder (docs/decisions.md, "layout").
+    # A checkout: the stages stand at the repository's root (docs/decisions.md, "layout").
     __path__.append(str(_Path(__file__).parent.parent))
 
 from tracegrad.ir.types import bf16 as bfloat16
-from tracegrad.ir.types import bool_ as bool  # noqa: A004
+from tracegrad.ir.types import bool_ as bool
 from tracegrad.ir.types import c64 as complex64
 from tracegrad.ir.types import c128 as complex128
 from tracegrad.ir.types import f16 as float16
@@ -28,13 +29,23 @@ from tracegrad.ir.types import u32 as uint32
 from tracegrad.ir.types import u64 as uint64
 
 # isort: split
-from tracegrad.tracer import attach as _attach  # gives Tensor its methods  # noqa: F401
+from tracegrad.tracer import attach as _attach  # gives Tensor its methods
 from tracegrad.tracer import functions as _functions
 from tracegrad.tracer import quick as _quick
-from tracegrad.tracer import random, view_methods
+from tracegrad.tracer import random
+from tracegrad.tracer.compatible import FUNCTIONS as _compatible
+from tracegrad.tracer.composed import FUNCTIONS as _composed
 from tracegrad.tracer.creation import FUNCTIONS as _creation
 from tracegrad.tracer.nested import cond, while_loop
-from tracegrad.tracer.random import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from tracegrad.tracer.random import (
+    Generator,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
 from tracegrad.tracer.sampling import FUNCTIONS as _sampling
 from tracegrad.tracer.state import (
     enable_grad,
@@ -47,19 +58,39 @@ from tracegrad.tracer.state import (
 )
 from tracegrad.tracer.tensor import Device as device
 from tracegrad.tracer.tensor import Size, Tensor
+from tracegrad.tracer.view_methods import FUNCTIONS as _views
 
-for _table in (_functions.FUNCTIONS, view_methods.FUNCTIONS, _creation, _sampling):
-    globals().update(_table)
-globals().update(_quick.UNARY)
-
-from tracegrad import autograd, func, linalg, nn, optim, utils
+from tracegrad import amp, autograd, backends, cuda, func, linalg, nn, optim, utils
+from tracegrad.amp import GradScaler, autocast
 from tracegrad.backends.base import Mesh
-from tracegrad.compiling import compile  # noqa: A004
+from tracegrad.compiling import compile
+from tracegrad.func import vmap
+from tracegrad.ir.types import DType as dtype
+from tracegrad.names import ELSEWHERE as _ELSEWHERE
 from tracegrad.serialization import load, save
+from tracegrad.settings import (
+    accelerator,
+    are_deterministic_algorithms_enabled,
+    get_default_device,
+    get_float32_matmul_precision,
+    get_num_threads,
+    set_default_device,
+    set_float32_matmul_precision,
+    set_num_threads,
+    set_printoptions,
+    use_deterministic_algorithms,
+)
 from tracegrad.tracer.errors import TracegradError
 
-float, double, half, long, int = float32, float64, float16, int64, int32  # noqa: A001
+for _table in (
+    _functions.FUNCTIONS, _views, _creation, _sampling, _quick.UNARY, _composed, _compatible,
+):  # fmt: skip
+    globals().update({_key: _value for _key, _value in _table.items() if _key not in _ELSEWHERE})
+
+float, double, half, long, int = float32, float64, float16, int64, int32
 cfloat, cdouble, short = complex64, complex128, int16
-from math import e, inf, nan, pi  # noqa: E402
+# Memory has one layout: these are accepted, without effect.
+strided = contiguous_format = preserve_format = channels_last = None
+newaxis = None
 
 __version__ = "0.1.0"

@@ -17,6 +17,10 @@ class StateDictError(TracegradError, RuntimeError):
     """A state dict does not fit the module; the message lists every key that is wrong."""
 
     code = "TG020"
+    usual_fix = (
+        "make the model as it was when the state was saved, or give strict=False to pass over missing "
+        "and unexpected keys"
+    )
 
 
 class SerializationError(TracegradError, RuntimeError):

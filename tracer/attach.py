@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.ir.types import DType, bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8
-from tracegrad.tracer import creation, functions, indexing, inplace, quick, sampling, view_methods
+from tracegrad.tracer import (
+    compatible,
+    creation,
+    functions,
+    indexing,
+    inplace,
+    quick,
+    sampling,
+    view_methods,
+)
 from tracegrad.tracer.creation import check_device
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
@@ -140,3 +149,4 @@ def method_of(name: str, function: Any) -> Any:
 
 
 attach()
+compatible.attach()

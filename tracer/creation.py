@@ -14,15 +14,26 @@ from tracegrad.tracer.tape import Leaf
 from tracegrad.tracer.tensor import Device, Tensor, wrap
 
 
+def check_dtype(dtype: Any) -> None:
+    """Raises ArgumentError for anything but a dtype of this library or None."""
+    if dtype is not None and not isinstance(dtype, DType):
+        raise ArgumentError(
+            f"dtype={dtype!r} is {type(dtype).__name__}, not a dtype", where=here(), fix="use tg.float32, tg.int64, ..."
+        )
+
+
 def array_from(data: Any, dtype: DType | None) -> np.ndarray:
     """A fresh C-contiguous array with PyTorch's dtypes: Python floats are the default dtype, ints int64."""
+    check_dtype(dtype)
     if isinstance(data, (np.ndarray, np.generic)):
         dtype_of(data.dtype)
         return np.array(data, dtype=dtype.np if dtype else None, order="C")
     try:
         array = np.array(data)
     except ValueError as error:
-        raise ArgumentError(f"cannot make a tensor of ragged data: {error}", where=here()) from None
+        raise ArgumentError(
+            f"cannot make a tensor of ragged data: {error}", where=here(), fix="give every row the same length"
+        ) from None
     if dtype is not None:
         return array.astype(dtype.np)
     kind = array.dtype.kind
@@ -154,6 +165,7 @@ def size_of(size: tuple[Any, ...]) -> tuple[int, ...]:
 
 def filled(shape: tuple[int, ...], value: Any, dtype: DType | None, device: Any, requires_grad: bool) -> Tensor:
     check_device(device)
+    check_dtype(dtype)
     if dtype is None:
         category = type(value)
         dtype = bool_ if category is bool else i64 if category is int else get_default_dtype()

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 
 class TracegradError(Exception):
-    """Base of the library's own errors. `code` has a paragraph in docs/errors.md."""
+    """Base of the library's own errors. `code` has a paragraph in docs/errors.md.
+
+    `where` is the user's line that is running, unless given; `fix` the class's usual advice.
+    """
 
     code = "TG000"
+    usual_fix = ""
 
     def __init__(self, what: str, *, where: object = None, why: str = "", fix: str = ""):
+        from tracegrad.tracer.locate import here
+
+        where = here() if where is None else where
+        fix = fix or self.usual_fix
         lines = [what]
         if where:
             lines.append(f"  where: {where}")
@@ -60,6 +68,7 @@ class ShapeError(TracegradError, RuntimeError):
     """Shapes or dtypes that do not fit together."""
 
     code = "TG007"
+    usual_fix = "print the shapes and dtypes of the tensors on that line"
 
 
 class GraphBreakError(TracegradError, RuntimeError):

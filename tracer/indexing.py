@@ -9,7 +9,7 @@ import numpy as np
 from tracegrad.ir.types import bool_, i64
 from tracegrad.tracer import functions
 from tracegrad.tracer.creation import as_tensor
-from tracegrad.tracer.errors import ShapeError, UnsupportedError
+from tracegrad.tracer.errors import ArgumentError, ShapeError, UnsupportedError
 from tracegrad.tracer.inplace import fitted, write
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
@@ -99,6 +99,11 @@ def resolve(self: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Any]]]:
             advanced.append((len(shape), item))  # a traced position: a gather, not a guard
             shape.append(size)
         else:
+            if not hasattr(item, "__index__"):
+                raise ArgumentError(
+                    f"a tensor cannot be indexed by {type(item).__name__} {item!r}", where=here(),
+                    fix="use integers, slices, None, ..., or integer and bool tensors",
+                )  # fmt: skip
             position = item.__index__()
             if not -size <= position < size:
                 raise IndexError(f"index {position} is out of range for dimension {axis} of size {size} ({here()})")

@@ -9,6 +9,29 @@ import numpy as np
 from tracegrad.ir.types import bool_, i64
 from tracegrad.tracer.state import get_default_dtype
 
+_DEFAULT: dict[str, Any] = dict(precision=4, threshold=1000, edgeitems=3, max_line_width=80)
+_PROFILES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "short": dict(precision=2, edgeitems=2),
+    "full": dict(threshold=2**62),
+}
+_options = dict(_DEFAULT)
+
+
+def set_printoptions(
+    precision: int | None = None, threshold: int | None = None, edgeitems: int | None = None,
+    linewidth: int | None = None, profile: str | None = None, sci_mode: bool | None = None,
+) -> None:  # fmt: skip
+    """How tensors print. profile: "default", "short", "full"; sci_mode is left to NumPy."""
+    if profile is not None:
+        if profile not in _PROFILES:
+            raise ValueError(f"unknown print profile {profile!r}; there are {', '.join(_PROFILES)}")
+        _options.update(_DEFAULT | _PROFILES[profile])
+    given = dict(
+        precision=precision, threshold=threshold, edgeitems=edgeitems, max_line_width=linewidth
+    )
+    _options.update({name: value for name, value in given.items() if value is not None})
+
 
 def tensor_repr(tensor: Any) -> str:
     """`tensor([...], dtype=..., grad_fn=<...>)`; a traced tensor prints its type, never values."""
@@ -18,7 +41,7 @@ def tensor_repr(tensor: Any) -> str:
         return f"{name}tensor(<traced {traced.type}, made at {traced.loc}>)"
     array = tensor._data
     shown = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-    text = np.array2string(shown, separator=", ", precision=4, threshold=1000, edgeitems=3, prefix="tensor(")
+    text = np.array2string(shown, separator=", ", prefix="tensor(", **_options)
     extra = []
     if not array.size and array.shape != (0,):
         extra.append(f"size={tuple(array.shape)}")

@@ -79,6 +79,12 @@ def cross_entropy(
         input, target = input.unsqueeze(0), target.unsqueeze(0)
     classes = input.shape[1]
     if target.is_floating_point():
+        if target.dim() == input.dim() - 1:
+            raise ShapeError(
+                f"cross_entropy: class indices of dtype {target.dtype}",
+                why="a floating target holds probabilities, one for each class",
+                fix="give class indices as integers: target.long()",
+            )
         _same_shape("cross_entropy with probabilities", input, target)
         if label_smoothing:
             target = target * (1 - label_smoothing) + label_smoothing / classes

@@ -312,6 +312,10 @@ class Module(WalkMixin, StateDictMixin, Observed):
         """Here for scripts written for several devices; parameters stand in host memory already."""
         return self
 
+    def cuda(self, device: Any = None) -> Module:
+        """Refused: eager tensors live on the CPU; compiled functions run on accelerators."""
+        return self.to("cuda" if device is None else f"cuda:{device}")
+
     # ---- printing ------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:

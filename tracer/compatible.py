@@ -1,0 +1,117 @@
+"""Constructors, members and writing functions that scripts written for PyTorch's older versions or
+for several devices use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
+from tracegrad.tracer import composed, functions
+from tracegrad.tracer.creation import empty, tensor
+from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.tensor import Size, Tensor
+
+
+def legacy_constructor(name: str, dtype: DType) -> Any:
+    """`FloatTensor(2, 3)` is a tensor of that shape, `FloatTensor([1, 2])` one of those values."""
+
+    def make(*data: Any) -> Tensor:
+        if all(isinstance(size, int) for size in data) or (
+            len(data) == 1 and isinstance(data[0], Size)
+        ):
+            return empty(*data, dtype=dtype)
+        if len(data) != 1:
+            raise ArgumentError(
+                f"{name}() takes sizes or one sequence of values",
+                where=here(),
+                fix="use tg.tensor(values)",
+            )
+        return tensor(data[0], dtype=dtype)
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = (
+        f"A {dtype.public_name} tensor: of the sizes given (zeros), or of a sequence of values."
+    )
+    return make
+
+
+def new(self: Tensor, *data: Any) -> Tensor:
+    """A tensor of this dtype: of the sizes given (zeros), or of a sequence of values."""
+    return legacy_constructor("new", self.dtype)(*data)  # type: ignore[no-any-return]
+
+
+def data_ptr(self: Tensor) -> int:
+    """The address of the first element."""
+    return int(self._data.__array_interface__["data"][0])
+
+
+def same(self: Tensor, *ignored: Any) -> Tensor:
+    """This tensor: there is nothing to do on the CPU."""
+    return self
+
+
+LEGACY = {
+    f"{name}Tensor": legacy_constructor(f"{name}Tensor", dtype)
+    for name, dtype in {
+        "Float": f32,
+        "Double": f64,
+        "Half": f16,
+        "Long": i64,
+        "Int": i32,
+        "Short": i16,
+        "Char": i8,
+        "Byte": u8,
+        "Bool": bool_,
+    }.items()
+}
+METHODS = composed.METHODS | {
+    "new": new,
+    "data_ptr": data_ptr,
+    "pin_memory": same,
+    "ndimension": Tensor.dim,
+    "get_device": lambda self: -1,
+    "is_pinned": lambda self: False,
+    "is_conj": lambda self: False,
+    "is_inference": lambda self: False,
+}
+PROPERTIES = {
+    "mH": composed.adjoint,
+    "H": composed.adjoint,
+    "real": lambda self: functions.real(self) if self.is_complex() else self,
+    "imag": lambda self: functions.imag(self),
+    "is_cpu": lambda self: True,
+    "retains_grad": lambda self: self._retains_grad,
+} | {
+    f"is_{kind}": lambda self: False
+    for kind in ("sparse", "quantized", "meta", "mps", "xpu", "nested", "mkldnn")
+}
+# Functions that write into their first operand: torch.relu_(x) is x.relu_().
+FUNCTIONS: dict[str, Any] = dict(LEGACY)
+WRITERS = """
+abs_ acos_ asin_ atan_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ cos_ cosh_ erf_ erfc_ exp2_ exp_
+expm1_ fill_ fix_ floor_ frac_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_
+reciprocal_ relu_ round_ rsqrt_ sigmoid_ sin_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ xlogy_ zero_
+detach_ index_put_
+""".split()
+
+
+def writer(name: str) -> Any:
+    def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return getattr(input, name)(*args, **kwargs)  # type: ignore[no-any-return]
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"`input.{name}(...)`: writes into input."
+    return function
+
+
+def attach() -> None:
+    """Gives Tensor these methods and properties where nothing stands yet, and fills FUNCTIONS."""
+    for name, function in METHODS.items():
+        if not hasattr(Tensor, name):
+            setattr(Tensor, name, function)
+    for name, getter in PROPERTIES.items():
+        if not hasattr(Tensor, name):
+            setattr(Tensor, name, property(getter))
+    FUNCTIONS.update({name: writer(name) for name in WRITERS if hasattr(Tensor, name)})
