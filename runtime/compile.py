@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
+from tracegrad.backends.base import Options
 from tracegrad.runtime.compiled import CompiledFunction
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.tracer.errors import ArgumentError
@@ -24,6 +27,14 @@ def compile_function(
         raise ArgumentError(
             f"unknown backend {backend!r}", where=here(), fix=f"one of {', '.join(map(repr, BACKENDS))}"
         )
+    known = {field.name for field in fields(Options)} - {"donate"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        near = get_close_matches(unknown[0], [*known, "backend", "fullgraph", "keep_grads", "recheck"], 1)
+        raise ArgumentError(
+            f"compile() has no option {unknown[0]!r}", where=here(),
+            fix=f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(sorted(known))}",
+        )  # fmt: skip
     if keep_grads not in (True, False, "auto"):
         raise ArgumentError(f"keep_grads is True, False or 'auto', not {keep_grads!r}", where=here())
     if backend == "eager" or os.environ.get("TRACEGRAD_DISABLE") == "1":

@@ -87,7 +87,7 @@ class CompiledFunction(Inspection):
         call = Call(args, kwargs, mode.grad)
         self._calls += 1
         if self.recheck and self._calls % self.recheck == 0:
-            return self._record(call, "recheck: a recorded call was asked for")
+            return self._recheck(call)
         found = self._cache.get(call.key)
         reason, culprit = "", None
         if found is not None:
@@ -105,6 +105,24 @@ class CompiledFunction(Inspection):
                 if not reason:
                     reason, culprit = specialisation.facts[failed].describe(), specialisation.facts[failed].key
         return self._record(call, reason, culprit=culprit)
+
+    def _recheck(self, call: Call) -> Any:
+        """A recorded call in place of a cached one: the graph must be what it was, if nothing changed unseen."""
+        with self._lock:
+            found = self._cache.get(call.key, [])
+            old = next((s for s in found if s.check() is None and call.aliases_fit(s)), None)
+            if old is not None:
+                found.remove(old)
+            result = self._record(call, "recheck: a recorded call was asked for")
+            if old is None or self._last is None or self._eager_reason:
+                return result
+            if (self._last.lowered.graph.fingerprint(),) not in old.fingerprints:
+                warnings.warn(
+                    f"tracegrad: {self.name} had run a stale graph: something that it reads changed unseen since it was "
+                    "recorded. The new graph is used from now on; why() names the values that are watched",
+                    stacklevel=3,
+                )
+            return result
 
     # -- recording ----------------------------------------------------------------------------------------------
 

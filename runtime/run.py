@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from tracegrad.tracer.tape import FREED, Entry
 from tracegrad.tracer.storage import Storage, protect_saved, writable
 from tracegrad.tracer.tensor import Tensor, _new, wrap
 from tracegrad.tracer.views import detach, make_view
+
+STATE_LOCK = threading.RLock()  # runs that write state happen one after the other, whatever thread they are called in
 
 
 @dataclass
@@ -102,6 +105,13 @@ class Runner:
 
     def finish(self, segment: Segment, call: Call, exports: list[list[Any]]) -> Any:
         plan: Plan = segment.plan
+        if plan.host or plan.writes or plan.draws:
+            with STATE_LOCK:
+                return self.finish_with_state(segment, plan, call, exports)
+        arrays = self.fetch(segment.fetch, call, exports)
+        return self.commit(plan, self.execute(segment, plan, arrays, call), call, arrays)
+
+    def finish_with_state(self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]) -> Any:
         if plan.host:
             return self.finish_with_host(segment, plan, call, exports)
         arrays = self.fetch(segment.fetch, call, exports)

@@ -1,7 +1,9 @@
-"""What a compiled function cannot repeat: it says so and runs eagerly, or it raises; it is never silently wrong."""
+"""What a compiled function cannot repeat: it says so and runs eagerly, or it raises."""
 
 import collections
 import random
+import re
+import threading
 import time
 import warnings
 
@@ -16,7 +18,7 @@ PROGRAMS = {}
 
 
 def falls_back(words):
-    """A program that runs eagerly in the end, after a warning with these words; its reports equal eager."""
+    """A program that ends up eager, after a warning with these words; its reports equal eager."""
 
     def register(function):
         PROGRAMS[function.__name__] = (function, words)
@@ -270,7 +272,7 @@ def test_equals_eager_after_one_warning(name, backend):
     assert len(caught) == 1, [str(w.message) for w in caught]
     message = str(caught[0].message)
     assert "eager" in message and "Fix" in message.replace("fix", "Fix")
-    import re
+
 
     assert re.search(words, message), message
 
@@ -512,3 +514,88 @@ def test_leaked_tensor_error():
         opaque.n + 1
     with pytest.raises(tg.errors.LeakedTensorError):
         tg.compile(lambda x: x + opaque.y)(ramp(3))
+
+
+# -- what no guard can see, and threads -------------------------------------------------------------
+
+
+class Hidden:
+    """A value behind a C object: no guard sees it."""
+
+    def __init__(self, value):
+        self.cell = np.array([value], dtype=object)
+
+    def __call__(self):
+        return self.cell[0]
+
+
+def test_recheck_finds_what_no_guard_can_see():
+    hidden = Hidden(2.0)
+    f = tg.compile(lambda x: x * hidden(), recheck=3)
+    x = tg.ones(2)
+    assert f(x)[0].item() == 2.0
+    hidden.cell[0] = 5.0
+    assert f(x)[0].item() == 2.0  # stale: the documented limit
+    with pytest.warns(UserWarning, match="stale graph"):
+        assert f(x)[0].item() == 5.0
+    assert f(x)[0].item() == 5.0
+    assert f(x)[0].item() == 5.0
+    assert f(x)[0].item() == 5.0  # the sixth call: rechecked, nothing new, no warning
+    assert f.why().count("recheck") == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_that_update_one_state(backend):
+    total = tg.zeros(1000)
+
+    def f(x):
+        total.add_(x)
+        return total.sum()
+
+    g = tg.compile(f, backend=backend)
+    g(tg.zeros(1000))
+
+    def work():
+        for _ in range(50):
+            g(tg.ones(1000))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (total == 200).all()
+
+
+def test_threads_record_different_functions_at_once():
+    """Attribute hooks are installed for recording threads only; eager code in others is not disturbed."""
+    model = tg.nn.Linear(4, 4)
+    x = tg.ones(2, 4)
+    expected = model(x).detach().numpy()
+    failures = []
+
+    def record(k):
+        try:
+            for n in range(5):
+                f = tg.compile(lambda x, k=k, n=n: model(x) * (k + n))
+                np.testing.assert_allclose(
+                    f(x).detach().numpy(), expected * (k + n), rtol=1e-5, atol=1e-6
+                )
+        except BaseException as error:
+            failures.append(error)
+
+    def eager():
+        try:
+            for _ in range(100):
+                np.testing.assert_array_equal(model(x).detach().numpy(), expected)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=record, args=(k,)) for k in (1, 2, 3)]
+    threads.append(threading.Thread(target=eager))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    assert "__getattribute__" not in vars(tg.tracer.Observed)
