@@ -30,7 +30,7 @@ class BackendError(RuntimeError):
     def __str__(self) -> str:
         text = f"{self.op}: {self.message}" if self.op else self.message
         if self.loc is not None and self.loc is not UNKNOWN:
-            text += f"\n  at {self.loc}"
+            text += f"\n  where: {self.loc}"
         return text
 
     def __reduce__(self) -> tuple[Any, ...]:

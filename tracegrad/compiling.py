@@ -13,7 +13,7 @@ _INSPECTION = ("graph", "history", "source", "stats", "why", "explain", "memory"
 def compile(
     model: Callable[..., Any] | Module | None = None, *, backend: str = "auto", fullgraph: bool = False,
     dynamic: bool | None = None, keep_grads: bool | str = "auto", recheck: int | None = None, max_paths: int = 8,
-    max_unroll: int = 10_000, **options: Any,
+    max_unroll: int = 10_000, mode: str | None = None, **options: Any,
 ) -> Any:  # fmt: skip
     """`model` (a function or a Module), traced at its first call and run as one compiled graph from then on.
 
@@ -28,6 +28,7 @@ def compile(
     recheck     every N-th call records again, to find Python state that changed unseen
     max_paths   different paths through branches on tensor values that are kept, then eager with a warning
     max_unroll  branches on tensor values in one call
+    mode        accepted for PyTorch's scripts, without effect
     options     for the backend. jax: device ("gpu"), cache_dir, matmul_precision, and mesh=Mesh.of(data=4) with
                 input_specs, one per tensor argument: a mesh axis name or None per dimension. numpy: threads, fuse
 
@@ -39,7 +40,7 @@ def compile(
         backend=backend, fullgraph=fullgraph, keep_grads=keep_grads, recheck=recheck, max_paths=max_paths,
         max_unroll=max_unroll, **options,
     )  # fmt: skip
-    del dynamic
+    del dynamic, mode
     if model is None:
         return lambda function: compile(function, **keywords)
     from tracegrad.runtime.compile import compile_function
