@@ -21,7 +21,7 @@ from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import protect_saved, writable
 from tracegrad.tracer.tape import Constant, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
-from tracegrad.tracer.views import Expand, WriteBack, view_entry
+from tracegrad.tracer.views import IDENTITY, Expand, WriteBack, view_entry
 
 
 def write(target: Tensor, value: Tensor) -> Tensor:
@@ -33,6 +33,9 @@ def write(target: Tensor, value: Tensor) -> Tensor:
     tracked = mode.grad and (value._entry is not None or target._entry is not None)
     check_allowed(target, mode.grad, value._entry is not None)
     new_entry = value._entry
+    if tracked and new_entry is not None and not target._chain:
+        # The written tensor has an entry of its own: `value` may be a leaf, or live on.
+        new_entry = view_entry(IDENTITY, new_entry)
     array = value._data
     if target._storage is not None and np.may_share_memory(array, target._data):
         array = array.copy()
@@ -60,10 +63,15 @@ def check_allowed(target: Tensor, grad: bool, tracked: bool) -> None:
             f"in-place write on {what}", where=here(), why="its gradient would have no meaning",
             fix="write under tg.no_grad(), or on a clone",
         )  # fmt: skip
-    if target.__dict__.get("_made_without_grad") and (tracked or base is not None):
+    check_view(target, tracked or base is not None)
+
+
+def check_view(target: Tensor, tracked: bool) -> None:
+    """Refuse a write with gradients through a view that cannot hand them on. Raises InPlaceError."""
+    if tracked and target._unwritable:
         raise InPlaceError(
-            "in-place write, with gradients, on a view made under no_grad", where=here(),
-            why="the view does not know its history", fix="make the view outside no_grad",
+            "in-place write, with gradients, on a view that cannot take them", where=here(), why=target._unwritable,
+            fix="write through a view made by indexing or view() with gradients enabled",
         )  # fmt: skip
 
 
@@ -71,6 +79,11 @@ def rebase(target: Tensor, entry: Entry | None) -> None:
     """The target's history is now `entry`; its family's other aliases follow."""
     storage = target._storage
     metadata_changes[0] += 1
+    if entry is None and not target._chain:
+        # Overwritten by a constant: still tracked, as in PyTorch, though no gradient reaches the old value.
+        old = target._entry
+        value = Constant(target._data)
+        entry = Entry(program_for(WriteBack((IDENTITY,)), (), (spec(old), spec(value))), (old, value), old.shape, old.dtype)
     if storage is None:
         target._entry = entry
         return

@@ -20,7 +20,7 @@ from tracegrad.ir.graph import Node, placeholder, postorder
 from tracegrad.ir.types import TensorType, dtype_of, u32
 from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.errors import ShapeError, UnsupportedError
-from tracegrad.tracer.inplace import check_allowed
+from tracegrad.tracer.inplace import check_allowed, check_view
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.numbers import TracedNumber
 from tracegrad.tracer.program import WEAK_DTYPE
@@ -30,7 +30,7 @@ from tracegrad.tracer.tape import Leaf, weak_category
 from tracegrad.tracer.tensor import Tensor, _new, as_tensor_operand
 from tracegrad.tracer.trace_autograd import TraceAutograd
 from tracegrad.tracer.traced import Cell, TracedValue
-from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain
+from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain, mark_unwritable
 
 MAX_CONSTANT_BYTES = 64 * 1024  # larger NumPy operands are inputs of the graph, smaller ones constants
 
@@ -265,6 +265,8 @@ class Trace(TraceAutograd):
                 raise ShapeError(f"{op.name}({shown}): {error}", where=loc) from None
             grad = get_mode().grad
             if grad:
+                # A leaf handed on as it is (a clone) is a new tensor, and no leaf.
+                outputs = tuple(ops.reshape(n, shape=n.shape) if n in self.leaf_of else n for n in outputs)
                 self.mark_active(outputs, nodes)
             else:
                 outputs = tuple(
@@ -307,6 +309,7 @@ class Trace(TraceAutograd):
             self.mark_active((result_node,), (node,))
         result = _new(Tensor)
         result._traced = TracedValue(self, cell, (*chain, step), family, result_node, grad)
+        mark_unwritable(result, tensor, grad)
         return result
 
     def detach(self, tensor: Tensor) -> Tensor:
@@ -328,7 +331,7 @@ class Trace(TraceAutograd):
         cell = self.cell_of(target)
         grad = get_mode().grad
         old_view, new_view = self.node_of(target), self.node_of(value)
-        self.check_write(target, old_view, grad)
+        self.check_write(target, old_view, grad, self.is_tracked(new_view))
         chain, family = place_of(target)
         base = cell.nodes[family]
         tracked = grad and (self.is_tracked(new_view) or self.is_tracked(base))
@@ -337,12 +340,18 @@ class Trace(TraceAutograd):
             if data is base:
                 return
             if tracked:
+                if data in self.leaf_of:  # the written tensor does not become the leaf copied from
+                    data = ops.reshape(data, shape=data.shape)
                 self.mark_active((data,), (base, new_view))
+                if not self.is_tracked(data):
+                    # Overwritten by a constant: still tracked, though no gradient reaches the old value.
+                    data = ops.detach(data)
+                    self.active.add(data)
             for number, old in list(cell.nodes.items()):
                 if number == family and tracked:
                     cell.nodes[number] = data
                 elif old in self.leaf_of:
-                    fresh = ops.detach(data) if self.is_tracked(data) else data
+                    fresh = ops.detach(data)  # a node of its own: `data` may be another tensor's value
                     self.leaf_moved(old, fresh)
                     cell.nodes[number] = fresh
                 elif self.is_tracked(old):
@@ -353,9 +362,15 @@ class Trace(TraceAutograd):
         cell.version += 1
         cell.written = True
 
-    def check_write(self, target: Tensor, node: Node, grad: bool) -> None:
+    def written_node(self, tensor: Tensor) -> Node | None:
+        """The current value of a real tensor if this trace has written to its memory, else None."""
+        owner = tensor._storage if tensor._storage is not None else tensor
+        cell = self.cells.get(id(owner)) or self.cells.get(id(tensor))
+        return self.node_of(tensor) if cell is not None and cell.written else None
+
+    def check_write(self, target: Tensor, node: Node, grad: bool, tracked: bool) -> None:
         if target._traced is None:
-            check_allowed(target, grad, False)
+            check_allowed(target, grad, tracked)
             return
         from tracegrad.tracer.errors import InPlaceError
         from tracegrad.tracer.views import Expand
@@ -368,6 +383,8 @@ class Trace(TraceAutograd):
                 "in-place write on a leaf that requires grad (or a view of one)", where=here(),
                 fix="write under tg.no_grad(), or on a clone",
             )  # fmt: skip
+        if grad:
+            check_view(target, tracked or self.is_tracked(traced.cell.nodes[traced.family]))
 
     # -- numbers, guards, values on demand ----------------------------------------------------------------------
 

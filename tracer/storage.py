@@ -181,19 +181,34 @@ def protect_saved(tensor: Any) -> None:
     storage = tensor._storage
     if storage is None:
         if tensor._entry is not None or tensor._const is not None:
-            _protect(tensor, 3)
+            _protect(tensor)
         return
     for member in storage.members():
-        _protect(member, 4)
+        _protect(member)
     for entry in storage.alias_entries():
-        if entry.value is not None and entry.value.__class__ is ndarray:
-            entry.value = entry.value.copy()
+        value = entry.value
+        if value.__class__ is ndarray and np.may_share_memory(value, storage._array):
+            entry.value = value.copy()
 
 
-def _protect(tensor: Any, own_references: int) -> None:
+class _Holder:
+    def __init__(self, held: Any):
+        self.held = held
+
+
+def _lone_count(holder: _Holder) -> int:
+    held = holder.held
+    return sys.getrefcount(held)
+
+
+# What getrefcount says of an object that one attribute and one local variable hold (it varies with Python's version).
+_LONE = _lone_count(_Holder(object()))
+
+
+def _protect(tensor: Any) -> None:
     entry = tensor._const
     if entry is not None:
-        if entry.value is not None and sys.getrefcount(entry) > own_references:
+        if entry.value is not None and sys.getrefcount(entry) > _LONE:
             entry.value = entry.value.copy()
         tensor._const = None
     entry = tensor._entry
@@ -206,7 +221,9 @@ def _protect(tensor: Any, own_references: int) -> None:
             values[entry.index] = values[entry.index].copy()
     if entry.value is None:
         return
-    if sys.getrefcount(entry) <= own_references:
+    storage = tensor._storage
+    in_storage = storage is not None and storage.entries.get(tensor._family) is entry
+    if sys.getrefcount(entry) <= _LONE + in_storage:
         entry.value = None
         return
     entry.value = entry.value.copy()

@@ -91,6 +91,7 @@ class Tensor:
     _dropped_grad: Any = None
     _retains_grad = False
     _captured = False
+    _unwritable = ""
     _data: np.ndarray
 
     def __init__(self, data: Any = None):
@@ -200,7 +201,8 @@ class Tensor:
         traced = self._traced
         if traced is not None:
             return traced.tracked  # type: ignore[no-any-return]
-        return self._entry is not None
+        node = written_node(self)
+        return self._entry is not None if node is None else get_mode().trace.is_tracked(node)  # type: ignore[union-attr]
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -242,6 +244,9 @@ class Tensor:
     def is_leaf(self) -> bool:
         if self._traced is not None:
             return self._traced.is_leaf  # type: ignore[no-any-return]
+        node = written_node(self)
+        if node is not None:
+            return node not in get_mode().trace.active  # type: ignore[union-attr]
         return self._entry is None or isinstance(self._entry, Leaf)
 
     @property
@@ -402,6 +407,12 @@ class Tensor:
 
 
 _new = Tensor.__new__
+
+
+def written_node(tensor: Tensor) -> Any:
+    """The node of a real tensor that the current trace has written to: its history is then the trace's."""
+    trace = get_mode().trace
+    return None if trace is None else trace.written_node(tensor)
 
 
 def wrap(array: np.ndarray) -> Tensor:

@@ -89,6 +89,11 @@ class TraceAutograd:
                 raise GradientError(
                     f"only floating and complex tensors can require gradients, this one is {node.dtype}", where=here()
                 )
+            if not traced.chain:
+                # A node of its own: a clone may share its node with the tensor it was made from.
+                with _loc.at(here()):
+                    node = traced.cell.nodes[traced.family] = ops.reshape(node, shape=node.shape)
+                traced.cell.version += 1
             tensor = Tensor.__new__(Tensor)
             tensor._traced = traced
             self.add_leaf(node, tensor).tensor = tensor
@@ -143,16 +148,19 @@ class TraceAutograd:
         self, tensors: list[Tensor], gradients: list[Any], retain_graph: bool | None, create_graph: bool, inputs: Any
     ) -> None:  # fmt: skip
         retain = create_graph if retain_graph is None else retain_graph
+        if inputs is not None:
+            wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+            for tensor, gradient in zip(wanted, self.grad_of(tensors, wanted, gradients, retain, create_graph, True)):
+                if gradient is not None:
+                    self._accumulate(tensor, gradient)
+            return
         records = list({id(r): r for r in self.leaf_of.values()}.values())
         wrt = [node for record in records for node in record.nodes]
         found = dict(zip(wrt, self._reverse(tensors, gradients, wrt, retain, create_graph)))
-        wanted = None
-        if inputs is not None:
-            wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
         with _loc.at(here()):
             for record in records:
                 parts = [found[n] for n in record.nodes if found.get(n) is not None]
-                if not parts or (wanted is not None and not any(t is record.tensor for t in wanted)):
+                if not parts:
                     continue
                 if record.outer:
                     raise GradientError(

@@ -7,8 +7,18 @@ from typing import Any
 
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.views import Expand, Reshape, Slice, Transpose, detach, layout_array, make_view, strides_of
+from tracegrad.tracer.views import (
+    Expand,
+    Reshape,
+    Slice,
+    Transpose,
+    detach,
+    layout_array,
+    make_view,
+    strides_of,
+)
 
 
 def ints(values: tuple[Any, ...]) -> tuple[int, ...]:
@@ -34,7 +44,10 @@ def resolve_shape(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
             return tuple(count // known if size == -1 else size for size in shape)
     elif -1 not in shape and prod(shape) == count:
         return shape
-    raise ShapeError(f"shape {list(shape)} does not hold {count} elements", where=here())
+    raise ShapeError(
+        f"shape {list(shape)} does not hold {count} elements", where=here(),
+        why=f"the product of its sizes must be {count}", fix="give one size as -1 to have it worked out",
+    )  # fmt: skip
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
@@ -129,7 +142,8 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     fits = offset >= 0 and all(a in (1, b) for a, b in zip(input.shape, shape[offset:]))
     if not fits or -1 in shape:
         raise ShapeError(f"expand to {list(wanted)} of a tensor of shape {list(input.shape)}", where=here())
-    return make_view(input, Expand(shape))
+    # Nothing repeated: an ordinary view, which may be written through.
+    return make_view(input, Reshape(shape) if prod(shape) == input.numel() else Expand(shape))
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
@@ -204,7 +218,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """All positions of an axis."""
-    return tuple(select(input, dim, k) for k in range(input.shape[axis_of(dim, input.ndim)]))
+    return several([select(input, dim, k) for k in range(input.shape[axis_of(dim, input.ndim)])])
 
 
 def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
@@ -221,7 +235,15 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
     for length in sections:
         pieces.append(narrow(input, dim, start, length))
         start += length
-    return tuple(pieces)
+    return several(pieces)
+
+
+def several(views: list[Tensor]) -> tuple[Tensor, ...]:
+    """The views made by one call: PyTorch refuses writes with gradients through them, so code moves both ways."""
+    if get_mode().grad:
+        for view in views:
+            view._unwritable = "it is one of several views made by one call (unbind, split or chunk)"
+    return tuple(views)
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:

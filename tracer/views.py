@@ -165,6 +165,13 @@ def view_entry(step: ViewStep, parent: Entry) -> Entry:
     return Entry(program, (parent,), program.types[0].shape, parent.dtype)
 
 
+def mark_unwritable(view: Tensor, tensor: Tensor, grad: bool) -> None:
+    """Note why a write with gradients through `view` is refused (see inplace.check_allowed), if it is."""
+    reason = tensor._unwritable if grad else "it was made under no_grad, and does not know its history"
+    if reason:
+        view._unwritable = reason
+
+
 def make_view(tensor: Tensor, step: ViewStep) -> Tensor:
     """A view of `tensor`, eager or recorded. ValueError when NumPy would have to copy."""
     mode = get_mode()
@@ -177,13 +184,9 @@ def make_view(tensor: Tensor, step: ViewStep) -> Tensor:
     if tensor._family:
         result._family = tensor._family
     entry = tensor._entry
-    if entry is not None:
-        if mode.grad:
-            result._entry = view_entry(step, entry)
-        else:
-            result._made_without_grad = True
-    elif tensor.__dict__.get("_made_without_grad"):
-        result._made_without_grad = True
+    if entry is not None and mode.grad:
+        result._entry = view_entry(step, entry)
+    mark_unwritable(result, tensor, mode.grad)
     storage.add(result)
     return result
 

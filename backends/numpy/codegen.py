@@ -207,7 +207,10 @@ def state_writes(graph: Graph, options: Options) -> dict[int, int]:
     writes: dict[int, int] = {}
     for position, role in enumerate(graph.output_roles):
         if role.startswith("state:"):
-            source = graph.input_names.index(role.removeprefix("state:"))
+            name = role.removeprefix("state:")
+            if name not in graph.input_names:
+                continue  # overwritten without being read
+            source = graph.input_names.index(name)
             same = graph.inputs[source].type == graph.outputs[position].type
             if source in options.donate and same and source not in writes.values():
                 writes[position] = source

@@ -383,7 +383,7 @@ def test_several_calls_alive_at_once(backend):
     run = tg.compile(lambda x: (tg.sin(x * w), x * x), backend=backend)
     xs = [leaf(tg, [0.1 * k, 1.0]) for k in range(4)]
     results = [run(x) for x in xs]
-    for x, (a, b) in reversed(list(zip(xs, results))):
+    for a, b in reversed(results):
         (a * b).sum().backward()
     v = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
     ys = [leaf(torch, [0.1 * k, 1.0]) for k in range(4)]
