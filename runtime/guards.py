@@ -20,7 +20,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -155,7 +155,7 @@ class Observer:
             )  # fmt: skip
             raise
 
-    def complain(self, what: str, fix: str, why: str) -> None:
+    def complain(self, what: str, fix: str, why: str) -> NoReturn:
         """Raise UnsupportedError; again at the end, should the function swallow it."""
         if self._complaint is None:
             self._complaint = UnsupportedError(what, where=here(), why=why, fix=fix)
@@ -298,14 +298,20 @@ class Observer:
         self._outside.setdefault(id(place.holder), place.holder)
         self.facts.append(Fact(place, value, self.content(place.name, value), loc, of_metadata))
 
-    def saw_attribute(self, owner: Any, name: str, value: Any) -> None:
-        """A read of `owner.name` by user or library code while recording; value is ABSENT if there is none."""
+    def saw_attribute(self, owner: Any, name: str, value: Any) -> Any:
+        """A read of `owner.name` by user or library code while recording; value is ABSENT if there is none.
+
+        Returns what the reader gets: the value, or numbers that are read again at every call.
+        """
         if isinstance(value, Tensor):
             self.trace.attribute_names.setdefault(id(value), name)
         kind = type(owner)
         if id(owner) in self._born or name in getattr(kind, "_noted_elsewhere", ()):
-            return
+            return value
         fields = fields_of(owner)
+        if isinstance(owner, Observed) and fields is not None and name in fields:
+            if name in kind._host_numbers or self.trace.changed_by_host_action(fields, name):
+                return self.host_value(fields, name, value)
         if fields is None:
             if isinstance(static_attribute(kind, name)[0], types.MemberDescriptorType):
                 self.add(Place("attribute", owner, name), value, here())
@@ -321,10 +327,25 @@ class Observer:
                     if is_user_class(earlier):
                         self.add(Place("class", earlier, name), ABSENT, here())
         self.add_class(kind)
+        return value
+
+    def host_value(self, fields: dict, name: str, value: Any) -> Any:
+        """A number, or a list of them, that changes between or during calls by Python code that is run then."""
+        if type(value) in (int, float):
+            return self.trace.host_number((id(fields), name), lambda: fields[name], name)
+        if type(value) in (list, tuple) and all(type(item) is float for item in value):
+            return type(value)(
+                self.trace.host_number((id(fields), name, k), lambda k=k: fields[name][k], f"{name}[{k}]")
+                for k in range(len(value))
+            )
+        return self.complain(
+            f"{name} is read after it was changed in this call", "read it before, or outside the compiled function",
+            "its value is known only when the function runs",
+        )  # fmt: skip
 
     def saw_fields(self, owner: Any, fields: dict) -> None:
         """`vars(owner)` in user code: all its attributes count."""
-        if id(owner) not in self._born:
+        if fields and id(owner) not in self._born:
             self.add(Place("attribute", owner, "__dict__"), fields, here())
 
     def will_store(self, owner: Any, name: str) -> None:
@@ -393,6 +414,10 @@ class Observer:
                 fact.snapshot = ("same", fact.value)  # its content is read at every call
         for item in self.trace.inputs:
             tensor = item.tensor
+            if item.kind == "state" and isinstance(tensor, Tensor):
+                for name, value in list(tensor.__dict__.items()):
+                    if name[:1] != "_":  # the user's own attributes
+                        self.add(Place("item", tensor.__dict__, name), value, here())
             if item.kind == "state" and isinstance(tensor, Tensor):
                 self.facts.append(captured_fact(tensor, item))
         given = set(map(id, self.call.tensors))  # their `.grad` is part of the signature
@@ -544,7 +569,7 @@ def _observed_getattribute(self: Any, name: str) -> Any:
             observer.saw_attribute(self, name, ABSENT)
         raise
     if name[:2] != "__" and (observer := observer_of_this_thread()) is not None:
-        observer.saw_attribute(self, name, value)
+        return observer.saw_attribute(self, name, value)
     elif name == "__dict__" and not is_own_code(sys._getframe(1).f_code):
         if (observer := observer_of_this_thread()) is not None:
             observer.saw_fields(self, value)

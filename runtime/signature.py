@@ -42,10 +42,11 @@ class Signature:
 class Call:
     """One call's arguments, flattened once."""
 
-    __slots__ = ("args", "kwargs", "grad", "leaves", "tensors", "owners", "key", "_treedef")
+    __slots__ = ("args", "kwargs", "grad", "leaves", "tensors", "owners", "key", "_treedef", "before")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], grad: bool):
         self.args, self.kwargs, self.grad = args, kwargs, grad
+        self.before: dict[int, Any] = {}  # see autograd_call.CallProgram.before
         if not kwargs and all([isinstance(a, Tensor) for a in args]):
             leaves: Any = args
             self._treedef: Any = len(args)
@@ -71,6 +72,9 @@ class Call:
                     parts.append(any(leaf is other for other in tensors[:-1]))
                 if leaf._chain or leaf._family:
                     parts.append((leaf._chain, leaf._family, owner.array.shape))
+                for name in leaf.__dict__:
+                    if name[0] != "_":  # the user's own attributes
+                        parts.append((name, type(leaf.__dict__[name]), value_key(leaf.__dict__[name])))
             else:
                 parts.append(type(leaf))
                 parts.append(value_key(leaf))

@@ -139,7 +139,9 @@ def from_numpy(array: np.ndarray) -> Tensor:
         )
     trace = get_mode().trace
     if trace is not None:
-        return trace.adopt(wrap(array))  # type: ignore[no-any-return]
+        result = trace.adopt(wrap(array))
+        result._traced.cell.of_numpy = True
+        return result  # type: ignore[no-any-return]
     result = wrap(array)
     from tracegrad.tracer.storage import Storage
 

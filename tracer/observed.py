@@ -17,11 +17,13 @@ class Observed:
     """Base of objects whose attributes may be read while recording.
 
     _noted_elsewhere  attributes whose reads the class reports itself, with `note_item`
+    _host_numbers  attributes whose numbers are read again at every call (inputs of the graph, not facts)
     _changes_count_as_metadata  whether every change of an instance also counts up `metadata_changes` (tensor.py)
     """
 
     _noted_elsewhere: frozenset[str] = frozenset()
     _changes_count_as_metadata = False
+    _host_numbers: frozenset[str] = frozenset()
 
 
 def note_item(holder: dict, key: Any, value: Any) -> None:

@@ -329,6 +329,8 @@ class Trace(TraceAutograd):
     def write(self, target: Tensor, value: Tensor) -> None:
         """An in-place write: the cell gets a new base value; see inplace.py for the rules."""
         cell = self.cell_of(target)
+        if cell.of_numpy:
+            self.refuse("a write on from_numpy(array) while recording", "write on a clone", "the array is outside the graph")
         grad = get_mode().grad
         old_view, new_view = self.node_of(target), self.node_of(value)
         self.check_write(target, old_view, grad, self.is_tracked(new_view))
@@ -480,6 +482,15 @@ class Trace(TraceAutograd):
             return method(owner, *args)
         finally:
             reset_mode(token)
+
+    def changed_by_host_action(self, fields: dict, name: str) -> bool:
+        """Whether an action of this call has given `fields[name]` another value."""
+        for item in self.host:
+            if isinstance(item, HostAction):
+                for live, saved in item.before or ():
+                    if live is fields and saved.get(name) is not fields[name] and saved.get(name) != fields[name]:
+                        return True
+        return False
 
     def undo_host_actions(self) -> None:
         """Put back what host actions changed: this recording is thrown away, or will be run as a call."""

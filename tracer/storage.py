@@ -240,6 +240,15 @@ def _protect(tensor: Any) -> None:
         tensor._storage.watch(tensor._entry)
 
 
+def copy_attributes(tensor: Any, copy: Any, memo: dict) -> None:
+    """The user's own attributes of a tensor, copied deeply."""
+    from copy import deepcopy
+
+    for name, value in tensor.__dict__.items():
+        if not name.startswith("_"):
+            copy.__dict__[name] = deepcopy(value, memo)
+
+
 def deepcopy_tensor(tensor: Any, memo: dict) -> Any:
     """A leaf with its own memory; tensors that shared a storage share one again."""
     if id(tensor) in memo:
@@ -248,8 +257,17 @@ def deepcopy_tensor(tensor: Any, memo: dict) -> Any:
         raise GradientError(
             "deepcopy of a tensor that has history", where=here(), fix="copy x.detach() or a leaf instead"
         )
+    from tracegrad.tracer.state import get_mode
+
     copy = type(tensor).__new__(type(tensor))
     memo[id(tensor)] = copy
+    trace = get_mode().trace
+    if trace is not None:
+        copy._traced = tensor.detach().clone()._traced
+        if tensor.requires_grad:
+            trace.require_grad(copy._traced, True)
+        copy_attributes(tensor, copy, memo)
+        return copy
     storage = tensor._storage
     if storage is not None and len(storage.members()) > 1:
         base = memo.get(id(storage))
@@ -262,11 +280,7 @@ def deepcopy_tensor(tensor: Any, memo: dict) -> Any:
         copy._data = array
     else:
         copy._data = np.array(tensor._data)
-    for name, value in tensor.__dict__.items():
-        if not name.startswith("_"):
-            from copy import deepcopy
-
-            copy.__dict__[name] = deepcopy(value, memo)
+    copy_attributes(tensor, copy, memo)
     if tensor._entry is not None:
         copy._entry = Leaf(copy)
     if tensor._grad is not None:

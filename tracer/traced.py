@@ -18,15 +18,17 @@ class Cell:
 
     owner    the real Tensor or Storage it was captured from, None for a buffer born in the trace
     written  whether the trace has changed it
+    of_numpy  a NumPy array outside shares its memory, and would have to see writes
     """
 
-    __slots__ = ("nodes", "version", "owner", "written")
+    __slots__ = ("nodes", "version", "owner", "written", "of_numpy")
 
     def __init__(self, node: Node, owner: Any = None, family: int = 0):
         self.nodes: dict[int, Node] = {family: node}
         self.version = 0
         self.owner = owner
         self.written = False
+        self.of_numpy = False
 
     @property
     def value(self) -> Node:

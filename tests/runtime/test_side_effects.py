@@ -599,3 +599,18 @@ def test_threads_record_different_functions_at_once():
         thread.join()
     assert not failures, failures
     assert "__getattribute__" not in vars(tg.tracer.Observed)
+
+
+def test_writing_to_numpy_memory_falls_back():
+    array = np.zeros(3)
+
+    def f(x):
+        tg.from_numpy(array).add_(1)
+        return x * 2
+
+    g = tg.compile(f)
+    with pytest.warns(UserWarning, match="from_numpy"):
+        g(ramp(3))
+    assert (array == 1).all()
+    g(ramp(3))
+    assert (array == 2).all()

@@ -18,6 +18,7 @@ class LRScheduler(Observed):
     """Base: subclasses give `get_lr()`, the rates for `last_epoch`."""
 
     _skip: tuple[str, ...] = ("optimizer",)
+    _host_numbers = frozenset({"_last_lr"})
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         if not isinstance(optimizer, Optimizer):
