@@ -19,12 +19,15 @@ from tracegrad.runtime.recorded import Recorded
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.program import GraphOp, Program, make_runner
 from tracegrad.tracer.tape import Constant, Entry, Leaf, Part
+from tracegrad.tracer.views import IDENTITY, view_entry
 
 
 class CallProgram(Program):
     """The tape's view of a compiled call: inputs are the trace's inputs, outputs the tracked results."""
 
-    def __init__(self, graph: Graph, indices: list[int], wanted: tuple[bool, ...], compiler: Compiler):
+    def __init__(
+        self, graph: Graph, indices: list[int], wanted: tuple[bool, ...], families: dict[Node, int], compiler: Compiler
+    ):  # fmt: skip
         self.op = GraphOp(graph)
         self.attrs = ()
         self.specs = tuple(node.type for node in graph.inputs)
@@ -40,6 +43,7 @@ class CallProgram(Program):
         self.differentiable = True
         self.indices = indices  # positions of the tracked results among the recording's outputs
         self.wanted = wanted
+        self.families = families  # of the leaf that an input's gradient belongs to, where it is not the input's own
         self._compiler = compiler
         with _loc.at(graph.outputs[0].loc):
             self.joint = self.vjp(wanted, (True,) * len(self.types))
@@ -51,18 +55,24 @@ class CallProgram(Program):
         """The tape entry of one call; returns output index -> entry."""
         parents = []
         reads = set(self.joint.reads_in)
+        before = call.before
         for k, item in enumerate(plan.inputs):
             owner = runner.owner_of(item, call) if item.kind in ("state", "argument") else None
             entry = None
             if owner is not None:
                 if owner.__class__ is Storage:
                     seen_through = call.tensors[int(item.name[3:])] if item.kind == "argument" else item.tensor
-                    entry = owner.entries.get(seen_through._family)
+                    family = self.families.get(item.node, seen_through._family)
+                    entry = owner.entries.get(family)
                 else:
                     entry = owner._entry
             if entry is None or not self.wanted[k]:
                 entry = self.constant(item, owner)
-            if k in reads or entry.kind.__class__ is not Leaf:
+            if id(item) in before:
+                # The run has overwritten what the gradient reads: an entry of its own keeps the old value.
+                entry = view_entry(IDENTITY, entry)
+                entry.value = before[id(item)]
+            elif k in reads or entry.kind.__class__ is not Leaf:
                 entry.value = self.value_of(item, owner)
             parents.append(entry)
         saved = [np.asarray(array) for array in outputs[plan.outputs :]]
@@ -92,6 +102,14 @@ class CallProgram(Program):
             return entry
         return owner._const or owner._constant()  # type: ignore[no-any-return]
 
+    def before(self, runner: Any, plan: Any, call: Any) -> dict[int, np.ndarray]:
+        """Copies of the inputs that the gradient reads and the run is about to overwrite, by input."""
+        written = {id(item) for item, _ in plan.writes}
+        return {
+            id(item): self.value_of(item, runner.owner_of(item, call)).copy()
+            for k, item in enumerate(plan.inputs) if id(item) in written and k in self.joint.reads_in
+        }  # fmt: skip
+
     @staticmethod
     def value_of(item: Any, owner: Any) -> np.ndarray:
         if owner is None:
@@ -115,21 +133,48 @@ class BackendRunner:
 def differentiable(recorded: Recorded, grad: bool, compiler: Compiler) -> tuple[Recorded, CallProgram | None]:
     """The recording, and the program of its tracked results when gradients flow into them from outside."""
     made = [*recorded.results, *(r for effect in recorded.effects for r in effect.results)]
-    indices = sorted({r.index for r in made if r.kind == "output" and r.tracked and not r.freed}) if grad else []
+    trace = recorded.trace
+    reached = {r.index for r in made if r.kind == "output" and r.tracked and not r.freed}
+    # State written with gradients has a history afterwards, as in eager.
+    reached |= {
+        index for _, index in recorded.writes
+        if recorded.outputs[index] in trace.active and not trace.is_freed(recorded.outputs[index])
+    }  # fmt: skip
+    indices = sorted(reached) if grad else []
     if not indices:
         return recorded, None
-    trace = recorded.trace
-    make_stops_explicit(recorded)
-    wanted = tuple(item.node in trace.leaf_of for item in trace.inputs)
+    homes, families = leaf_homes(trace)
+    make_stops_explicit(recorded, homes)
+    kept = set(homes.values())
+    wanted = tuple(item.node in trace.leaf_of or item.node in kept for item in trace.inputs)
     graph = Graph(
         tuple(item.node for item in trace.inputs), tuple(recorded.outputs[k] for k in indices),
         tuple(item.name for item in trace.inputs), name="forward",
     )  # fmt: skip
-    return recorded, CallProgram(graph, indices, wanted, compiler)
+    return recorded, CallProgram(graph, indices, wanted, families, compiler)
 
 
-def make_stops_explicit(recorded: Recorded) -> None:
-    """What ran under no_grad reads its operands through `detach`, so that the graph alone says where gradients stop."""
+def leaf_homes(trace: Any) -> tuple[dict[Node, Node], dict[Node, int]]:
+    """Later values of captured leaves (written under no_grad) -> the inputs that their gradients belong to.
+
+    Second: those inputs -> the family of the leaf.
+    """
+    inputs = {id(item.source): item.node for item in trace.inputs}
+    homes: dict[Node, Node] = {}
+    families: dict[Node, int] = {}
+    for node, record in trace.leaf_of.items():
+        tensor = record.tensor
+        if tensor._traced is None:
+            home = inputs.get(id(tensor)) or inputs.get(id(tensor._storage))
+            # One input stands for one family: that of its own value if that is a leaf.
+            same = home not in trace.leaf_of or trace.leaf_of[home] is record
+            if home is not None and home is not node and same and families.setdefault(home, tensor._family) == tensor._family:
+                homes[node] = home
+    return homes, families
+
+
+def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
+    """The graph alone says where gradients stop and go: `detach` before what ran under no_grad, `rebind` at leaves."""
     trace = recorded.trace
     roots = [*recorded.outputs, *(g.node for g in trace.guards)]
     new: dict[Node, Node] = {}
@@ -147,6 +192,9 @@ def make_stops_explicit(recorded: Recorded) -> None:
                 replaced.append(operand)
             operands = tuple(replaced)
         new[node] = rebuild(node, operands) if operands else node
+        if node in homes:
+            with _loc.at(node.loc):
+                new[node] = ops.rebind(homes[node], new[node])
     recorded.outputs = [new[n] for n in recorded.outputs]
     for guard in trace.guards:
         guard.node = new[guard.node]

@@ -12,11 +12,12 @@ import optree
 from tracegrad.runtime.facts import checker
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
+from tracegrad.tracer.inplace import rebase_family
 from tracegrad.tracer.recording import HostAction, HostRead, Input
 from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.tape import FREED, Entry
 from tracegrad.tracer.storage import Storage, protect_saved, writable
-from tracegrad.tracer.tensor import Tensor, _new, wrap
+from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
 from tracegrad.tracer.views import detach, make_view
 
 STATE_LOCK = threading.RLock()  # runs that write state happen one after the other, whatever thread they are called in
@@ -142,6 +143,8 @@ class Runner:
 
     def execute(self, segment: Segment, plan: Plan, arrays: list[Any], call: Call) -> list[Any]:
         executable = segment.lowered.executable
+        if plan.writes and plan.program is not None:
+            call.before = plan.program.before(self, plan, call)
         if not plan.writes:
             return executable(arrays)  # type: ignore[no-any-return]
         if self.jax:
@@ -246,6 +249,9 @@ class Runner:
 
     def results(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
         entries = plan.program.record(self, plan, outputs, call, arrays) if plan.program is not None else {}
+        for item, index in plan.writes:
+            if index in entries:
+                self.rebase(self.owner_of(item, call), entries[index])
         made: dict[int, Tensor] = {}
         leaves = []
         for result in plan.results:
@@ -254,6 +260,15 @@ class Runner:
             values = [self.one_result(plan, result, outputs, call, made, entries) for result in effect.results]
             effect.place.bind(optree.tree_unflatten(effect.treedef, values))
         return optree.tree_unflatten(plan.treedef, leaves)
+
+    @staticmethod
+    def rebase(owner: Any, entry: Entry) -> None:
+        """State written with gradients: its history is now the call's."""
+        if owner.__class__ is Storage:
+            rebase_family(owner, 0, entry)
+        else:
+            owner._entry = entry
+            metadata_changes[0] += 1
 
     def one_result(
         self, plan: Plan, result: Any, outputs: list[Any], call: Call, made: dict[int, Tensor], entries: dict[int, Any]

@@ -18,7 +18,7 @@ from tracegrad.tracer.errors import InPlaceError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
-from tracegrad.tracer.storage import protect_saved, writable
+from tracegrad.tracer.storage import Storage, protect_saved, writable
 from tracegrad.tracer.tape import Constant, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
 from tracegrad.tracer.views import IDENTITY, Expand, WriteBack, view_entry
@@ -94,6 +94,12 @@ def rebase(target: Tensor, entry: Entry | None) -> None:
         specs = (spec(base), spec(value))
         program = program_for(WriteBack(target._chain), (), specs)
         entry = Entry(program, (base, value), base.shape, base.dtype)
+    rebase_family(storage, family, entry)
+
+
+def rebase_family(storage: Storage, family: int, entry: Entry | None) -> None:
+    """The history of the base is now `entry`; the family's views derive theirs from it."""
+    metadata_changes[0] += 1
     storage.entries[family] = entry
     for member in storage.members():
         if member._family == family:

@@ -441,3 +441,49 @@ def test_a_compiled_model_with_the_backward_outside(backend):
 
     for mine, eager in zip(history(True), history(False), strict=True):
         np.testing.assert_allclose(mine, eager, rtol=2e-4, atol=1e-6)
+
+
+def old_value_read(y, z):
+    """The gradient reads what the same call then overwrites."""
+    loss = (y * y).sum()
+    with tg.no_grad():
+        y.mul_(5.0)
+    return loss
+
+
+def leaf_written_first(y, z):
+    with tg.no_grad():
+        y.mul_(5.0)
+    return (y * y).sum()
+
+
+def argument_written_with_gradients(y, z):
+    z.add_(y * 0.5)
+    return (z * z).sum() + tg.sin(z).sum()
+
+
+def argument_read_around_a_write(y, z):
+    first = y * z
+    z.mul_(3.0)
+    return (y * 2.0 * z).sum() + first.sum()
+
+
+@BACKENDS
+@pytest.mark.parametrize("function", [old_value_read, leaf_written_first,
+    argument_written_with_gradients, argument_read_around_a_write])  # fmt: skip
+def test_a_compiled_call_that_overwrites_what_its_gradient_reads(function, backend):
+    def history(call):
+        y = leaf(tg, [1.0, 2.0])
+        found = []
+        for _ in range(3):
+            z = leaf(tg, [3.0, 4.0], False)
+            y.grad = None
+            call(y, z).backward(retain_graph=True)
+            found += plain([y, y.grad, z]) + [z.requires_grad]
+            if z.requires_grad:  # written state has a history of its own afterwards
+                y.grad = None
+                z.sum().backward()
+                found.append(plain(y.grad))
+        return found
+
+    equal(history(tg.compile(function, backend=backend)), history(function))

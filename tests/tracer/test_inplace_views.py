@@ -8,9 +8,7 @@ from hypothesis import HealthCheck, given, settings
 import tracegrad as tg
 from tests.tracer.alias_programs import STEPS, execute, loss_of, starting_arrays
 
-RANDOM = settings(
-    deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+RANDOM = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def leaves_of(lib):

@@ -1,0 +1,76 @@
+"""A quick operator and the generic program of its op: the same values, dtypes and gradients."""
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+from tracegrad.tracer import functions, quick
+from tracegrad.tracer.dispatch import apply
+
+RNG = np.random.default_rng(5)
+BINARY = {
+    "add": quick.add, "sub": quick.sub, "mul": quick.mul, "div": quick.truediv,
+    "matmul": quick.matmul,
+}  # fmt: skip
+
+
+def run(call, arrays, wanted):
+    """(result, gradients) of a call on fresh tensors."""
+    operands = [tg.tensor(a) if isinstance(a, np.ndarray) else a for a in arrays]
+    leaves = [t.requires_grad_() for t, want in zip(operands, wanted) if want]
+    result = call(*operands)
+    if not leaves:
+        return result, []
+    weights = tg.tensor(np.cos(np.arange(result.numel())).reshape(tuple(result.shape)))
+    (result * weights.to(result.dtype)).sum().backward()
+    return result.detach(), [leaf.grad for leaf in leaves]
+
+
+def same(quickly, generic):
+    (a, grads), (b, others) = quickly, generic
+    for mine, other in zip([a, *grads], [b, *others], strict=True):
+        assert mine.dtype is other.dtype and mine.shape == other.shape
+        np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=2e-6, atol=1e-7)
+
+
+def generic_of(name):
+    op = getattr(functions, name)
+    attrs = op.bind((None,) * len(op.operands), {})[1]
+    return lambda *operands: apply(op, operands, attrs)
+
+
+@pytest.mark.parametrize("wanted", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("shapes", [((3, 4), (3, 4)), ((3, 1), (4,)), ((), (2,))])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", BINARY)
+def test_two_tensors(name, dtype, shapes, wanted):
+    if name == "matmul":
+        shapes = ((3, 4), (4, 2)) if shapes[0] == (3, 4) else ((2, 3, 4), (4,))
+    arrays = [RNG.uniform(0.5, 2.0, shape).astype(dtype) for shape in shapes]
+    same(run(BINARY[name], arrays, wanted), run(generic_of(name), arrays, wanted))
+
+
+@pytest.mark.parametrize("number", [2.5, -3, 4])
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div"])
+def test_a_tensor_and_a_number(name, number):
+    arrays = [RNG.uniform(0.5, 2.0, (3, 4)).astype(np.float32), number]
+    for wanted in ((False, False), (True, False)):
+        same(run(BINARY[name], arrays, wanted), run(generic_of(name), arrays, wanted))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div"])
+def test_integers(name, dtype):
+    arrays = [RNG.integers(1, 200, (5,)).astype(dtype) for _ in range(2)]
+    none = (False, False)
+    same(run(BINARY[name], arrays, none), run(generic_of(name), arrays, none))
+
+
+@pytest.mark.parametrize("name", quick.UNARY)
+@pytest.mark.parametrize("shape", [(), (3, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_tensor(name, shape, dtype):
+    low = 0.1 if name in ("sqrt", "rsqrt", "log") else -2.0
+    arrays = [RNG.uniform(low, 2.0, shape).astype(dtype)]
+    for wanted in ((False,), (True,)):
+        same(run(quick.UNARY[name], arrays, wanted), run(generic_of(name), arrays, wanted))
