@@ -1,4 +1,6 @@
-"""What a compiled call costs around its work: 100 captured parameters, read in a trivial body or all updated."""
+"""What a compiled call costs around its work: 100 captured parameters, read in a trivial body or
+all updated.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Eager overhead: one add on 8 elements with and without recording, a 100-op chain with its backward, and 40 chains
+"""Eager overhead: one add on 8 elements with and without recording, a 100-op chain with its
+backward, and 40 chains
 of different lengths (whose structures repeat only after a whole round)."""
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from typing import Any
 
 from interleave import Bench
 
-bench = Bench("eager", cases=["add", "add_recording", "chain", "varied"], baseline="torch", unit="us")
+bench = Bench(
+    "eager", cases=["add", "add_recording", "chain", "varied"], baseline="torch", unit="us"
+)
 REPEAT = 1000
 
 

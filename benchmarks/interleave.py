@@ -11,8 +11,8 @@ A benchmark file registers implementations and calls `main`:
     if __name__ == "__main__":
         bench.main()
 
-Reported: the median of the block medians, and the ratio to the baseline as the median of the per-round ratios with
-their range. A step may have an attribute `inner`: how many units one call does.
+Reported: the median of the block medians, and the ratio to the baseline as the median of the per-
+round ratios with their range. A step may have an attribute `inner`: how many units one call does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ class Skip(Exception):
 class Bench:
     """Named implementations of one workload."""
 
-    def __init__(self, name: str, cases: list[str], baseline: str, unit: str = "ms", seconds: float = 0.5, rounds: int = 5):
+    def __init__(
+        self,
+        name: str,
+        cases: list[str],
+        baseline: str,
+        unit: str = "ms",
+        seconds: float = 0.5,
+        rounds: int = 5,
+    ):
         self.name, self.cases, self.baseline, self.unit = name, cases, baseline, unit
         self.seconds, self.rounds = seconds, rounds
         self.implementations: dict[str, Callable[[str], Callable[[], Any]]] = {}

@@ -21,10 +21,16 @@ def gpt(lib: Any, layers: int, heads: int, width: int, context: int, vocabulary:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.norm1, self.norm2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+            self.norm1, self.norm2 = (
+                nn.LayerNorm(width, bias=False),
+                nn.LayerNorm(width, bias=False),
+            )
             self.qkv = nn.Linear(width, 3 * width, bias=False)
             self.project = nn.Linear(width, width, bias=False)
-            self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+            self.up, self.down = (
+                nn.Linear(width, 4 * width, bias=False),
+                nn.Linear(4 * width, width, bias=False),
+            )
 
         def forward(self, x: Any) -> Any:
             batch, time, _ = x.shape
@@ -37,7 +43,10 @@ def gpt(lib: Any, layers: int, heads: int, width: int, context: int, vocabulary:
     class GPT(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+            self.tokens, self.positions = (
+                nn.Embedding(vocabulary, width),
+                nn.Embedding(context, width),
+            )
             self.blocks = nn.ModuleList([Block() for _ in range(layers)])
             self.norm = nn.LayerNorm(width, bias=False)
             self.head = nn.Linear(width, vocabulary, bias=False)

@@ -1,4 +1,6 @@
-"""Whole training steps: forward, loss, backward, optimiser; PyTorch eager, tracegrad eager and compiled."""
+"""Whole training steps: forward, loss, backward, optimiser; PyTorch eager, tracegrad eager and
+compiled.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def workload(lib: Any, case: str) -> Callable[[], Any]:
         y = lib.tensor(random.integers(0, 10, batch))
         classes = 10
     else:
-        layers, heads, width, context, batch = (6, 6, 384, 256, 8) if case == "gpt" else (2, 4, 128, 64, 8)
+        layers, heads, width, context, batch = (
+            (6, 6, 384, 256, 8) if case == "gpt" else (2, 4, 128, 64, 8)
+        )
         classes = 65
         model = models.gpt(lib, layers, heads, width, context, classes)
         parameters = list(model.parameters())

@@ -151,7 +151,8 @@ def difference(old: Array, new: Array, tolerance: float | None = None) -> str:
     with np.errstate(all="ignore"):
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         finite = np.isfinite(a) & np.isfinite(b)
-        # Cancellation leaves rounding noise of the operands, which are of order one, where zero is exact.
+        # Cancellation leaves rounding noise of the operands, which are of order one, where zero is
+        # exact.
         scale = float(np.abs(a[np.isfinite(a)]).max(initial=CANCELLED))
         close = finite & (np.abs(a - b) <= (tolerance or bound) * scale)
     bad = ~(same | close)

@@ -134,12 +134,17 @@ class _Order:
     def _write_last(self, facts: Facts) -> set[int]:
         """A step that raises must find the state as it was: writers wait for it.
 
-        Returns the outputs whose writer a raising step depends on: they are to be computed elsewhere first.
+        Returns the outputs whose writer a raising step depends on: they are to be computed
+        elsewhere first.
         """
         passed: set[object] = set()
         unsafe: set[int] = set()
         for node in self.position:
-            keys = [node] if node.op.has(EFFECT) else [k for k in facts.raises(node) if k not in passed]
+            keys = (
+                [node]
+                if node.op.has(EFFECT)
+                else [k for k in facts.raises(node) if k not in passed]
+            )
             if not keys:
                 continue
             passed.update(keys)

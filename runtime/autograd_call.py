@@ -1,7 +1,8 @@
-"""A compiled function under an outer tape: one entry for the path taken, its gradient a graph of its own.
+"""A compiled function under an outer tape: one entry for the path taken, its gradient a graph of
+its own.
 
-The forward's extra outputs are the values that the backward reads; the backward is compiled at its first use. The
-entry behaves like any program on the tape, so gradients of gradients nest.
+The forward's extra outputs are the values that the backward reads; the backward is compiled at its
+first use. The entry behaves like any program on the tape, so gradients of gradients nest.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from tracegrad.ir.graph import Graph, Node, postorder, rebuild
 from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.recorded import Recorded
-from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.program import GraphOp, Program, make_runner
+from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape import Constant, Entry, Leaf, Part
 from tracegrad.tracer.views import IDENTITY, view_entry
 
 
 class CallProgram(Program):
-    """The tape's view of a compiled call: inputs are the trace's inputs, outputs the tracked results."""
+    """The tape's view of a compiled call: inputs are the trace's inputs, outputs the tracked
+    results.
+    """
 
     def __init__(
         self, graph: Graph, indices: list[int], wanted: tuple[bool, ...], families: dict[Node, int], compiler: Compiler
@@ -51,7 +54,9 @@ class CallProgram(Program):
         self.saved = self.joint.saved
         self.joint.run = BackendRunner(self.joint.graph, compiler)
 
-    def record(self, runner: Any, plan: Any, outputs: list[Any], call: Any, arrays: list[Any]) -> dict[int, Any]:
+    def record(
+        self, runner: Any, plan: Any, outputs: list[Any], call: Any, arrays: list[Any]
+    ) -> dict[int, Any]:
         """The tape entry of one call; returns output index -> entry."""
         parents = []
         reads = set(self.joint.reads_in)
@@ -61,7 +66,9 @@ class CallProgram(Program):
             entry = None
             if owner is not None:
                 if owner.__class__ is Storage:
-                    seen_through = call.tensors[int(item.name[3:])] if item.kind == "argument" else item.tensor
+                    seen_through = (
+                        call.tensors[int(item.name[3:])] if item.kind == "argument" else item.tensor
+                    )
                     family = self.families.get(item.node, seen_through._family)
                     entry = owner.entries.get(family)
                 else:
@@ -69,7 +76,8 @@ class CallProgram(Program):
             if entry is None or not self.wanted[k]:
                 entry = self.constant(item, owner)
             if id(item) in before:
-                # The run has overwritten what the gradient reads: an entry of its own keeps the old value.
+                # The run has overwritten what the gradient reads: an entry of its own keeps the old
+                # value.
                 entry = view_entry(IDENTITY, entry)
                 entry.value = before[id(item)]
             elif k in reads or entry.kind.__class__ is not Leaf:
@@ -87,14 +95,17 @@ class CallProgram(Program):
         whole = Entry(self, tuple(parents), (), self.types[0].dtype.np)
         whole.saved = saved
         whole.value = [
-            np.asarray(outputs[index]) if k in self.joint.reads_out else None for k, index in enumerate(self.indices)
+            np.asarray(outputs[index]) if k in self.joint.reads_out else None
+            for k, index in enumerate(self.indices)
         ]
         for k, index in enumerate(self.indices):
             found[index] = Part(whole, k, self.types[k].shape, self.types[k].dtype.np)
         return found
 
     def constant(self, item: Any, owner: Any) -> Constant:
-        """An operand without gradient; its owner knows of it, so that a write moves the value out first."""
+        """An operand without gradient; its owner knows of it, so that a write moves the value out
+        first.
+        """
         if owner is None or owner.__class__ is Storage:
             entry = Constant(self.value_of(item, owner))
             if owner is not None:
@@ -103,7 +114,8 @@ class CallProgram(Program):
         return owner._const or owner._constant()  # type: ignore[no-any-return]
 
     def before(self, runner: Any, plan: Any, call: Any) -> dict[int, np.ndarray]:
-        """Copies of the inputs that the gradient reads and the run is about to overwrite, by input."""
+        """Copies of the inputs that the gradient reads and the run is about to overwrite, by input.
+        """
         written = {id(item) for item, _ in plan.writes}
         return {
             id(item): self.value_of(item, runner.owner_of(item, call)).copy()
@@ -130,8 +142,12 @@ class BackendRunner:
         return [np.asarray(array) for array in self.executable(arrays)]
 
 
-def differentiable(recorded: Recorded, grad: bool, compiler: Compiler) -> tuple[Recorded, CallProgram | None]:
-    """The recording, and the program of its tracked results when gradients flow into them from outside."""
+def differentiable(
+    recorded: Recorded, grad: bool, compiler: Compiler
+) -> tuple[Recorded, CallProgram | None]:
+    """The recording, and the program of its tracked results when gradients flow into them from
+    outside.
+    """
     made = [*recorded.results, *(r for effect in recorded.effects for r in effect.results)]
     trace = recorded.trace
     reached = {r.index for r in made if r.kind == "output" and r.tracked and not r.freed}
@@ -155,7 +171,8 @@ def differentiable(recorded: Recorded, grad: bool, compiler: Compiler) -> tuple[
 
 
 def leaf_homes(trace: Any) -> tuple[dict[Node, Node], dict[Node, int]]:
-    """Later values of captured leaves (written under no_grad) -> the inputs that their gradients belong to.
+    """Later values of captured leaves (written under no_grad) -> the inputs that their gradients
+    belong to.
 
     Second: those inputs -> the family of the leaf.
     """
@@ -168,13 +185,20 @@ def leaf_homes(trace: Any) -> tuple[dict[Node, Node], dict[Node, int]]:
             home = inputs.get(id(tensor)) or inputs.get(id(tensor._storage))
             # One input stands for one family: that of its own value if that is a leaf.
             same = home not in trace.leaf_of or trace.leaf_of[home] is record
-            if home is not None and home is not node and same and families.setdefault(home, tensor._family) == tensor._family:
+            if (
+                home is not None
+                and home is not node
+                and same
+                and families.setdefault(home, tensor._family) == tensor._family
+            ):
                 homes[node] = home
     return homes, families
 
 
 def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
-    """The graph alone says where gradients stop and go: `detach` before what ran under no_grad, `rebind` at leaves."""
+    """The graph alone says where gradients stop and go: `detach` before what ran under no_grad,
+    `rebind` at leaves.
+    """
     trace = recorded.trace
     roots = [*recorded.outputs, *(g.node for g in trace.guards)]
     new: dict[Node, Node] = {}

@@ -25,18 +25,24 @@ def compile_function(
     """A callable that runs `function` as one compiled graph. See `tracegrad.compile`."""
     if backend not in BACKENDS:
         raise ArgumentError(
-            f"unknown backend {backend!r}", where=here(), fix=f"one of {', '.join(map(repr, BACKENDS))}"
+            f"unknown backend {backend!r}",
+            where=here(),
+            fix=f"one of {', '.join(map(repr, BACKENDS))}",
         )
     known = {field.name for field in fields(Options)} - {"donate"}
     unknown = sorted(set(options) - known)
     if unknown:
-        near = get_close_matches(unknown[0], [*known, "backend", "fullgraph", "keep_grads", "recheck"], 1)
+        near = get_close_matches(
+            unknown[0], [*known, "backend", "fullgraph", "keep_grads", "recheck"], 1
+        )
         raise ArgumentError(
             f"compile() has no option {unknown[0]!r}", where=here(),
             fix=f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(sorted(known))}",
         )  # fmt: skip
     if keep_grads not in (True, False, "auto"):
-        raise ArgumentError(f"keep_grads is True, False or 'auto', not {keep_grads!r}", where=here())
+        raise ArgumentError(
+            f"keep_grads is True, False or 'auto', not {keep_grads!r}", where=here()
+        )
     if backend == "eager" or os.environ.get("TRACEGRAD_DISABLE") == "1":
         return function
     backend = "numpy" if backend == "auto" else backend

@@ -1,8 +1,9 @@
 """A compiled function: recorded at its first call, replayed as executables from then on.
 
-A call looks up its signature (types of tensors, values of everything else, gradient mode), checks the Python facts
-that recording saw, walks the path tree, and commits: state is written, gradients set, results wrapped, all or
-nothing. Whatever does not fit records again, and `why()` says what changed.
+A call looks up its signature (types of tensors, values of everything else, gradient mode), checks
+the Python facts that recording saw, walks the path tree, and commits: state is written, gradients
+set, results wrapped, all or nothing. Whatever does not fit records again, and `why()` says what
+changed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ MAX_SIGNATURES = 256  # signatures kept
 
 
 class Specialisation:
-    """One path tree: all paths that share a signature and the Python facts seen by its first recording."""
+    """One path tree: all paths that share a signature and the Python facts seen by its first
+    recording.
+    """
 
     def __init__(self, facts: list[Any]):
         self.facts = facts
@@ -66,7 +69,9 @@ class CompiledFunction(Inspection):
         self._cache: dict[Any, list[Specialisation]] = {}
         self._signatures: list[Signature] = []
         self._events: list[Any] = []
-        self._misses: dict[Any, tuple[int, int]] = {}  # fact -> (number of the last recording's call, how many in a row)
+        self._misses: dict[
+            Any, tuple[int, int]
+        ] = {}  # fact -> (number of the last recording's call, how many in a row)
         self._eager_reason = ""
         self._calls = 0
         self._record_seconds = 0.0
@@ -95,7 +100,7 @@ class CompiledFunction(Inspection):
                 failed = specialisation.check()
                 if failed is None:
                     if not call.aliases_fit(specialisation):
-                        reason = "an argument shares memory with captured state, or has another .grad, than when recorded"
+                        reason = "an argument shares memory with captured state, or has another .grad, than before"
                         continue
                     done, result = self._runner.walk(specialisation.root, call)
                     if done:
@@ -103,11 +108,16 @@ class CompiledFunction(Inspection):
                         return result
                     return self._record(call, result, specialisation)
                 if not reason:
-                    reason, culprit = specialisation.facts[failed].describe(), specialisation.facts[failed].key
+                    reason, culprit = (
+                        specialisation.facts[failed].describe(),
+                        specialisation.facts[failed].key,
+                    )
         return self._record(call, reason, culprit=culprit)
 
     def _recheck(self, call: Call) -> Any:
-        """A recorded call in place of a cached one: the graph must be what it was, if nothing changed unseen."""
+        """A recorded call in place of a cached one: the graph must be what it was, if nothing
+        changed unseen.
+        """
         with self._lock:
             found = self._cache.get(call.key, [])
             old = next((s for s in found if s.check() is None and call.aliases_fit(s)), None)
@@ -118,17 +128,21 @@ class CompiledFunction(Inspection):
                 return result
             if (self._last.lowered.graph.fingerprint(),) not in old.fingerprints:
                 warnings.warn(
-                    f"tracegrad: {self.name} had run a stale graph: something that it reads changed unseen since it was "
+                    f"tracegrad: {self.name} had run a stale graph: something it reads changed unseen since it was "
                     "recorded. The new graph is used from now on; why() names the values that are watched",
                     stacklevel=3,
                 )
             return result
 
-    # -- recording ----------------------------------------------------------------------------------------------
+    # -- recording -------------------------------------------------------------------------------
 
     def _record(
-        self, call: Call, reason: str, specialisation: Specialisation | None = None, culprit: Any = None
-    ) -> Any:  # fmt: skip
+        self,
+        call: Call,
+        reason: str,
+        specialisation: Specialisation | None = None,
+        culprit: Any = None,
+    ) -> Any:
         with self._lock:
             if not reason:
                 reason = call.signature.compared_with(self._signatures)
@@ -147,13 +161,17 @@ class CompiledFunction(Inspection):
                         reset_mode(token)
                 token = set_mode(recording_mode(trace, False))
                 try:
-                    recorded = finish(trace, returned, self.keep_grads, call.tensors, observer.effects)
+                    recorded = finish(
+                        trace, returned, self.keep_grads, call.tensors, observer.effects
+                    )
                 finally:
                     reset_mode(token)
                 recorded, program = differentiable(recorded, call.grad, self._compiler)
                 trace.undo_host_actions()
                 observer.put_back()
-                final, specialisation = self._add(call, recorded, program, observer.facts, specialisation, reason)
+                final, specialisation = self._add(
+                    call, recorded, program, observer.facts, specialisation, reason
+                )
             except UnsupportedError as error:
                 trace.discard()
                 observer.put_back()
@@ -203,13 +221,18 @@ class CompiledFunction(Inspection):
         return final, specialisation
 
     def _too_many(self, reason: str, culprit: Any) -> bool:
-        """Count recordings that one Python fact caused; a fact that changes on every call means eager."""
+        """Count recordings that one Python fact caused; a fact that changes on every call means
+        eager.
+        """
         last, count = self._misses.get(culprit, (0, 0))
         count = count + 1 if last == self._calls - 1 else 1
         self._misses[culprit] = (self._calls, count)
         if count <= MAX_MISSES:
             return False
-        self._stay_eager(f"this changes between calls: {reason}", "pass it as a tensor, or keep it out of the function")
+        self._stay_eager(
+            f"this changes between calls: {reason}",
+            "pass it as a tensor, or keep it out of the function",
+        )
         return True
 
     def _stay_eager(self, why: str, fix: str, trace: Trace | None = None) -> None:
@@ -217,10 +240,13 @@ class CompiledFunction(Inspection):
             where = trace.guards[-1].loc if trace is not None and trace.guards else None
             raise GraphBreakError(f"{self.name} cannot be one graph", where=where, why=why, fix=fix)
         self._eager_reason = why
-        warnings.warn(f"tracegrad: {self.name} runs eagerly from now on: {why}. Fix: {fix}", stacklevel=4)
+        warnings.warn(
+            f"tracegrad: {self.name} runs eagerly from now on: {why}. Fix: {fix}", stacklevel=4
+        )
 
     def _break(self, error: UnsupportedError, call: Call) -> Any:
-        """Something that cannot be recorded: an error under fullgraph, else eager with one warning."""
+        """Something that cannot be recorded: an error under fullgraph, else eager with one warning.
+        """
         if self.fullgraph:
             raise GraphBreakError(f"{self.name} cannot be one graph:\n{error}") from None
         self._eager_reason = str(error).splitlines()[0]
@@ -230,5 +256,7 @@ class CompiledFunction(Inspection):
     def _event(self, reason: str, final: Segment, seconds: float, noticed: list[str]) -> None:
         from tracegrad.runtime.inspection import Event
 
-        self._events.append(Event(reason or "the first call", seconds, self._compiler.compiles, final, noticed))
+        self._events.append(
+            Event(reason or "the first call", seconds, self._compiler.compiles, final, noticed)
+        )
         del self._events[:-200]

@@ -1,11 +1,11 @@
 """A compiled function as a directory: text of every pass, JSON, pictures, source, and a manifest.
 
-    manifest.json              schema version, function, backend, files, passes with times
-    000_trace.txt ... NNN_*.txt  the graph after every pass, diffable
-    final.json                 the final graph, readable by tracegrad.ir
-    final.dot final.svg        pictures (folded above a few hundred nodes)
-    source.py | source.mlir    what runs
-    why.txt explain.txt        the explanations
+manifest.json              schema version, function, backend, files, passes with times
+000_trace.txt ... NNN_*.txt  the graph after every pass, diffable
+final.json                 the final graph, readable by tracegrad.ir
+final.dot final.svg        pictures (folded above a few hundred nodes)
+source.py | source.mlir    what runs
+why.txt explain.txt        the explanations
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def write_dump(compiled: Any, directory: Path) -> Path:
         "fingerprint": final.fingerprint(),
         "stats": compiled.stats(),
         "passes": [
-            {"name": n, "seconds": s, "nodes_before": b, "nodes_after": a} for n, s, b, a in lowered.passes.rows
+            {"name": n, "seconds": s, "nodes_before": b, "nodes_after": a}
+            for n, s, b, a in lowered.passes.rows
         ],
         "files": sorted(files),
     }

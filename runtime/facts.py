@@ -1,7 +1,8 @@
-"""Facts: where a Python value was found while recording, and what it was; a picture of content that can be compared.
+"""Facts: where a Python value was found while recording, and what it was; a picture of content that
+can be compared.
 
-Immutable values and objects with identity are compared directly; containers, namespaces and arrays by content. All
-facts of a recording are checked by one generated function.
+Immutable values and objects with identity are compared directly; containers, namespaces and arrays
+by content. All facts of a recording are checked by one generated function.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class TooLargeError(Exception):
 
 
 class Place:
-    """A name that can be read and bound: a dict's item, a closure cell, or an attribute (slots, classes)."""
+    """A name that can be read and bound: a dict's item, a closure cell, or an attribute (slots,
+    classes).
+    """
 
     __slots__ = ("kind", "holder", "name")
 
@@ -98,7 +101,9 @@ class Fact:
 
     __slots__ = ("place", "value", "snapshot", "loc", "of_metadata")
 
-    def __init__(self, place: Place, value: Any, snapshot: tuple, loc: Loc, of_metadata: bool = False):
+    def __init__(
+        self, place: Place, value: Any, snapshot: tuple, loc: Loc, of_metadata: bool = False
+    ):
         self.place = place
         self.value = value
         self.snapshot = snapshot
@@ -172,13 +177,14 @@ def shown_snapshot(taken: tuple) -> str:
     return f"the {taken[1].__name__} as it was"
 
 
-# -- pictures of content ----------------------------------------------------------------------------------------
+# -- pictures of content -------------------------------------------------------------------------
 
 
 class Picture:
     """Takes a snapshot: nested tuples (form, type, content, original).
 
-    visit  called with every value met that is compared by identity (the observer looks into functions and objects)
+    visit  called with every value met that is compared by identity (the observer looks into
+           functions and objects)
     """
 
     def __init__(self, visit: Callable[[Any], None] | None = None):
@@ -261,10 +267,15 @@ def unchanged(taken: tuple, value: Any) -> bool:
         fields = fields_of(value)
         keys, items = content
         return len(fields) == len(keys) and all(
-            key == now and unchanged(item, dict.__getitem__(fields, now)) for key, now, item in zip(keys, fields, items)
+            key == now and unchanged(item, dict.__getitem__(fields, now))
+            for key, now, item in zip(keys, fields, items)
         )
     if form == "array":
-        return value.shape == content[0] and value.dtype == content[1] and value.tobytes() == content[2]
+        return (
+            value.shape == content[0]
+            and value.dtype == content[1]
+            and value.tobytes() == content[2]
+        )
     if form == "scalar":
         return value.tobytes() == content  # type: ignore[no-any-return]
     if form == "bytes":
@@ -310,23 +321,32 @@ def restored(taken: tuple) -> Any:
     return value
 
 
-# -- the check --------------------------------------------------------------------------------------------------
+# -- the check -----------------------------------------------------------------------------------
 
 
 def checker(facts: list[Any]) -> Callable[[], int | None]:
-    """One generated function that returns the number of the first fact that no longer holds, or None."""
+    """One generated function that returns the number of the first fact that no longer holds, or
+    None.
+    """
     lines = ["def check():"]
     names: dict[str, Any] = {"changes": metadata_changes, "seen": [-1]}
-    captured = {k for k, fact in enumerate(facts) if not isinstance(fact, ItemFact) and fact.of_metadata}
+    captured = {
+        k for k, fact in enumerate(facts) if not isinstance(fact, ItemFact) and fact.of_metadata
+    }
     if captured:  # captured tensors and hooks are looked at only after one of them has changed
         lines.append("    if changes[0] != seen[0]:")
-        lines += [f"        if not ({condition(facts[k], k, names)}): return {k}" for k in sorted(captured)]
+        lines += [
+            f"        if not ({condition(facts[k], k, names)}): return {k}"
+            for k in sorted(captured)
+        ]
         lines.append("        seen[0] = changes[0]")
     for k, fact in enumerate(facts):
         if k not in captured:
             lines.append(f"    if not ({condition(fact, k, names)}): return {k}")
     lines.append("    return None")
-    exec(compile("\n".join(lines), "<tracegrad facts>", "exec"), names)  # our own text; no user input in it
+    exec(
+        compile("\n".join(lines), "<tracegrad facts>", "exec"), names
+    )  # our own text; no user input in it
     check: Any = names["check"]
     check.facts = facts
     return check  # type: ignore[no-any-return]
@@ -344,11 +364,19 @@ def condition(fact: Any, k: int, names: dict[str, Any]) -> str:
             read = f"h{k}({place.name!r})"
             value = fact.value
             if value is ABSENT:
-                return f"{place.name!r} not in d{k}" if names.setdefault(f"d{k}", holder) is not None else ""
+                return (
+                    f"{place.name!r} not in d{k}"
+                    if names.setdefault(f"d{k}", holder) is not None
+                    else ""
+                )
             if fact.snapshot[0] == "same":
                 names[f"v{k}"] = value
                 return f"{read} is v{k}"
-            if fact.snapshot[0] == "mapping" and type(value) is dict and all(v is None for v in value.values()):
+            if (
+                fact.snapshot[0] == "mapping"
+                and type(value) is dict
+                and all(v is None for v in value.values())
+            ):
                 # A table of names, in order.
                 names[f"n{k}"], names[f"v{k}"] = tuple(value), dict(value)
                 return f"{read} == v{k} and (*{read},) == n{k}" if value else f"{read} == v{k}"

@@ -1,10 +1,11 @@
 """The stale-state firewall: Python values that a recording read, checked before every replay.
 
-While a trace records, reads and writes of attributes are observed through `__getattribute__` and `__setattr__`
-installed on `Observed` and on the user's own classes for that time (other threads pass through them untouched); the
-globals, closure cells and defaults of every Python function entered are collected by a profile hook. Each becomes a
-fact: where the value is, and what it was at first read (facts.py). Names that the recording bound anew are effects,
-repeated after every run; content that it changed in place cannot be repeated, and is put back.
+While a trace records, reads and writes of attributes are observed through `__getattribute__` and
+`__setattr__` installed on `Observed` and on the user's own classes for that time (other threads
+pass through them untouched); the globals, closure cells and defaults of every Python function
+entered are collected by a profile hook. Each becomes a fact: where the value is, and what it was at
+first read (facts.py). Names that the recording bound anew are effects, repeated after every run;
+content that it changed in place cannot be repeated, and is put back.
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ import numpy as np
 
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.facts import (
-    ABSENT, CallFact, Fact, ItemFact, Picture, Place, TooLargeError, checker, restored, unchanged,
+    ABSENT,
+    CallFact,
+    Fact,
+    ItemFact,
+    Picture,
+    Place,
+    TooLargeError,
+    checker,
+    restored,
+    unchanged,
 )  # fmt: skip
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here, is_own_code
@@ -37,7 +47,9 @@ from tracegrad.tracer.tensor import Tensor
 
 __all__ = ["Observer", "checker"]
 
-_LIBRARIES = frozenset({"tracegrad", "numpy", "jax", "jaxlib", "optree", "ml_dtypes", "builtins", "torch"})
+_LIBRARIES = frozenset(
+    {"tracegrad", "numpy", "jax", "jaxlib", "optree", "ml_dtypes", "builtins", "torch"}
+)
 _HEAP_TYPE = 1 << 9
 _CLOCKS = frozenset({
     time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns,
@@ -53,7 +65,11 @@ def is_library(name: str | None) -> bool:
 
 
 def is_user_class(kind: type) -> bool:
-    return bool(kind.__flags__ & _HEAP_TYPE) and not is_library(kind.__module__) and not issubclass(kind, enum.Enum)
+    return (
+        bool(kind.__flags__ & _HEAP_TYPE)
+        and not is_library(kind.__module__)
+        and not issubclass(kind, enum.Enum)
+    )
 
 
 class Observer:
@@ -63,7 +79,9 @@ class Observer:
         self.trace = trace
         self.function = function
         self.call = call
-        self._arguments: tuple | None = None  # a picture of them, to notice a container that the function changes
+        self._arguments: tuple | None = (
+            None  # a picture of them, to notice a container that the function changes
+        )
         self.facts: list[Any] = []
         self.effects: list[tuple[Place, Any]] = []
         self.noticed: list[str] = []  # effects outside the graph, for `why()`
@@ -77,7 +95,9 @@ class Observer:
         self._born: dict[int, Any] = {}  # objects made while recording, kept alive
         self._stored: dict[tuple, tuple[Place, Any]] = {}
         self._complaint: UnsupportedError | None = None
-        self._collector_codes = {getattr(getattr(c, "__func__", c), "__code__", None) for c in gc.callbacks}
+        self._collector_codes = {
+            getattr(getattr(c, "__func__", c), "__code__", None) for c in gc.callbacks
+        }
         self._interruption: Any = None
 
     def __enter__(self) -> Observer:
@@ -106,7 +126,7 @@ class Observer:
                 raise self._complaint
             self._find_effects()
 
-    # -- looking into values ------------------------------------------------------------------------------------
+    # -- looking into values ---------------------------------------------------------------------
 
     def visit(self, value: Any) -> None:
         """A value that a fact compares by identity: what it holds is watched too."""
@@ -131,9 +151,10 @@ class Observer:
                     self.visit(inner)
         elif isinstance(value, _RANDOM):
             self.complain(
-                "a random generator of Python or NumPy is used", "draw with tg.rand and the like, or pass the numbers in",
+                "a random generator of Python or NumPy is used",
+                "draw with tg.rand and the like, or pass the numbers in",
                 "its numbers would be the same at every call",
-            )  # fmt: skip
+            )
         elif isinstance(value, Iterator) and not isinstance(value, io.IOBase):
             self.complain(
                 "an iterator from outside is used", "take the batch outside and pass it in",
@@ -150,9 +171,10 @@ class Observer:
             return Picture(self.visit).take(value)
         except TooLargeError:
             self.complain(
-                f"{name} is too large to be compared at every call", "pass what is needed of it as a tensor or a number",
+                f"{name} is too large to be compared at every call",
+                "pass what is needed of it as a tensor or a number",
                 "a change in it would go unnoticed",
-            )  # fmt: skip
+            )
             raise
 
     def complain(self, what: str, fix: str, why: str) -> NoReturn:
@@ -170,8 +192,14 @@ class Observer:
             if is_user_class(cls) and (cls is kind or cls not in self._classes):
                 self._classes.add(cls)
                 for name, value in list(cls.__dict__.items()):
-                    if not (name.startswith("__") and name.endswith("__")) or (callable(value) and name not in _HOOKS):
-                        self.add(Place("class", cls, name), value, Loc(getattr(cls, "__module__", "?"), 0))
+                    if not (name.startswith("__") and name.endswith("__")) or (
+                        callable(value) and name not in _HOOKS
+                    ):
+                        self.add(
+                            Place("class", cls, name),
+                            value,
+                            Loc(getattr(cls, "__module__", "?"), 0),
+                        )
         if is_user_class(kind) and not issubclass(kind, Observed):
             hook_class(self, kind)
 
@@ -193,14 +221,19 @@ class Observer:
             self.add(Place("cell", cell, name), value, loc)
             if isinstance(value, types.ModuleType):
                 self.add_module(value, names_in(code), loc)
-        for name, value in (("__defaults__", function.__defaults__), ("__kwdefaults__", function.__kwdefaults__)):
+        for name, value in (
+            ("__defaults__", function.__defaults__),
+            ("__kwdefaults__", function.__kwdefaults__),
+        ):
             if value:
                 self.add(Place("attribute", function, name), value, loc)
 
-    # -- the profile hook ---------------------------------------------------------------------------------------
+    # -- the profile hook ------------------------------------------------------------------------
 
     def _profile(self, frame: Any, event: str, argument: Any) -> None:
-        if self._interruption is not None:  # inside a callback of the garbage collector: no part of the function
+        if (
+            self._interruption is not None
+        ):  # inside a callback of the garbage collector: no part of the function
             if event == "return" and frame is self._interruption:
                 self._interruption = None
             return
@@ -210,7 +243,9 @@ class Observer:
         if event == "c_call":
             if argument is builtins.print:
                 self.noticed.append(f"print() at {here()} runs only while recording")
-            elif argument in _CLOCKS and not is_own_code(frame.f_code) and not in_gc_callback(frame):
+            elif (
+                argument in _CLOCKS and not is_own_code(frame.f_code) and not in_gc_callback(frame)
+            ):
                 self.complain(
                     f"{argument.__name__}() is called", "measure outside the compiled function",
                     "the time of the recording would be used at every call",
@@ -252,12 +287,16 @@ class Observer:
                     self.add_function(found)
         for function in self._functions.get(code, ()):
             cells = dict(zip(code.co_freevars, function.__closure__ or ()))
-            if all(Place("cell", cells[name], name).read() is values.get(name, ABSENT) for name in free):
+            if all(
+                Place("cell", cells[name], name).read() is values.get(name, ABSENT) for name in free
+            ):
                 return
         self._unresolved.add(code)
 
     def _resolve(self) -> None:
-        """Functions found nowhere by name (in a container, made by a factory): all that run this code."""
+        """Functions found nowhere by name (in a container, made by a factory): all that run this
+        code.
+        """
         if not self._unresolved:
             return
         for found in gc.get_referrers(*self._unresolved):
@@ -266,7 +305,9 @@ class Observer:
                     self.add_function(found)
 
     def add_globals(self, code: Any, namespace: dict[str, Any]) -> None:
-        """Facts on the globals that a function's code names, and on the globals of modules that it reads."""
+        """Facts on the globals that a function's code names, and on the globals of modules that it
+        reads.
+        """
         names = names_in(code)
         loc = Loc(code.co_filename, code.co_firstlineno)
         for name in bound_globals(code):
@@ -289,7 +330,7 @@ class Observer:
             if isinstance(fields[name], types.ModuleType) and fields[name] is not module:
                 self.add_module(fields[name], names, loc)
 
-    # -- the attribute hooks ------------------------------------------------------------------------------------
+    # -- the attribute hooks ---------------------------------------------------------------------
 
     def add(self, place: Place, value: Any, loc: Loc, of_metadata: bool = False) -> None:
         if place.key in self._seen:
@@ -299,7 +340,8 @@ class Observer:
         self.facts.append(Fact(place, value, self.content(place.name, value), loc, of_metadata))
 
     def saw_attribute(self, owner: Any, name: str, value: Any) -> Any:
-        """A read of `owner.name` by user or library code while recording; value is ABSENT if there is none.
+        """A read of `owner.name` by user or library code while recording; value is ABSENT if there
+        is none.
 
         Returns what the reader gets: the value, or numbers that are read again at every call.
         """
@@ -320,8 +362,11 @@ class Observer:
             if name in fields:
                 of_metadata = getattr(kind, "_changes_count_as_metadata", False)
                 self.add(Place("item", fields, name), fields[name], here(), of_metadata)
-            elif cls is None or not (isinstance(found, property) or (name[:1] == "_" and is_library(cls.__module__))):
-                # What a class holds are facts of the class; this one: the instance has nothing of its own.
+            elif cls is None or not (
+                isinstance(found, property) or (name[:1] == "_" and is_library(cls.__module__))
+            ):
+                # What a class holds are facts of the class; this one: the instance has nothing of
+                # its own.
                 self.add(Place("item", fields, name), ABSENT, here())
                 for earlier in kind.__mro__[: kind.__mro__.index(cls)] if cls is not None else ():
                     if is_user_class(earlier):
@@ -330,12 +375,16 @@ class Observer:
         return value
 
     def host_value(self, fields: dict, name: str, value: Any) -> Any:
-        """A number, or a list of them, that changes between or during calls by Python code that is run then."""
+        """A number, or a list of them, that changes between or during calls by Python code that is
+        run then.
+        """
         if type(value) in (int, float):
             return self.trace.host_number((id(fields), name), lambda: fields[name], name)
         if type(value) in (list, tuple) and all(type(item) is float for item in value):
             return type(value)(
-                self.trace.host_number((id(fields), name, k), lambda k=k: fields[name][k], f"{name}[{k}]")
+                self.trace.host_number(
+                    (id(fields), name, k), lambda k=k: fields[name][k], f"{name}[{k}]"
+                )
                 for k in range(len(value))
             )
         return self.complain(
@@ -357,7 +406,7 @@ class Observer:
         self._seen.add(place.key)  # what is read from now on was written here
         self._born.setdefault(id(place.holder), place.holder)
 
-    # -- after the function ---------------------------------------------------------------------------------------
+    # -- after the function ----------------------------------------------------------------------
 
     def _find_effects(self) -> None:
         """Names bound anew: effects. Content changed in place: not repeatable."""
@@ -366,7 +415,9 @@ class Observer:
                 "the function draws from random or np.random", "draw with tg.rand and the like, or pass the numbers in",
                 "its numbers would be the same at every call",
             )  # fmt: skip
-        if self._arguments is not None and not unchanged(self._arguments, (self.call.args, self.call.kwargs)):
+        if self._arguments is not None and not unchanged(
+            self._arguments, (self.call.args, self.call.kwargs)
+        ):
             self.complain(
                 "an argument (a list, dict or array) is changed", "return the values instead",
                 "only tensors, and names that are bound anew, are updated by a compiled function",
@@ -386,16 +437,26 @@ class Observer:
             elif not unchanged(fact.snapshot, now):
                 bound.setdefault(fact.place.key, (fact.place, fact.value))
         self._stored = bound
-        self.effects = [(place, place.read()) for place, before in bound.values() if place.read() is not before]
+        self.effects = [
+            (place, place.read()) for place, before in bound.values() if place.read() is not before
+        ]
 
     def put_back(self, traced_only: bool = False) -> None:
-        """Undo what the function did to Python state; with `traced_only`, where it left values of the trace."""
+        """Undo what the function did to Python state; with `traced_only`, where it left values of
+        the trace.
+        """
         for fact in self.facts:
             if isinstance(fact, Fact) and fact.snapshot[0] != "same":
                 now = fact.place.read()
-                if now is fact.value and not unchanged(fact.snapshot, now) and (not traced_only or holds_traced(now)):
+                if (
+                    now is fact.value
+                    and not unchanged(fact.snapshot, now)
+                    and (not traced_only or holds_traced(now))
+                ):
                     restored(fact.snapshot)
-        if self._arguments is not None and (not traced_only or holds_traced((self.call.args, self.call.kwargs))):
+        if self._arguments is not None and (
+            not traced_only or holds_traced((self.call.args, self.call.kwargs))
+        ):
             restored(self._arguments)
         for fact in self.facts:
             if isinstance(fact, Fact):
@@ -408,7 +469,9 @@ class Observer:
             restore_random_state(self._random_before)
 
     def _add_tensor_facts(self) -> None:
-        """What must hold of captured tensors: gradient status, shape and dtype, and `.grad` where it was read."""
+        """What must hold of captured tensors: gradient status, shape and dtype, and `.grad` where
+        it was read.
+        """
         for fact in self.facts:
             if id(fact.value) in self.trace.array_inputs:
                 fact.snapshot = ("same", fact.value)  # its content is read at every call
@@ -434,7 +497,9 @@ _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>
 
 
 def in_gc_callback(frame: Any) -> bool:
-    """Whether the frame runs because the garbage collector happened to (a tool's timer, not the user's function)."""
+    """Whether the frame runs because the garbage collector happened to (a tool's timer, not the
+    user's function).
+    """
     codes = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
         if frame.f_code in codes:
@@ -444,7 +509,8 @@ def in_gc_callback(frame: Any) -> bool:
 
 
 def names_in(code: Any) -> set[str]:
-    """Globals and attributes that a function's code names, with those of the functions inside it."""
+    """Globals and attributes that a function's code names, with those of the functions inside it.
+    """
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -474,7 +540,9 @@ def fields_of(owner: Any) -> dict | None:
 
 
 def static_attribute(kind: type, name: str) -> tuple[Any, type | None]:
-    """What a class holds under `name`, without running descriptors, and which class of its line holds it."""
+    """What a class holds under `name`, without running descriptors, and which class of its line
+    holds it.
+    """
     for cls in kind.__mro__:
         if name in cls.__dict__:
             return cls.__dict__[name], cls
@@ -517,20 +585,32 @@ def captured_fact(tensor: Tensor, item: Any) -> CallFact:
             return False  # its data was replaced by a view of something else
         else:
             array = tensor._data if tensor._jax is None else tensor._jax
-        return (tensor._entry is not None) is tracked and array.shape == shape and array.dtype == dtype
+        return (
+            (tensor._entry is not None) is tracked and array.shape == shape and array.dtype == dtype
+        )
 
     key = ("captured", id(tensor))
     if not tracked and tensor._entry is not None:  # a captured non-leaf: its history may be any
-        return CallFact(lambda: tensor._entry is not None, lambda: f"{item.name}: no longer requires grad", key)
-    return CallFact(test, lambda: f"{item.name}: captured as {item.node.type}, requires_grad={tracked}; now it is not", key)
+        return CallFact(
+            lambda: tensor._entry is not None, lambda: f"{item.name}: no longer requires grad", key
+        )
+    return CallFact(
+        test,
+        lambda: (
+            f"{item.name}: captured as {item.node.type}, requires_grad={tracked}; now it is not"
+        ),
+        key,
+    )
 
 
 def grad_fact(tensor: Tensor) -> CallFact:
     grad = tensor._grad
     return CallFact(
         lambda: tensor._grad is grad,
-        lambda: f".grad of a captured tensor: {'None' if grad is None else 'a tensor'} when recorded, now "
-        f"{'None' if tensor._grad is None else 'another tensor'}",
+        lambda: (
+            f".grad of a captured tensor: {'None' if grad is None else 'a tensor'} when recorded, now "
+            f"{'None' if tensor._grad is None else 'another tensor'}"
+        ),
         ("grad", id(tensor)),
     )
 
@@ -538,13 +618,15 @@ def grad_fact(tensor: Tensor) -> CallFact:
 def host_fact(guard: Any) -> CallFact:
     return CallFact(
         lambda: bool(guard.kind(guard.read(), guard.constant)) is guard.answer,
-        lambda: f"a hyper-parameter: now {guard.read()!r} (compared with {guard.constant!r} at {guard.loc.file}:"
-        f"{guard.loc.line})",
+        lambda: (
+            f"a hyper-parameter: now {guard.read()!r} (compared with {guard.constant!r} at {guard.loc.file}:"
+            f"{guard.loc.line})"
+        ),
         ("host", str(guard.loc)),
     )
 
 
-# -- installing the hooks -----------------------------------------------------------------------------------------
+# -- installing the hooks ------------------------------------------------------------------------
 
 _observers: list[Observer] = []
 _hooked: dict[type, list[Observer]] = {}
@@ -557,7 +639,9 @@ def observer_of_this_thread() -> Observer | None:
         for observer in _observers:
             if observer.trace is trace:
                 return observer
-        trace = getattr(trace, "outer", None)  # a nested trace (cond, vmap) belongs to the one around it
+        trace = getattr(
+            trace, "outer", None
+        )  # a nested trace (cond, vmap) belongs to the one around it
     return None
 
 
@@ -614,6 +698,9 @@ def uninstall(observer: Observer) -> None:
             users.remove(observer)
         if not users:
             del _hooked[cls]
-            for name, function in (("__getattribute__", _observed_getattribute), ("__setattr__", _observed_setattr)):
+            for name, function in (
+                ("__getattribute__", _observed_getattribute),
+                ("__setattr__", _observed_setattr),
+            ):
                 if cls.__dict__.get(name) is function:
                     type.__delattr__(cls, name)

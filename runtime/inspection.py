@@ -1,4 +1,6 @@
-"""What a compiled function tells about itself: graph, history, source, why, explain, memory, dump, benchmark."""
+"""What a compiled function tells about itself: graph, history, source, why, explain, memory, dump,
+benchmark.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,20 @@ class Inspection:
 
     def _lowered(self) -> Any:
         if self._last is None:
-            why = f"it runs eagerly: {self._eager_reason}" if self._eager_reason else "it has not been called yet"
-            raise NothingCompiledError(f"{self.name} has no graph", why=why, fix="call it once first")
+            why = (
+                f"it runs eagerly: {self._eager_reason}"
+                if self._eager_reason
+                else "it has not been called yet"
+            )
+            raise NothingCompiledError(
+                f"{self.name} has no graph", why=why, fix="call it once first"
+            )
         return self._last.lowered
 
     @property
     def graph(self) -> Graph:
-        """The optimised graph of the path taken last (its final segment, if it branches on values)."""
+        """The optimised graph of the path taken last (its final segment, if it branches on values).
+        """
         return self._lowered().final  # type: ignore[no-any-return]
 
     @property
@@ -92,7 +101,8 @@ class Inspection:
         stats = self.stats()
         lines = [
             f"{self.name}: compiled for {self.backend}",
-            f"  graph       {len(before.nodes)} nodes traced ({backward} of them backward), {len(after.nodes)} after passes",
+            f"  graph       {len(before.nodes)} nodes traced ({backward} of them backward), "
+            f"{len(after.nodes)} after passes",
             f"  inputs      {role_counts(after.input_roles)}",
             f"  outputs     {role_counts(after.output_roles)}",
             f"  time        {stats['record_seconds']:.3f} s recording and compiling, of it passes "
@@ -106,11 +116,16 @@ class Inspection:
         return "\n".join(lines)
 
     def memory(self) -> Any:
-        """The memory plan of the path taken last: for NumPy the planned peak, where it is and what lives there."""
+        """The memory plan of the path taken last: for NumPy the planned peak, where it is and what
+        lives there.
+        """
         return self._lowered().executable.memory
 
     def dump(self, directory: str | Path) -> Path:
-        """Write everything about the path taken last into a directory; see docs/dump.md. Returns its path."""
+        """Write everything about the path taken last into a directory; see docs/dump.md.
+
+        Returns its path.
+        """
         from tracegrad.runtime.dump import write_dump
 
         return write_dump(self, Path(directory))

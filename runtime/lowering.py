@@ -1,4 +1,6 @@
-"""Graph -> optimised graph -> executable, once per program: the passes' history, and a cache by fingerprint."""
+"""Graph -> optimised graph -> executable, once per program: the passes' history, and a cache by
+fingerprint.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracegrad.backends.base import Options
-from tracegrad.ir.graph import Graph
 from tracegrad.backends.optimise import optimise
+from tracegrad.ir.graph import Graph
 from tracegrad.passes.observers import History, Timing
 from tracegrad.tracer.program import LRU
 
@@ -39,7 +41,10 @@ class Compiler:
         self.seconds = 0.0
 
     def __call__(self, graph: Graph, donate: tuple[int, ...] = ()) -> Lowered:
-        """The executable of `graph`; equal programs share one. Raises what passes and backends raise."""
+        """The executable of `graph`; equal programs share one.
+
+        Raises what passes and backends raise.
+        """
         key = (graph.fingerprint(), donate)
         lowered = self._cache.get(key)
         if lowered is None:
@@ -62,11 +67,20 @@ class Compiler:
         passed = time.perf_counter()
         executable = backend.compile(final, options)
         done = time.perf_counter()
-        return Lowered(graph, final, history.graphs or [("trace", graph)], executable, timing, {"passes": passed - started, self.backend: done - passed})
+        return Lowered(
+            graph,
+            final,
+            history.graphs or [("trace", graph)],
+            executable,
+            timing,
+            {"passes": passed - started, self.backend: done - passed},
+        )
 
 
 def placement(graph: Graph, options: dict[str, Any]) -> dict[str, Any]:
-    """`input_specs` are given per argument of the function; state and everything else is replicated."""
+    """`input_specs` are given per argument of the function; state and everything else is
+    replicated.
+    """
     given = options.get("input_specs")
     if not given:
         return {}

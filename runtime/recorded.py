@@ -1,4 +1,6 @@
-"""A finished recording, read as data: which graph outputs it has and what to do with each after a run."""
+"""A finished recording, read as data: which graph outputs it has and what to do with each after a
+run.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,14 @@ from tracegrad.tracer.views import ViewStep
 class Result:
     """How one leaf of the returned structure is made after a run.
 
-    kind   "output": graph output `index` seen through `chain`; "number": output `index` as a Python number;
-           "owner": a captured tensor's storage (input `index`) through `chain`; "argument": the tensor given as
-           argument `index`; "same": `value` itself
+    kind   "output": graph output `index` seen through `chain`; "number": output `index` as a Python
+           number;
+           "owner": a captured tensor's storage (input `index`) through `chain`; "argument": the
+           tensor given as argument `index`; "same": `value` itself
     tracked  whether gradients flow into it from outside
     detached  "owner": seen without the owner's history
-    freed    whether its graph has been walked backwards already: as in PyTorch it still requires grad, and a second
+    freed    whether its graph has been walked backwards already: as in PyTorch it still requires
+             grad, and a second
              backward is an error
     """
 
@@ -37,7 +41,8 @@ class Result:
 
 @dataclass
 class GradWrite:
-    """What happens to one tensor's `.grad`: "set" to output `index`, "clear" to None, "drop" (kept in the graph).
+    """What happens to one tensor's `.grad`: "set" to output `index`, "clear" to None, "drop" (kept
+    in the graph).
 
     argument  the tensor is the one given as this argument, whichever it is; -1: `tensor` itself
     """
@@ -82,12 +87,19 @@ class Recorded:
 def finish(
     trace: Trace, returned: Any, keep_grads: bool | str, arguments: list[Tensor], effects: list[tuple[Any, Any]]
 ) -> Recorded:  # fmt: skip
-    """Read the trace after the function has returned; `effects` are (place, value) pairs. Changes nothing."""
+    """Read the trace after the function has returned; `effects` are (place, value) pairs.
+
+    Changes nothing.
+    """
     recorded = Recorded(trace)
     name_inputs(trace)
     leaves, recorded.treedef = flatten(returned)
     cells: dict[int, int] = {}
-    inputs = {id(item.source): k for k, item in enumerate(trace.inputs) if item.kind in ("argument", "state")}
+    inputs = {
+        id(item.source): k
+        for k, item in enumerate(trace.inputs)
+        if item.kind in ("argument", "state")
+    }
     given = {id(tensor): k for k, tensor in reversed(list(enumerate(arguments)))}
     for position, leaf in enumerate(leaves):
         name = f"result{position}" if position else "result"
@@ -130,12 +142,24 @@ def result_of(
     owner = inputs.get(id(cell.owner)) if cell.owner is not None else None
     if owner is not None:
         own = trace.inputs[owner].tensor
-        return Result("owner", owner, traced.chain, tracked=tracked, detached=own is not None and own._family != traced.family)
+        return Result(
+            "owner",
+            owner,
+            traced.chain,
+            tracked=tracked,
+            detached=own is not None and own._family != traced.family,
+        )
     index = cells.get(id(cell))
     base = cell.nodes[traced.family]
     if index is None or recorded.outputs[index] is not base:
         index = cells[id(cell)] = recorded.add(base, name, "result")
-    return Result("output", index, traced.chain, tracked=tracked, freed=tracked and trace.is_freed(traced.node))
+    return Result(
+        "output",
+        index,
+        traced.chain,
+        tracked=tracked,
+        freed=tracked and trace.is_freed(traced.node),
+    )
 
 
 def add_gradient(recorded: Recorded, slot: Any, keep_grads: bool | str) -> None:
@@ -152,7 +176,9 @@ def add_gradient(recorded: Recorded, slot: Any, keep_grads: bool | str) -> None:
         return  # accumulated in place: a state write
     else:
         node = recorded.trace.node_of(value)
-        recorded.grads.append(GradWrite(tensor, "set", recorded.add(node, f"grad{len(recorded.grads)}", "gradient")))
+        recorded.grads.append(
+            GradWrite(tensor, "set", recorded.add(node, f"grad{len(recorded.grads)}", "gradient"))
+        )
 
 
 def name_inputs(trace: Trace) -> None:
@@ -170,14 +196,18 @@ def name_inputs(trace: Trace) -> None:
 
 
 def state_names(trace: Trace) -> dict[int, str]:
-    """Names of captured tensors by id: "Net.fc1.weight", and "Net.fc1.weight.exp_avg" for an optimiser's slot."""
+    """Names of captured tensors by id: "Net.fc1.weight", and "Net.fc1.weight.exp_avg" for an
+    optimiser's slot.
+    """
     names: dict[int, str] = {}
     for item in trace.inputs:
         attribute = trace.attribute_names.get(id(item.tensor))
         if item.kind == "state" and attribute is not None:
             scope = item.node.loc.scope
             names[id(item.tensor)] = f"{scope}.{attribute}" if scope else attribute
-    owners = {id(slots): names.get(id(key)) for _, key, slots in trace.noted if isinstance(key, Tensor)}
+    owners = {
+        id(slots): names.get(id(key)) for _, key, slots in trace.noted if isinstance(key, Tensor)
+    }
     for holder, key, value in trace.noted:
         if isinstance(key, str) and isinstance(value, Tensor):
             owner = owners.get(id(holder))

@@ -15,12 +15,14 @@ from tracegrad.runtime.signature import Call
 from tracegrad.tracer.inplace import rebase_family
 from tracegrad.tracer.recording import HostAction, HostRead, Input
 from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
-from tracegrad.tracer.tape import FREED, Entry
 from tracegrad.tracer.storage import Storage, protect_saved, writable
+from tracegrad.tracer.tape import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
 from tracegrad.tracer.views import detach, make_view
 
-STATE_LOCK = threading.RLock()  # runs that write state happen one after the other, whatever thread they are called in
+STATE_LOCK = (
+    threading.RLock()
+)  # runs that write state happen one after the other, whatever thread they are called in
 
 
 @dataclass
@@ -51,8 +53,16 @@ class Runner:
     def plan(self, final: Segment, recorded: Any, program: Any, facts: list[Any]) -> Plan:
         results = recorded.results
         single = None
-        if len(results) == 1 and not recorded.effects and results[0].kind == "output" and not results[0].chain and program is None:
-            if not results[0].freed and recorded.treedef == optree.tree_structure(0, none_is_leaf=True):
+        if (
+            len(results) == 1
+            and not recorded.effects
+            and results[0].kind == "output"
+            and not results[0].chain
+            and program is None
+        ):
+            if not results[0].freed and recorded.treedef == optree.tree_structure(
+                0, none_is_leaf=True
+            ):
                 single = results[0].index
         trace = recorded.trace
         return Plan(
@@ -76,10 +86,12 @@ class Runner:
             return None, segment.plan.check.facts[failed].describe()
         return segment, self.finish(segment, call, exports)
 
-    # -- inputs -------------------------------------------------------------------------------------------------
+    # -- inputs ----------------------------------------------------------------------------------
 
     def fetch(self, sources: Sources, call: Call, exports: list[list[Any]]) -> list[Any]:
-        """One array per input of a segment, in the order arguments, state, host numbers, random state, imports."""
+        """One array per input of a segment, in the order arguments, state, host numbers, random
+        state, imports.
+        """
         owners = call.owners
         if self.jax:
             arrays = [on_jax(owners[k]) for k in sources.arguments]
@@ -102,7 +114,7 @@ class Runner:
                     arrays.append(source.source.snapshot())
         return arrays
 
-    # -- outputs ------------------------------------------------------------------------------------------------
+    # -- outputs ---------------------------------------------------------------------------------
 
     def finish(self, segment: Segment, call: Call, exports: list[list[Any]]) -> Any:
         plan: Plan = segment.plan
@@ -112,14 +124,20 @@ class Runner:
         arrays = self.fetch(segment.fetch, call, exports)
         return self.commit(plan, self.execute(segment, plan, arrays, call), call, arrays)
 
-    def finish_with_state(self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]) -> Any:
+    def finish_with_state(
+        self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
+    ) -> Any:
         if plan.host:
             return self.finish_with_host(segment, plan, call, exports)
         arrays = self.fetch(segment.fetch, call, exports)
         return self.commit(plan, self.execute(segment, plan, arrays, call), call, arrays)
 
-    def finish_with_host(self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]) -> Any:
-        """Host reads and actions in the order of the Python code; actions are undone if the run fails."""
+    def finish_with_host(
+        self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
+    ) -> Any:
+        """Host reads and actions in the order of the Python code; actions are undone if the run
+        fails.
+        """
         values: dict[int, Any] = {}
         done: list[HostAction] = []
         try:
@@ -154,7 +172,8 @@ class Runner:
         return executable(arrays)  # type: ignore[no-any-return]
 
     def clear_the_way(self, segment: Segment, plan: Plan, arrays: list[Any], call: Call) -> None:
-        """Updated state is written in its own array: values that a tape still needs move out first."""
+        """Updated state is written in its own array: values that a tape still needs move out first.
+        """
         for item, _ in plan.writes:
             owner = self.owner_of(item, call)
             members = owner.members()[:1] if owner.__class__ is Storage else [owner]
@@ -248,7 +267,11 @@ class Runner:
         return tensor
 
     def results(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
-        entries = plan.program.record(self, plan, outputs, call, arrays) if plan.program is not None else {}
+        entries = (
+            plan.program.record(self, plan, outputs, call, arrays)
+            if plan.program is not None
+            else {}
+        )
         for item, index in plan.writes:
             if index in entries:
                 self.rebase(self.owner_of(item, call), entries[index])
@@ -257,7 +280,10 @@ class Runner:
         for result in plan.results:
             leaves.append(self.one_result(plan, result, outputs, call, made, entries))
         for effect in plan.effects:
-            values = [self.one_result(plan, result, outputs, call, made, entries) for result in effect.results]
+            values = [
+                self.one_result(plan, result, outputs, call, made, entries)
+                for result in effect.results
+            ]
             effect.place.bind(optree.tree_unflatten(effect.treedef, values))
         return optree.tree_unflatten(plan.treedef, leaves)
 
@@ -282,7 +308,11 @@ class Runner:
         if result.kind == "owner":
             item = plan.inputs[result.index]
             owner = self.owner_of(item, call)
-            base = next((m for m in owner.members() if not m._chain), None) if isinstance(owner, Storage) else owner
+            base = (
+                next((m for m in owner.members() if not m._chain), None)
+                if isinstance(owner, Storage)
+                else owner
+            )
             if base is None:
                 base = wrap(owner.array)
             if result.detached:
@@ -308,7 +338,9 @@ class Runner:
 
 
 def updated_state(final: Segment, recorded: Any) -> Any:
-    """The written tensors with their places among the inputs and outputs, if all are captured tensors."""
+    """The written tensors with their places among the inputs and outputs, if all are captured
+    tensors.
+    """
     positions = {id(source): k for k, source in enumerate(final.sources)}
     updated = []
     for item, index in recorded.writes:
@@ -332,7 +364,9 @@ def on_numpy(owner: Any) -> np.ndarray:
 
 
 def on_jax(owner: Any) -> Any:
-    """The value for XLA, kept on its owner; copied at every call while NumPy code outside may write the buffer."""
+    """The value for XLA, kept on its owner; copied at every call while NumPy code outside may write
+    the buffer.
+    """
     from tracegrad.backends.jax import from_numpy
 
     if owner.__class__ is not Storage:

@@ -1,8 +1,9 @@
-"""The path tree: a recording split at its guards into segments, each computing only what its guard needs.
+"""The path tree: a recording split at its guards into segments, each computing only what its guard
+needs.
 
-Segment k is the backward slice of guard k minus what earlier segments exported. It is sealed when compiled: a
-later path through it takes its exports as they are and recomputes what it lacks. Executables are shared by
-fingerprint, so a loop compiles once, not once an iteration.
+Segment k is the backward slice of guard k minus what earlier segments exported. It is sealed when
+compiled: a later path through it takes its exports as they are and recomputes what it lacks.
+Executables are shared by fingerprint, so a loop compiles once, not once an iteration.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from tracegrad.tracer.storage import Storage
 
 
 class Sources:
-    """Where the inputs of a segment come from, grouped so that a call fetches them without asking each."""
+    """Where the inputs of a segment come from, grouped so that a call fetches them without asking
+    each.
+    """
 
     __slots__ = ("arguments", "tensors", "storages", "rest")
 
     def __init__(self, sources: list[Any]):
         state = [s.source for s in sources if isinstance(s, Input) and s.kind == "state"]
-        self.arguments = [int(s.name[3:]) for s in sources if isinstance(s, Input) and s.kind == "argument"]
+        self.arguments = [
+            int(s.name[3:]) for s in sources if isinstance(s, Input) and s.kind == "argument"
+        ]
         self.tensors = [s for s in state if not isinstance(s, Storage)]
         self.storages = [s for s in state if isinstance(s, Storage)]
         self.rest = [s for s in sources if not isinstance(s, Input) or s.kind in ("host", "random")]
@@ -34,13 +39,18 @@ class Sources:
 
 @dataclass(eq=False)
 class Segment:
-    """One compiled piece. A final one has `recorded`; another has a guard and children by its answers."""
+    """One compiled piece.
+
+    A final one has `recorded`; another has a guard and children by its answers.
+    """
 
     lowered: Lowered
     sources: list[Any]  # Inputs, and (depth, position) of imports
     slice: list[Node] = field(default_factory=list)
     exports: list[Node] = field(default_factory=list)
-    outside: dict[Node, Any] = field(default_factory=dict)  # where the slice's outer operands come from
+    outside: dict[Node, Any] = field(
+        default_factory=dict
+    )  # where the slice's outer operands come from
     guard_kind: str = ""
     children: dict[Any, Segment] = field(default_factory=dict)
     recorded: Recorded | None = None
@@ -62,7 +72,9 @@ def answer_key(kind: str, array: Any) -> Any:
     return (array.shape, array.tobytes())
 
 
-def build(root: Segment | None, recorded: Recorded, compiler: Compiler, saved: tuple[Node, ...]) -> tuple[Segment, Segment]:
+def build(
+    root: Segment | None, recorded: Recorded, compiler: Compiler, saved: tuple[Node, ...]
+) -> tuple[Segment, Segment]:
     """Add a recorded path to the tree. Returns the root and the new final segment.
 
     saved: forward values that a later backward reads; extra outputs of the final segment.
@@ -126,8 +138,12 @@ def seal(
     return Segment(compiler(graph), sources, new, exports, outside)
 
 
-def cut(outputs: list[Node], by_node: dict[Node, Any], name: str, roles: list[str]) -> tuple[Graph, list[Any]]:
-    """The graph of `outputs` with inputs for what is known already; and where those inputs come from."""
+def cut(
+    outputs: list[Node], by_node: dict[Node, Any], name: str, roles: list[str]
+) -> tuple[Graph, list[Any]]:
+    """The graph of `outputs` with inputs for what is known already; and where those inputs come
+    from.
+    """
     reached = [n for n in postorder(outputs, stop=by_node.__contains__) if n in by_node]
     reached.sort(key=lambda n: place(by_node[n]))
     inputs: list[Node] = []
@@ -163,11 +179,17 @@ def place(source: Any) -> int:
     return 0 if source.kind == "argument" else 3
 
 
-def make_final(recorded: Recorded, saved: tuple[Node, ...], by_node: dict[Node, Any], compiler: Compiler) -> Segment:
+def make_final(
+    recorded: Recorded, saved: tuple[Node, ...], by_node: dict[Node, Any], compiler: Compiler
+) -> Segment:
     outputs = [*recorded.outputs, *saved]
-    graph, sources = cut(outputs, by_node, "final" if recorded.trace.guards else "step", ["result"] * len(outputs))
+    graph, sources = cut(
+        outputs, by_node, "final" if recorded.trace.guards else "step", ["result"] * len(outputs)
+    )
     names = [*recorded.names, *(f"saved{k}" for k in range(len(saved)))]
-    graph = graph.replace(output_names=tuple(names), output_roles=(*recorded.roles, *("saved",) * len(saved)))
+    graph = graph.replace(
+        output_names=tuple(names), output_roles=(*recorded.roles, *("saved",) * len(saved))
+    )
     written = {f"state:{item.name}": item for item, _ in recorded.writes}
     donate = tuple(k for k, name in enumerate(graph.input_names) if f"state:{name}" in written)
     return Segment(compiler(graph, donate), sources, recorded=recorded)
@@ -178,7 +200,9 @@ def origin(source: Any) -> Any:
     return source.key if isinstance(source, Input) else source
 
 
-def match(sealed: Segment, new: list[Node], guard: Any, by_node: dict[Node, Any], depth: int) -> None:
+def match(
+    sealed: Segment, new: list[Node], guard: Any, by_node: dict[Node, Any], depth: int
+) -> None:
     """Check that this path computes what the sealed segment does, and take over its exports."""
     if len(sealed.slice) != len(new) or sealed.guard_kind != guard.kind:
         raise NotDeterministic
@@ -194,4 +218,3 @@ def match(sealed: Segment, new: list[Node], guard: Any, by_node: dict[Node, Any]
                 raise NotDeterministic
     for position, old in enumerate(sealed.exports):
         by_node[pairs[old]] = (depth, position + 1)
-

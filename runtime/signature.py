@@ -1,4 +1,6 @@
-"""What a call looks like: tensor types, other arguments by value, gradient mode, aliasing of arguments."""
+"""What a call looks like: tensor types, other arguments by value, gradient mode, aliasing of
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,17 @@ class Signature:
 class Call:
     """One call's arguments, flattened once."""
 
-    __slots__ = ("args", "kwargs", "grad", "leaves", "tensors", "owners", "key", "_treedef", "before")
+    __slots__ = (
+        "args",
+        "kwargs",
+        "grad",
+        "leaves",
+        "tensors",
+        "owners",
+        "key",
+        "_treedef",
+        "before",
+    )
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], grad: bool):
         self.args, self.kwargs, self.grad = args, kwargs, grad
@@ -74,7 +86,9 @@ class Call:
                     parts.append((leaf._chain, leaf._family, owner.array.shape))
                 for name in leaf.__dict__:
                     if name[0] != "_":  # the user's own attributes
-                        parts.append((name, type(leaf.__dict__[name]), value_key(leaf.__dict__[name])))
+                        parts.append(
+                            (name, type(leaf.__dict__[name]), value_key(leaf.__dict__[name]))
+                        )
             else:
                 parts.append(type(leaf))
                 parts.append(value_key(leaf))
@@ -99,7 +113,8 @@ class Call:
             trace.declare_argument(tensor, f"arg{position}")
 
     def note_aliases(self, specialisation: Any, recorded: Any) -> None:
-        """Remember which storages are captured, to notice an argument that shares memory with one."""
+        """Remember which storages are captured, to notice an argument that shares memory with one.
+        """
         inputs = recorded.trace.inputs
         specialisation.sources = [i.source for i in inputs if i.kind == "state"]
         specialisation.changes = -1
@@ -110,11 +125,16 @@ class Call:
             if slot.found == "tensor" and id(slot.tensor) in positions
         ]
         touched = {id(now(owner)) for owner in recorded.trace.touched_by_capture.values()}
-        specialisation.shared = tuple([id(owner) if id(owner) in touched else 0 for owner in map(now, self.owners)])
+        specialisation.shared = tuple(
+            [id(owner) if id(owner) in touched else 0 for owner in map(now, self.owners)]
+        )
 
     def aliases_fit(self, specialisation: Any) -> bool:
-        """Whether the arguments share memory with captured state exactly as they did when recorded."""
-        if specialisation.changes != metadata_changes[0]:  # a captured tensor may have got a storage since
+        """Whether the arguments share memory with captured state exactly as they did when recorded.
+        """
+        if (
+            specialisation.changes != metadata_changes[0]
+        ):  # a captured tensor may have got a storage since
             specialisation.changes = metadata_changes[0]
             specialisation.captured = {id(now(source)) for source in specialisation.sources}
         for position, gradient in specialisation.gradients:
@@ -122,7 +142,9 @@ class Call:
                 return False
         captured = specialisation.captured
         if any(specialisation.shared):
-            return all(s in (0, id(o)) for s, o in zip(specialisation.shared, self.owners)) and not any(
+            return all(
+                s in (0, id(o)) for s, o in zip(specialisation.shared, self.owners)
+            ) and not any(
                 id(o) in captured for s, o in zip(specialisation.shared, self.owners) if not s
             )
         return not (captured and any([id(owner) in captured for owner in self.owners]))
@@ -134,7 +156,9 @@ def now(owner: Any) -> Any:
 
 
 class Same:
-    """An object as part of a key: equal to itself only, and kept alive so that its id is not used again."""
+    """An object as part of a key: equal to itself only, and kept alive so that its id is not used
+    again.
+    """
 
     __slots__ = ("value",)
 
@@ -152,7 +176,8 @@ _BY_VALUE = frozenset({int, bool, str, bytes, complex, type(None)})
 
 
 def value_key(leaf: Any) -> Any:
-    """What a non-tensor argument is compared by: its value if it is immutable, else its identity."""
+    """What a non-tensor argument is compared by: its value if it is immutable, else its identity.
+    """
     kind = type(leaf)
     if kind in _BY_VALUE:
         return leaf

@@ -1,4 +1,7 @@
-"""Arguments and results as trees of leaves. Dicts keep their order: iterating over them is part of a program."""
+"""Arguments and results as trees of leaves.
+
+Dicts keep their order: iterating over them is part of a program.
+"""
 
 from __future__ import annotations
 

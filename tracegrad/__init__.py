@@ -1,9 +1,9 @@
 """tracegrad: PyTorch-style deep learning whose training step becomes one compiled graph.
 
-    import tracegrad as tg
-    step = tg.compile(train_step)     # ordinary imperative code
-    step(x, y)                        # traced once, then one graph: forward, backward, optimiser
-    print(step.graph)
+import tracegrad as tg
+step = tg.compile(train_step)     # ordinary imperative code
+step(x, y)                        # traced once, then one graph: forward, backward, optimiser
+print(step.graph)
 """
 
 from math import e, inf, nan, pi

@@ -20,10 +20,11 @@ def grad(
     outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], grad_outputs: Any = None,
     retain_graph: bool | None = None, create_graph: bool = False, allow_unused: bool | None = None,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """Gradients of the sum of outputs with respect to inputs, weighted by `grad_outputs` (cotangents).
+    """Gradients of the sum of outputs with respect to inputs, weighted by `grad_outputs`
+    (cotangents).
 
-    Returns one tensor of each input's shape and dtype. Leaves `.grad` alone. Raises GradientError for an
-    unused input (unless allow_unused) and for a graph that was freed.
+    Returns one tensor of each input's shape and dtype. Leaves `.grad` alone. Raises GradientError
+    for an unused input (unless allow_unused) and for a graph that was freed.
     """
     out, into = _listed(outputs), _listed(inputs)
     cotangents = [None] * len(out) if grad_outputs is None else _listed(grad_outputs)

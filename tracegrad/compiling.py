@@ -7,7 +7,17 @@ from typing import Any
 
 from tracegrad.nn.module import Module
 
-_INSPECTION = ("graph", "history", "source", "stats", "why", "explain", "memory", "dump", "benchmark")
+_INSPECTION = (
+    "graph",
+    "history",
+    "source",
+    "stats",
+    "why",
+    "explain",
+    "memory",
+    "dump",
+    "benchmark",
+)
 
 
 def compile(
@@ -15,26 +25,32 @@ def compile(
     dynamic: bool | None = None, keep_grads: bool | str = "auto", recheck: int | None = None, max_paths: int = 8,
     max_unroll: int = 10_000, mode: str | None = None, **options: Any,
 ) -> Any:  # fmt: skip
-    """`model` (a function or a Module), traced at its first call and run as one compiled graph from then on.
+    """`model` (a function or a Module), traced at its first call and run as one compiled graph from
+    then on.
 
-    Ordinary imperative code is fine: forward, `loss.backward()`, `opt.step()`, `sched.step()`. Parameters, buffers,
-    optimiser state and the random state are captured without being declared and updated after each run.
+    Ordinary imperative code is fine: forward, `loss.backward()`, `opt.step()`, `sched.step()`.
+    Parameters, buffers, optimiser state and the random state are captured without being declared
+    and updated after each run.
 
     backend     "numpy", "jax", "eager" (returns `model`), or "auto" (NumPy)
     fullgraph   raise GraphBreakError instead of running eagerly what cannot be one graph
     dynamic     accepted; every shape gets its own graph
-    keep_grads  whether `.grad` is written after a step that clears it itself: True, False, or "auto" (only if the
+    keep_grads  whether `.grad` is written after a step that clears it itself: True, False, or
+                "auto" (only if the
                 step did not clear it before reading it)
     recheck     every N-th call records again, to find Python state that changed unseen
-    max_paths   different paths through branches on tensor values that are kept, then eager with a warning
+    max_paths   different paths through branches on tensor values that are kept, then eager with a
+                warning
     max_unroll  branches on tensor values in one call
     mode        accepted for PyTorch's scripts, without effect
-    options     for the backend. jax: device ("gpu"), cache_dir, matmul_precision, and mesh=Mesh.of(data=4) with
-                input_specs, one per tensor argument: a mesh axis name or None per dimension. numpy: threads, fuse
+    options     for the backend. jax: device ("gpu"), cache_dir, matmul_precision, and
+                mesh=Mesh.of(data=4) with
+                input_specs, one per tensor argument: a mesh axis name or None per dimension. numpy:
+                threads, fuse
 
-    The result has .graph, .history, .source, .stats(), .why(), .explain(), .memory(), .dump(dir), .benchmark(*args).
-    Usable as a decorator, with or without arguments. Raises ArgumentError for an unknown option value,
-    JaxNotInstalledError for backend="jax" without jax.
+    The result has .graph, .history, .source, .stats(), .why(), .explain(), .memory(), .dump(dir),
+    .benchmark(*args). Usable as a decorator, with or without arguments. Raises ArgumentError for an
+    unknown option value, JaxNotInstalledError for backend="jax" without jax.
     """
     keywords = dict(
         backend=backend, fullgraph=fullgraph, keep_grads=keep_grads, recheck=recheck, max_paths=max_paths,
@@ -51,7 +67,10 @@ def compile(
 
 
 class CompiledModule:
-    """Mixin: a module whose call is compiled. It shares the original's state: one set of parameters, two ways to call."""
+    """Mixin: a module whose call is compiled.
+
+    It shares the original's state: one set of parameters, two ways to call.
+    """
 
     _compiled: Any
 

@@ -1,4 +1,6 @@
-"""Function transforms with torch.func's names: `grad`, `grad_and_value`, `vmap`, `jacrev`, `jvp`, `vjp`, `functional_call`."""
+"""Function transforms with torch.func's names: `grad`, `grad_and_value`, `vmap`, `jacrev`, `jvp`,
+`vjp`, `functional_call`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from tracegrad.tracer.views import IDENTITY, make_view
 
 
 def _inner(tensor: Tensor) -> Tensor:
-    """The same value as something to differentiate by, still connected to what `tensor` came from."""
+    """The same value as something to differentiate by, still connected to what `tensor` came from.
+    """
     if get_mode().trace is not None:
         alias = make_view(tensor, IDENTITY)
         return alias if alias.requires_grad else alias.requires_grad_()
@@ -34,11 +37,13 @@ def _is_tensor(leaf: Any) -> bool:
     return isinstance(leaf, Tensor)
 
 
-def grad_and_value(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad_and_value(
+    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
     """A function returning (gradient with respect to argument(s) `argnums`, value of `func`).
 
-    `func` returns a one-element tensor (and, with has_aux, anything beside it). Gradients have the arguments'
-    structure and can be differentiated again.
+    `func` returns a one-element tensor (and, with has_aux, anything beside it). Gradients have the
+    arguments' structure and can be differentiated again.
     """
 
     def transformed(*args: Any, **kwargs: Any) -> Any:
@@ -56,8 +61,14 @@ def grad_and_value(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0,
             result = func(*given, **kwargs)
             value, aux = result if has_aux else (result, None)
             if not isinstance(value, Tensor) or value.numel() != 1:
-                raise ArgumentError("func.grad needs a function that returns one element", where=here())
-            outer = get_mode().trace is not None or any(not leaf.is_leaf for leaf in leaves) or _connected(value, leaves)
+                raise ArgumentError(
+                    "func.grad needs a function that returns one element", where=here()
+                )
+            outer = (
+                get_mode().trace is not None
+                or any(not leaf.is_leaf for leaf in leaves)
+                or _connected(value, leaves)
+            )
             found = iter(_grad(value.sum(), leaves, create_graph=outer, allow_unused=True))  # type: ignore[attr-defined]
             zeros = iter(leaves)
             gradients = []
@@ -76,7 +87,9 @@ def grad_and_value(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0,
 
 
 def _connected(value: Tensor, leaves: list[Tensor]) -> bool:
-    """Whether the value depends on tracked tensors other than the leaves (whose gradients the caller may want)."""
+    """Whether the value depends on tracked tensors other than the leaves (whose gradients the
+    caller may want).
+    """
     from tracegrad.tracer.tape import LEAF, linearise
 
     if value._entry is None:
@@ -86,7 +99,9 @@ def _connected(value: Tensor, leaves: list[Tensor]) -> bool:
     return any(entry.kind is LEAF and entry not in own for entry in order)
 
 
-def grad(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(
+    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
     """A function returning the gradient of `func` with respect to argument(s) `argnums`. Nests."""
     both = grad_and_value(func, argnums, has_aux)
 
@@ -98,7 +113,8 @@ def grad(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: 
 
 
 def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Callable[..., Any]:
-    """`func` on every slice of its arguments along `in_dims` at once: one traced graph, batched by a pass.
+    """`func` on every slice of its arguments along `in_dims` at once: one traced graph, batched by
+    a pass.
 
     in_dims  an axis or None (not batched) for all arguments, or one per argument (trees allowed)
     out_dims  where the batch axis goes in the results
@@ -108,7 +124,10 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
     def transformed(*args: Any) -> Any:
         dims = in_dims if isinstance(in_dims, (tuple, list)) else (in_dims,) * len(args)
         if len(dims) != len(args):
-            raise ArgumentError(f"vmap got in_dims for {len(dims)} arguments, and {len(args)} arguments", where=here())
+            raise ArgumentError(
+                f"vmap got in_dims for {len(dims)} arguments, and {len(args)} arguments",
+                where=here(),
+            )
         leaves: list[Any] = []
         axes: list[int | None] = []
         trees = []
@@ -122,21 +141,29 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
                 axes += optree.tree_leaves(dim, none_is_leaf=True)
         sizes = {leaf.shape[axis] for leaf, axis in zip(leaves, axes) if axis is not None}
         if len(sizes) != 1:
-            raise ArgumentError(f"vmap needs one batch size, the arguments have {sorted(sizes)}", where=here())
+            raise ArgumentError(
+                f"vmap needs one batch size, the arguments have {sorted(sizes)}", where=here()
+            )
         size = sizes.pop()
-        moved = [leaf if axis is None else leaf.movedim(axis, 0) for leaf, axis in zip(leaves, axes)]
+        moved = [
+            leaf if axis is None else leaf.movedim(axis, 0) for leaf, axis in zip(leaves, axes)
+        ]
         examples = iter(
             leaf if not _is_tensor(leaf)
             else TensorType(tuple(leaf.shape) if axis is None else tuple(leaf.shape)[1:], leaf.dtype)
             for leaf, axis in zip(moved, axes)
         )  # fmt: skip
         types = tuple(
-            optree.tree_unflatten(treedef, [next(examples) for _ in range(count)]) for treedef, count in trees
+            optree.tree_unflatten(treedef, [next(examples) for _ in range(count)])
+            for treedef, count in trees
         )
         traced = trace_function(func, types, "vmap")
         tensors = [(leaf, axis) for leaf, axis in zip(moved, axes) if _is_tensor(leaf)]
         batched = _batched(
-            traced.graph, tuple(0 if axis is not None else None for _, axis in tensors) + (None,) * len(traced.captured), size
+            traced.graph,
+            tuple(0 if axis is not None else None for _, axis in tensors)
+            + (None,) * len(traced.captured),
+            size,
         )
         results = apply(GraphOp(batched), (*(leaf for leaf, _ in tensors), *traced.captured))
         out = out_dims if isinstance(out_dims, (tuple, list)) else (out_dims,) * len(results)
@@ -153,7 +180,9 @@ def vjp(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], t
         output = func(*inner)
 
     def pull(cotangent: Tensor) -> tuple[Any, ...]:
-        return _grad(output, inner, cotangent, retain_graph=True, create_graph=True, allow_unused=True)
+        return _grad(
+            output, inner, cotangent, retain_graph=True, create_graph=True, allow_unused=True
+        )
 
     return output.detach(), pull
 
@@ -173,7 +202,9 @@ def jvp(func: Callable[..., Any], primals: tuple, tangents: tuple) -> tuple[Any,
 
 
 def jacrev(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
-    """A function returning the Jacobian, shape [*output, *argument], one VJP per output element, batched by vmap."""
+    """A function returning the Jacobian, shape [*output, *argument], one VJP per output element,
+    batched by vmap.
+    """
 
     def transformed(*args: Any) -> Any:
         from tracegrad.tracer import functions
@@ -187,7 +218,9 @@ def jacrev(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
                 flat = functions.sum(output.reshape(-1) * cotangent)
                 return _grad(flat, given[argnums], create_graph=True)[0]
 
-        probe = trace_function(func, tuple(TensorType(tuple(a.shape), a.dtype) for a in args), "jacrev")
+        probe = trace_function(
+            func, tuple(TensorType(tuple(a.shape), a.dtype) for a in args), "jacrev"
+        )
         out = probe.graph.outputs[0].type
         basis = eye(out.size, dtype=out.dtype)
         rows = vmap(row, (0, *(None,) * len(args)))(basis, *args)
@@ -196,8 +229,11 @@ def jacrev(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     return transformed
 
 
-def functional_call(module: Any, parameter_and_buffer_dicts: dict[str, Tensor], args: Any, kwargs: Any = None) -> Any:
-    """Call a module with some of its parameters and buffers replaced; the module is left as it was."""
+def functional_call(
+    module: Any, parameter_and_buffer_dicts: dict[str, Tensor], args: Any, kwargs: Any = None
+) -> Any:
+    """Call a module with some of its parameters and buffers replaced; the module is left as it was.
+    """
     replaced = []
     try:
         for name, value in parameter_and_buffer_dicts.items():

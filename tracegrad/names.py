@@ -1,6 +1,7 @@
 """Which of the tracer's functions are not names of `torch.*`.
 
-`nn.functional`, `linalg`, Tensor's methods and the library's own code use them; `tracegrad.*` does not show them.
+`nn.functional`, `linalg`, Tensor's methods and the library's own code use them; `tracegrad.*` does
+not show them.
 """
 
 ELSEWHERE = frozenset(

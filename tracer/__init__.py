@@ -3,10 +3,31 @@
 from tracegrad.tracer.errors import TracegradError
 from tracegrad.tracer.locate import scope
 from tracegrad.tracer.observed import Observed, ParamGroup, host_action, new_state, note_item
-from tracegrad.tracer.state import current_trace, enable_grad, get_mode, is_grad_enabled, no_grad, set_grad_enabled
+from tracegrad.tracer.state import (
+    current_trace,
+    enable_grad,
+    get_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from tracegrad.tracer.tensor import Device, Size, Tensor
 
 __all__ = [
-    "Device", "Observed", "ParamGroup", "Size", "Tensor", "TracegradError", "current_trace", "enable_grad", "get_mode", "host_action",
-    "is_grad_enabled", "new_state", "note_item", "no_grad", "scope", "set_grad_enabled",
-]  # fmt: skip
+    "Device",
+    "Observed",
+    "ParamGroup",
+    "Size",
+    "Tensor",
+    "TracegradError",
+    "current_trace",
+    "enable_grad",
+    "get_mode",
+    "host_action",
+    "is_grad_enabled",
+    "new_state",
+    "note_item",
+    "no_grad",
+    "scope",
+    "set_grad_enabled",
+]

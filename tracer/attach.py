@@ -1,4 +1,6 @@
-"""Gives Tensor its methods: one table each of views, functions, in-place forms, casts and hot operators."""
+"""Gives Tensor its methods: one table each of views, functions, in-place forms, casts and hot
+operators.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,18 @@ CASTS = {
 }  # fmt: skip
 
 
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False, **inert: Any) -> Tensor:
-    """This tensor with another dtype (itself if nothing changes and not copy). Devices other than the CPU refuse."""
+def to(
+    self: Tensor,
+    *args: Any,
+    dtype: Any = None,
+    device: Any = None,
+    copy: bool = False,
+    **inert: Any,
+) -> Tensor:
+    """This tensor with another dtype (itself if nothing changes and not copy).
+
+    Devices other than the CPU refuse.
+    """
     for value in args:
         if isinstance(value, DType):
             dtype = value
@@ -37,7 +49,9 @@ def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bo
         elif isinstance(value, (str, Device)):
             device = value
         elif not isinstance(value, bool):
-            raise ArgumentError(f"to() takes a dtype, a device or a tensor, got {value!r}", where=here())
+            raise ArgumentError(
+                f"to() takes a dtype, a device or a tensor, got {value!r}", where=here()
+            )
     check_device(device)
     if dtype is None or dtype is self.dtype:
         return self.clone() if copy else self  # type: ignore[attr-defined,no-any-return]

@@ -1,8 +1,9 @@
 """Eager backward: the tape reachable from the loss becomes a static graph.
 
-A structure is keyed by its canonical numbering. The first sighting runs the gradient programs entry by entry; the
-second turns the whole tape into IR, differentiates, optimises and compiles it for NumPy; from then on a backward is
-one numbering, one lookup and one call. `create_graph=True` and hooks take the entry-by-entry path, recording.
+A structure is keyed by its canonical numbering. The first sighting runs the gradient programs entry
+by entry; the second turns the whole tape into IR, differentiates, optimises and compiles it for
+NumPy; from then on a backward is one numbering, one lookup and one call. `create_graph=True` and
+hooks take the entry-by-entry path, recording.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _retained: weakref.WeakKeyDictionary[Entry, Any] = weakref.WeakKeyDictionary()
 def backward(
     tensors: list[Tensor], gradients: list[Any], retain_graph: bool | None, create_graph: bool, inputs: Any = None
 ) -> None:  # fmt: skip
-    """Accumulate gradients into the leaves' `.grad` (or into `inputs` only). See torch.autograd.backward."""
+    """Accumulate gradients into the leaves' `.grad` (or into `inputs` only).
+
+    See torch.autograd.backward.
+    """
     trace = get_mode().trace
     if trace is not None:
         trace.backward(tensors, gradients, retain_graph, create_graph, inputs)
@@ -56,14 +60,19 @@ def grad_of(
     outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Any], retain_graph: bool | None,
     create_graph: bool, allow_unused: bool | None,
 ) -> list[Tensor | None]:  # fmt: skip
-    """Gradients of `outputs` with respect to `inputs`, without touching `.grad`. See torch.autograd.grad."""
+    """Gradients of `outputs` with respect to `inputs`, without touching `.grad`.
+
+    See torch.autograd.grad.
+    """
     trace = get_mode().trace
     if trace is not None:
         return trace.grad_of(outputs, inputs, cotangents, retain_graph, create_graph, allow_unused)  # type: ignore[no-any-return]
     for tensor in inputs:
         if tensor._entry is None:
             raise GradientError(
-                "grad(): an input does not require grad", where=here(), fix="call x.requires_grad_() before using it"
+                "grad(): an input does not require grad",
+                where=here(),
+                fix="call x.requires_grad_() before using it",
             )
     roots, seeds_ = seeds(outputs, cotangents, create_graph)
     targets = [t._entry for t in inputs]
@@ -90,7 +99,9 @@ def grad_of(
     return result
 
 
-def seeds(tensors: list[Tensor], gradients: list[Any], create_graph: bool) -> tuple[list[Entry], list[Any]]:
+def seeds(
+    tensors: list[Tensor], gradients: list[Any], create_graph: bool
+) -> tuple[list[Entry], list[Any]]:
     """Entries to start from and their cotangents (Tensors under create_graph, arrays otherwise)."""
     roots, cotangents = [], []
     for tensor, gradient in zip(tensors, gradients):
@@ -110,10 +121,13 @@ def seeds(tensors: list[Tensor], gradients: list[Any], create_graph: bool) -> tu
             gradient = wrap(np.ones(array.shape, array.dtype))
         elif tuple(gradient.shape) != array.shape:
             raise GradientError(
-                f"the gradient's shape {tuple(gradient.shape)} is not the output's {array.shape}", where=here()
+                f"the gradient's shape {tuple(gradient.shape)} is not the output's {array.shape}",
+                where=here(),
             )
         roots.append(tensor._entry)
-        cotangents.append(gradient if create_graph else gradient._data.astype(array.dtype, copy=False))
+        cotangents.append(
+            gradient if create_graph else gradient._data.astype(array.dtype, copy=False)
+        )
     return roots, cotangents
 
 
@@ -171,7 +185,8 @@ def run(
 
 
 def separate(targets: list[Entry], results: dict[Entry, Any]) -> None:
-    """Two leaves never share one gradient array (a later in-place accumulation would change both)."""
+    """Two leaves never share one gradient array (a later in-place accumulation would change both).
+    """
     seen: set[int] = set()
     for target in targets:
         array = results.get(target)

@@ -1,7 +1,8 @@
 """The second sighting of a tape's structure: tape -> IR -> gradient graph -> one NumPy executable.
 
-The key numbers the tape canonically: kind, shape, dtype and parent numbers of every entry, the roots and the
-targets. Python scalars are inputs, never part of the key. Bounded: see the two sizes below.
+The key numbers the tape canonically: kind, shape, dtype and parent numbers of every entry, the
+roots and the targets. Python scalars are inputs, never part of the key. Bounded: see the two sizes
+below.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _seen: LRU = LRU(SEEN_SIZE)
 _lock = threading.Lock()
 
 
-def structure_key(order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]) -> tuple:
+def structure_key(
+    order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]
+) -> tuple:
     key: list[Any] = []
     append = key.append
     for entry in order:
@@ -43,7 +46,9 @@ def structure_key(order: list[Entry], number: dict[Entry, int], roots: list[Entr
     return tuple(key)
 
 
-def compiled_for(order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]) -> Any:
+def compiled_for(
+    order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]
+) -> Any:
     """The compiled gradient of this structure, or None at its first sighting."""
     if any(entry.kind.__class__ is CustomProgram for entry in order):
         return None  # its gradient is Python
@@ -64,7 +69,9 @@ def compiled_for(order: list[Entry], number: dict[Entry, int], roots: list[Entry
 class CompiledBackward:
     """Call with the tape's entries in canonical order and the roots' cotangents."""
 
-    def __init__(self, order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]):
+    def __init__(
+        self, order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]
+    ):
         graph, self.reads = gradient_graph(order, number, roots, targets)
         # A target that no gradient reaches has no output; two equal outputs must be two arrays.
         self.present = tuple(node is not None for node in graph[1])
@@ -92,8 +99,9 @@ def gradient_graph(
 ) -> tuple[tuple[tuple[Node, ...], list[Node | None]], list[tuple]]:
     """Inputs and gradient nodes, and where each input after the cotangents is read from.
 
-    A read is (0, entry, _, _) its value, (1, entry, k, _) part k of a several-result value, (2, entry, k, dtype)
-    the Python number that is its operand k, (3, entry, k, _) a forward intermediate it kept.
+    A read is (0, entry, _, _) its value, (1, entry, k, _) part k of a several-result value, (2,
+    entry, k, dtype) the Python number that is its operand k, (3, entry, k, _) a forward
+    intermediate it kept.
     """
     live = set(targets)
     for entry in order:
@@ -136,7 +144,9 @@ def gradient_graph(
             kept = getattr(entry, "saved", None)
             if kept:  # the gradient program it was recorded with, see backward.vjp_of
                 flags = tuple(t.dtype.is_inexact for t in program.types)
-                wanted = tuple(isinstance(p, Entry) and p.kind is not CONSTANT for p in entry.parents)
+                wanted = tuple(
+                    isinstance(p, Entry) and p.kind is not CONSTANT for p in entry.parents
+                )
                 vjp = program.vjp(wanted, flags)
                 arguments = [
                     received[j] if j in received else ops.splat(0, t)
@@ -144,7 +154,9 @@ def gradient_graph(
                 ]  # fmt: skip
             else:
                 wanted = tuple(p in live for p in entry.parents)
-                vjp = program.vjp(wanted, tuple(j in received for j in range(len(program.types))), save=False)
+                vjp = program.vjp(
+                    wanted, tuple(j in received for j in range(len(program.types))), save=False
+                )
                 arguments = [received[j] for j in sorted(received)]
             for j in vjp.reads_in:
                 parent = entry.parents[j]
@@ -163,7 +175,9 @@ def gradient_graph(
             if vjp.saved:
                 for j, node in enumerate(vjp.saved):
                     arguments.append(intermediates.setdefault((k, j), placeholder(node.type)))
-            outputs = substitute(vjp.graph.outputs, dict(zip(vjp.graph.inputs, arguments, strict=True)))
+            outputs = substitute(
+                vjp.graph.outputs, dict(zip(vjp.graph.inputs, arguments, strict=True))
+            )
             for j, position in vjp.gradients.items():
                 if entry.parents[j] in live:
                     add(number[entry.parents[j]], outputs[position])
@@ -184,4 +198,3 @@ def gradient_graph(
             inputs.append(node)
             reads.append((2, k, j, node.dtype.np))
     return (tuple(inputs), found), reads
-

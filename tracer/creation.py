@@ -18,12 +18,16 @@ def check_dtype(dtype: Any) -> None:
     """Raises ArgumentError for anything but a dtype of this library or None."""
     if dtype is not None and not isinstance(dtype, DType):
         raise ArgumentError(
-            f"dtype={dtype!r} is {type(dtype).__name__}, not a dtype", where=here(), fix="use tg.float32, tg.int64, ..."
+            f"dtype={dtype!r} is {type(dtype).__name__}, not a dtype",
+            where=here(),
+            fix="use tg.float32, tg.int64, ...",
         )
 
 
 def array_from(data: Any, dtype: DType | None) -> np.ndarray:
-    """A fresh C-contiguous array with PyTorch's dtypes: Python floats are the default dtype, ints int64."""
+    """A fresh C-contiguous array with PyTorch's dtypes: Python floats are the default dtype, ints
+    int64.
+    """
     check_dtype(dtype)
     if isinstance(data, (np.ndarray, np.generic)):
         dtype_of(data.dtype)
@@ -32,7 +36,9 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
         array = np.array(data)
     except ValueError as error:
         raise ArgumentError(
-            f"cannot make a tensor of ragged data: {error}", where=here(), fix="give every row the same length"
+            f"cannot make a tensor of ragged data: {error}",
+            where=here(),
+            fix="give every row the same length",
         ) from None
     if dtype is not None:
         return array.astype(dtype.np)
@@ -54,7 +60,9 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
 
 
 def is_python(data: Any) -> bool:
-    """Whether the first number in nested sequences is a Python number (an empty list counts as one)."""
+    """Whether the first number in nested sequences is a Python number (an empty list counts as
+    one).
+    """
     while isinstance(data, (list, tuple)):
         if not data:
             return True
@@ -83,8 +91,13 @@ def contains_tensors(data: Any) -> bool:
     return isinstance(data, Tensor) or hasattr(data, "_traced_number")
 
 
-def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A new tensor holding a copy of `data` (numbers, nested lists, arrays). Python floats become float32."""
+def tensor(
+    data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A new tensor holding a copy of `data` (numbers, nested lists, arrays).
+
+    Python floats become float32.
+    """
     check_device(device)
     if isinstance(data, Tensor):
         result = data.detach().clone()  # type: ignore[attr-defined]
@@ -131,11 +144,15 @@ asarray = as_tensor
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor on the array's own memory: writes are seen both ways."""
     if not isinstance(array, np.ndarray):
-        raise ArgumentError(f"from_numpy() needs a NumPy array, got {type(array).__name__}", where=here())
+        raise ArgumentError(
+            f"from_numpy() needs a NumPy array, got {type(array).__name__}", where=here()
+        )
     dtype_of(array.dtype)
     if any(stride < 0 for stride in array.strides):
         raise UnsupportedError(
-            "from_numpy() of an array with negative strides", where=here(), fix="copy it first: array.copy()"
+            "from_numpy() of an array with negative strides",
+            where=here(),
+            fix="copy it first: array.copy()",
         )
     trace = get_mode().trace
     if trace is not None:
@@ -165,7 +182,9 @@ def size_of(size: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(int(s) for s in size)
 
 
-def filled(shape: tuple[int, ...], value: Any, dtype: DType | None, device: Any, requires_grad: bool) -> Tensor:
+def filled(
+    shape: tuple[int, ...], value: Any, dtype: DType | None, device: Any, requires_grad: bool
+) -> Tensor:
     check_device(device)
     check_dtype(dtype)
     if dtype is None:
@@ -185,11 +204,20 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
 
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor whose values mean nothing yet; here they are zeros, so that no run depends on old memory."""
+    """A tensor whose values mean nothing yet; here they are zeros, so that no run depends on old
+    memory.
+    """
     return filled(size_of(size), 0.0, dtype, device, requires_grad)
 
 
-def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def full(
+    size: Any,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of one value; its dtype follows the value's kind."""
     if isinstance(fill_value, Tensor) or hasattr(fill_value, "_traced_number"):
         from tracegrad.tracer import functions
@@ -200,8 +228,15 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
 
 
 def like(function: Any) -> Any:
-    def made_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-        return function(tuple(input.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)  # type: ignore[no-any-return]
+    def made_like(
+        input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    ) -> Tensor:
+        return function(
+            tuple(input.shape),
+            dtype=dtype or input.dtype,
+            device=device,
+            requires_grad=requires_grad,
+        )  # type: ignore[no-any-return]
 
     made_like.__name__ = made_like.__qualname__ = f"{function.__name__}_like"
     made_like.__doc__ = f"`{function.__name__}` with the shape and dtype of `input`."
@@ -211,14 +246,31 @@ def like(function: Any) -> Any:
 zeros_like, ones_like, empty_like = like(zeros), like(ones), like(empty)
 
 
-def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of one value with the shape and dtype of `input`."""
-    return full(tuple(input.shape), fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return full(
+        tuple(input.shape),
+        fill_value,
+        dtype=dtype or input.dtype,
+        device=device,
+        requires_grad=requires_grad,
+    )
 
 
 def new_method(function: Any) -> Any:
-    def new(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-        return function(*args, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)  # type: ignore[no-any-return]
+    def new(
+        self: Tensor, *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    ) -> Tensor:
+        return function(
+            *args, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad
+        )  # type: ignore[no-any-return]
 
     new.__name__ = new.__qualname__ = f"new_{function.__name__}"
     new.__doc__ = f"`{function.__name__}` with this tensor's dtype unless given."
@@ -245,7 +297,14 @@ def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device:
     return finish(wrap(np.linspace(start, end, steps).astype(dtype.np)), requires_grad)
 
 
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """The identity matrix, n by m (n)."""
     check_device(device)
     return finish(wrap(np.eye(n, m, dtype=(dtype or get_default_dtype()).np)), requires_grad)

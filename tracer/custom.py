@@ -1,7 +1,8 @@
 """`autograd.Function`: a forward and a backward of the user's own, eager and traced through.
 
-Eager, the tape gets one entry whose gradient calls the user's `backward`. While recording, both run on traced tensors:
-the forward's nodes are wrapped in a composite op whose VJP is the user's backward, so higher passes see only IR.
+Eager, the tape gets one entry whose gradient calls the user's `backward`. While recording, both run
+on traced tensors: the forward's nodes are wrapped in a composite op whose VJP is the user's
+backward, so higher passes see only IR.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Context:
 
 
 class Function:
-    """Subclass with static `forward(ctx, *args)` and `backward(ctx, *cotangents)`; call `MyFunction.apply(*args)`.
+    """Subclass with static `forward(ctx, *args)` and `backward(ctx, *cotangents)`; call
+    `MyFunction.apply(*args)`.
 
     `backward` returns one cotangent (or None) per argument of `forward`.
     """
@@ -56,7 +58,9 @@ class Function:
 
     @staticmethod
     def backward(ctx: Context, *grad_outputs: Any) -> Any:
-        raise NotImplementedError("an autograd.Function defines a static backward(ctx, *grad_outputs)")
+        raise NotImplementedError(
+            "an autograd.Function defines a static backward(ctx, *grad_outputs)"
+        )
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
@@ -77,7 +81,9 @@ class Function:
         return tuple(made) if isinstance(result, tuple) else made[0]
 
 
-def call_backward(cls: type[Function], ctx: Context, args: tuple[Any, ...], cotangents: list[Tensor], create: bool) -> list[Any]:
+def call_backward(
+    cls: type[Function], ctx: Context, args: tuple[Any, ...], cotangents: list[Tensor], create: bool
+) -> list[Any]:
     """The user's backward, checked: one result per argument."""
     with enable_grad() if create else no_grad():
         found = cls.backward(ctx, *cotangents)
@@ -95,14 +101,17 @@ def call_backward(cls: type[Function], ctx: Context, args: tuple[Any, ...], cota
 class CustomProgram:
     """What the tape asks of an entry's kind, answered by Python."""
 
-    def __init__(self, cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: list[Tensor]):
+    def __init__(
+        self, cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: list[Tensor]
+    ):
         self.cls, self.ctx, self.args = cls, ctx, args
         self.types = [o._data.shape for o in outputs]
         self.dtypes = [o._data.dtype for o in outputs]
         self.name = f"{cls.__name__}Backward"
 
     def gradients(self, received: dict[int, Any], create: bool) -> list[Any]:
-        """Cotangents (arrays, or Tensors under create) of the arguments from those of the outputs."""
+        """Cotangents (arrays, or Tensors under create) of the arguments from those of the outputs.
+        """
         cotangents = []
         for k, shape in enumerate(self.types):
             ct = received.get(k)
@@ -113,10 +122,13 @@ class CustomProgram:
         return [g if create or g is None else g._data for g in found]
 
 
-def leave_entry(cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: list[Tensor]) -> list[Tensor]:
+def leave_entry(
+    cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: list[Tensor]
+) -> list[Tensor]:
     program = CustomProgram(cls, ctx, args, outputs)
     parents = tuple(
-        (a._entry if a._entry is not None else Constant(a._data)) if isinstance(a, Tensor) else None for a in args
+        (a._entry if a._entry is not None else Constant(a._data)) if isinstance(a, Tensor) else None
+        for a in args
     )
     whole = Entry(program, parents, (), outputs[0]._data.dtype)
     whole.saved = None
@@ -127,8 +139,11 @@ def leave_entry(cls: type[Function], ctx: Context, args: tuple[Any, ...], output
     return outputs
 
 
-def record(cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: list[Tensor], trace: Any) -> list[Tensor]:
-    """The composite op of this one call: identity on the outputs, the user's backward as its VJP."""
+def record(
+    cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: list[Tensor], trace: Any
+) -> list[Tensor]:
+    """The composite op of this one call: identity on the outputs, the user's backward as its VJP.
+    """
     tensors = [a for a in args if isinstance(a, Tensor)]
     inputs = [trace.node_of(a) for a in tensors]
     results = [trace.node_of(o) for o in outputs]
@@ -138,13 +153,18 @@ def record(cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: li
     def vjp(ct: Any, out: Any, *operands: Any) -> tuple[Any, ...]:
         from tracegrad.ir import ops
 
-        # The gradient may be asked for after the recording: the user's backward still runs as a part of it.
+        # The gradient may be asked for after the recording: the user's backward still runs as a
+        # part of it.
         token = set_mode(Mode(get_mode().grad, trace))
         try:
-            given = [trace.fresh(c if c is not None else ops.splat(0, t)) for c, t in zip(ct, types)]
+            given = [
+                trace.fresh(c if c is not None else ops.splat(0, t)) for c, t in zip(ct, types)
+            ]
             found = call_backward(cls, ctx, args, given, get_mode().grad)
             tensor_grads = [g for g, a in zip(found, args) if isinstance(a, Tensor)]
-            return (None,) * count + tuple(None if g is None else trace.node_of(g) for g in tensor_grads)
+            return (None,) * count + tuple(
+                None if g is None else trace.node_of(g) for g in tensor_grads
+            )
         finally:
             reset_mode(token)
 
@@ -158,4 +178,3 @@ def record(cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: li
         parts = [proj(whole, index=k) for k in range(count)]
     trace.mark_active(parts, inputs)
     return [trace.fresh(p) for p in parts]
-

@@ -1,8 +1,9 @@
-"""User-level ops: one emit function each, serving eager execution, the tape's backward, and recording.
+"""User-level ops: one emit function each, serving eager execution, the tape's backward, and
+recording.
 
-An emit function takes IR nodes and emits IR. Eager calls turn it into a small cached program per signature
-(`program.py`); recording calls it on the trace's own nodes; the tape derives its gradient from the same IR. So an
-op has one definition, and the modes cannot disagree about it.
+An emit function takes IR nodes and emits IR. Eager calls turn it into a small cached program per
+signature (`program.py`); recording calls it on the trace's own nodes; the tape derives its gradient
+from the same IR. So an op has one definition, and the modes cannot disagree about it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from tracegrad.tracer.state import get_mode
 
 @dataclass(frozen=True)
 class Weak:
-    """A Python number (or a number read from a tensor) as an operand: promotes as PyTorch's scalars do.
+    """A Python number (or a number read from a tensor) as an operand: promotes as PyTorch's scalars
+    do.
 
     `node` is 0-d: f64, i64, bool or c128; `category` is "float", "int", "bool" or "complex".
     """
@@ -35,12 +37,17 @@ class Weak:
 class UserOp:
     """A function on tensors with PyTorch's calling convention, defined by an emit function.
 
-    Positional-only parameters are operands (tensors, numbers or None); the others are static attributes.
+    Positional-only parameters are operands (tensors, numbers or None); the others are static
+    attributes.
     """
 
-    def __init__(self, emit: Callable[..., Any], results: tuple[str, ...] = (), eager_only: str = ""):
+    def __init__(
+        self, emit: Callable[..., Any], results: tuple[str, ...] = (), eager_only: str = ""
+    ):
         self.emit = emit
-        self.name = emit.__name__.rstrip("_") if not emit.__name__.startswith("_") else emit.__name__
+        self.name = (
+            emit.__name__.rstrip("_") if not emit.__name__.startswith("_") else emit.__name__
+        )
         self.__name__ = emit.__name__
         self.__qualname__ = emit.__qualname__
         self.__doc__ = emit.__doc__
@@ -62,9 +69,14 @@ class UserOp:
             else:
                 self.static[parameter.name] = parameter.default
         self._static_names = tuple(self.static)
-        # The very object that `bind` returns when nothing is overridden: cache keys need not look inside.
+        # The very object that `bind` returns when nothing is overridden: cache keys need not look
+        # inside.
         self.default_attrs = tuple(map(hashable, self.static.values()))
-        self._plain_arity = -1 if self.variadic or inspect.Parameter.empty in self.static.values() else len(self.operands)
+        self._plain_arity = (
+            -1
+            if self.variadic or inspect.Parameter.empty in self.static.values()
+            else len(self.operands)
+        )
 
     def __repr__(self) -> str:
         return f"<function {self.name}>"
@@ -76,7 +88,8 @@ class UserOp:
         return apply(self, operands, attrs)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, tuple]:
-        """Split a call into operands and static attributes (a tuple of values in declared order)."""
+        """Split a call into operands and static attributes (a tuple of values in declared order).
+        """
         if self.variadic:
             operands = args
             rest: tuple[Any, ...] = ()
@@ -87,7 +100,8 @@ class UserOp:
                 operands = (*operands, *map(self._missing(kwargs), self.operands[len(operands) :]))
         values = dict(self.static)
         if len(rest) > len(values):
-            # PyTorch's varargs: x.sum(0, 1) means x.sum((0, 1)), where the first attribute takes ints.
+            # PyTorch's varargs: x.sum(0, 1) means x.sum((0, 1)), where the first attribute takes
+            # ints.
             if all(type(value) is int for value in rest) and self._static_names:
                 rest = (rest,)
             else:
@@ -102,7 +116,8 @@ class UserOp:
                 if name in self.operands:
                     if self.operands.index(name) < len(args):
                         raise ArgumentError(
-                            f"{self.name}() got {name!r} twice, by position and by name", where=here()
+                            f"{self.name}() got {name!r} twice, by position and by name",
+                            where=here(),
                         )
                     continue
                 raise ArgumentError(
@@ -160,7 +175,8 @@ def user_op(
     """Decorator that makes a user-level op of an emit function.
 
     results      names of a several-result op's fields (a named tuple, as in torch.return_types)
-    eager_only   why the op cannot be recorded (a data-dependent shape); then the function gets NumPy arrays
+    eager_only   why the op cannot be recorded (a data-dependent shape); then the function gets
+                 NumPy arrays
     """
     if emit is None:
         return lambda function: UserOp(function, results, eager_only)

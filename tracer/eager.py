@@ -1,4 +1,6 @@
-"""Eager execution of a user-level op that has no hand-written fast path: look up the program, run, wrap, record."""
+"""Eager execution of a user-level op that has no hand-written fast path: look up the program, run,
+wrap, record.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,19 @@ _programs: LRU = LRU(CACHE_SIZE)  # by shapes and NumPy dtypes, which are cheape
 
 
 def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: bool) -> Any:
-    """One op on real tensors. Raises ShapeError when the operands do not fit, with the user's line."""
+    """One op on real tensors.
+
+    Raises ShapeError when the operands do not fit, with the user's line.
+    """
     values: list[Any] = []
     key: list[Any] = [op, attrs]
     tracked = False
-    operands = tuple([o if o is None or isinstance(o, Tensor) or o.__class__ in _NUMBERS else operand(o, op) for o in operands])
+    operands = tuple(
+        [
+            o if o is None or isinstance(o, Tensor) or o.__class__ in _NUMBERS else operand(o, op)
+            for o in operands
+        ]
+    )
     for given in operands:
         if isinstance(given, Tensor):
             array = given._data
@@ -58,7 +68,11 @@ def operand(value: Any, op: Any) -> Any:
 
 def find_program(op: Any, attrs: tuple, values: list[Any]) -> Program:
     specs = tuple(
-        TensorType(v.shape, dtype_of(v.dtype)) if isinstance(v, np.ndarray) else None if v is None else weak_category(v)
+        TensorType(v.shape, dtype_of(v.dtype))
+        if isinstance(v, np.ndarray)
+        else None
+        if v is None
+        else weak_category(v)
         for v in values
     )
     try:
@@ -66,13 +80,24 @@ def find_program(op: Any, attrs: tuple, values: list[Any]) -> Program:
     except IRTypeError as error:
         shown = ", ".join(str(s) for s in specs if s is not None)
         raise ShapeError(
-            f"{op.name}({shown}): {error}", where=here(), fix="check the shapes and dtypes of the operands"
+            f"{op.name}({shown}): {error}",
+            where=here(),
+            fix="check the shapes and dtypes of the operands",
         ) from None
 
 
-def record(program: Program, operands: tuple[Any, ...], values: list[Any], arrays: list[np.ndarray]) -> Any:
+def record(
+    program: Program, operands: tuple[Any, ...], values: list[Any], arrays: list[np.ndarray]
+) -> Any:
     """Run and leave a tape entry that keeps what the gradient program reads."""
-    plan = program.plan(tuple([o.__class__ not in _NUMBERS and o is not None and o._entry is not None for o in operands]))
+    plan = program.plan(
+        tuple(
+            [
+                o.__class__ not in _NUMBERS and o is not None and o._entry is not None
+                for o in operands
+            ]
+        )
+    )
     outputs, saved = program.run_recording(plan.vjp, arrays)
     parents = tuple([
         (o._entry or o._const or o._constant()) if isinstance(o, Tensor) else o for o in operands
@@ -109,5 +134,3 @@ def run_eager_only(op: Any, values: list[Any], attrs: tuple) -> Any:
     if isinstance(result, np.ndarray):
         return wrap(result)
     return op.pack([wrap(r) if isinstance(r, np.ndarray) else r for r in result])
-
-

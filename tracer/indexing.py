@@ -1,4 +1,6 @@
-"""`x[...]` and `x[...] = v`: parsed once into view steps (slices, ints, None) and at most one advanced index."""
+"""`x[...]` and `x[...] = v`: parsed once into view steps (slices, ints, None) and at most one
+advanced index.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from tracegrad.tracer.views import Reshape, Slice, make_view
 
 
 def getitem(self: Tensor, index: Any) -> Tensor:
-    """A view for ints, slices, None and Ellipsis; a copy where a tensor, array or list takes part."""
+    """A view for ints, slices, None and Ellipsis; a copy where a tensor, array or list takes part.
+    """
     view, advanced = resolve(self, index)
     if not advanced:
         return view
@@ -27,7 +30,9 @@ def getitem(self: Tensor, index: Any) -> Tensor:
 
 
 def setitem(self: Tensor, index: Any, value: Any) -> None:
-    """Write through the view that `index` selects; repeated places in an advanced index: any one write wins."""
+    """Write through the view that `index` selects; repeated places in an advanced index: any one
+    write wins.
+    """
     mask = lone_mask(self, index)
     if mask is not None and not (isinstance(value, Tensor) and value.ndim):
         result = functions.masked_fill(self, mask, value)
@@ -83,7 +88,9 @@ def resolve(self: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Any]]]:
             continue
         if isinstance(item, (bool, np.bool_)):
             raise UnsupportedError(
-                "indexing with a Python bool", where=here(), fix="index with a tensor mask, or use None and slices"
+                "indexing with a Python bool",
+                where=here(),
+                fix="index with a tensor mask, or use None and slices",
             )
         size = self.shape[axis] if axis < self.ndim else 0
         if isinstance(item, slice):
@@ -106,7 +113,9 @@ def resolve(self: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Any]]]:
                 )  # fmt: skip
             position = item.__index__()
             if not -size <= position < size:
-                raise IndexError(f"index {position} is out of range for dimension {axis} of size {size} ({here()})")
+                raise IndexError(
+                    f"index {position} is out of range for dimension {axis} of size {size} ({here()})"
+                )
             start[axis], stop[axis] = position % size, position % size + 1
         axis += 1
     view = self
@@ -127,7 +136,9 @@ def consumes(item: Any) -> int:
 def bounds(item: slice, size: int) -> tuple[int, int, int]:
     step = 1 if item.step is None else item.step.__index__()
     if step <= 0:
-        raise ShapeError("a slice step must be positive", where=here(), fix="use x.flip(dim) to reverse")
+        raise ShapeError(
+            "a slice step must be positive", where=here(), fix="use x.flip(dim) to reverse"
+        )
     start, stop, step = slice(
         None if item.start is None else item.start.__index__(),
         None if item.stop is None else item.stop.__index__(), step,
@@ -136,7 +147,8 @@ def bounds(item: slice, size: int) -> tuple[int, int, int]:
 
 
 def place(view: Tensor, advanced: list[tuple[int, Any]]) -> tuple[tuple[int, ...], list[Tensor]]:
-    """Axes of `view` that are indexed and integer index tensors for them; masks become positions."""
+    """Axes of `view` that are indexed and integer index tensors for them; masks become positions.
+    """
     positions: list[int] = []
     indices: list[Tensor] = []
     for axis, item in advanced:
@@ -156,7 +168,9 @@ def place(view: Tensor, advanced: list[tuple[int, Any]]) -> tuple[tuple[int, ...
                 indices.append(wrap(found))
         else:
             if not item.dtype.is_int:
-                raise IndexError(f"an index tensor must be of integers or bools, got {item.dtype} ({here()})")
+                raise IndexError(
+                    f"an index tensor must be of integers or bools, got {item.dtype} ({here()})"
+                )
             positions.append(axis)
             indices.append(item if item.dtype is i64 else item.to(i64))
     return tuple(positions), indices

@@ -1,8 +1,9 @@
 """In-place writes: one function, `write`, through which every `op_`, `x[...] = v` and `copy_` goes.
 
-Eager, the real buffer is written (so NumPy aliases see it) after values that the tape still needs have moved out;
-a tracked write rebases the history of the writer's family through its view chain, and aliases re-derive from it.
-A write under no_grad, and what other families see, is data only: gradient as if it were the old value.
+Eager, the real buffer is written (so NumPy aliases see it) after values that the tape still needs
+have moved out; a tracked write rebases the history of the writer's family through its view chain,
+and aliases re-derive from it. A write under no_grad, and what other families see, is data only:
+gradient as if it were the old value.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from tracegrad.tracer.views import IDENTITY, Expand, WriteBack, view_entry
 
 
 def write(target: Tensor, value: Tensor) -> Tensor:
-    """Replace the target's elements by `value` (same shape and dtype): values, aliases and history."""
+    """Replace the target's elements by `value` (same shape and dtype): values, aliases and history.
+    """
     mode = get_mode()
     if mode.trace is not None:
         mode.trace.write(target, value)
@@ -58,7 +60,11 @@ def check_allowed(target: Tensor, grad: bool, tracked: bool) -> None:
     entry = target._entry
     base = target._storage.entries.get(target._family) if target._storage is not None else None
     if isinstance(entry, Leaf) or isinstance(base, Leaf):
-        what = "a leaf that requires grad" if isinstance(entry, Leaf) else "a view of a leaf that requires grad"
+        what = (
+            "a leaf that requires grad"
+            if isinstance(entry, Leaf)
+            else "a view of a leaf that requires grad"
+        )
         raise InPlaceError(
             f"in-place write on {what}", where=here(), why="its gradient would have no meaning",
             fix="write under tg.no_grad(), or on a clone",
@@ -67,7 +73,10 @@ def check_allowed(target: Tensor, grad: bool, tracked: bool) -> None:
 
 
 def check_view(target: Tensor, tracked: bool) -> None:
-    """Refuse a write with gradients through a view that cannot hand them on. Raises InPlaceError."""
+    """Refuse a write with gradients through a view that cannot hand them on.
+
+    Raises InPlaceError.
+    """
     if tracked and target._unwritable:
         raise InPlaceError(
             "in-place write, with gradients, on a view that cannot take them", where=here(), why=target._unwritable,
@@ -80,10 +89,16 @@ def rebase(target: Tensor, entry: Entry | None) -> None:
     storage = target._storage
     metadata_changes[0] += 1
     if entry is None and not target._chain:
-        # Overwritten by a constant: still tracked, as in PyTorch, though no gradient reaches the old value.
+        # Overwritten by a constant: still tracked, as in PyTorch, though no gradient reaches the
+        # old value.
         old = target._entry
         value = Constant(target._data)
-        entry = Entry(program_for(WriteBack((IDENTITY,)), (), (spec(old), spec(value))), (old, value), old.shape, old.dtype)
+        entry = Entry(
+            program_for(WriteBack((IDENTITY,)), (), (spec(old), spec(value))),
+            (old, value),
+            old.shape,
+            old.dtype,
+        )
     if storage is None:
         target._entry = entry
         return
@@ -115,7 +130,10 @@ def spec(entry: Entry) -> TensorType:
 
 
 def fitted(target: Tensor, value: Any, name: str) -> Tensor:
-    """`value` with the target's dtype and shape. Raises ShapeError when an in-place op would change either."""
+    """`value` with the target's dtype and shape.
+
+    Raises ShapeError when an in-place op would change either.
+    """
     from tracegrad.tracer.functions.promotion import can_cast
 
     if value.dtype is not target.dtype:
@@ -147,17 +165,32 @@ def in_place(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
     return method
 
 
-def quick_in_place(name: str, ufunc: Callable[..., Any], slow: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def quick_in_place(
+    name: str, ufunc: Callable[..., Any], slow: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
     """In-place arithmetic without gradients straight into the buffer: what optimisers do."""
 
     def method(self: Tensor, other: Any, *args: Any, **kwargs: Any) -> Tensor:
         mode = get_mode()
-        if mode.trace is None and not mode.grad and not args and self._jax is None and not jax_behind(self):
+        if (
+            mode.trace is None
+            and not mode.grad
+            and not args
+            and self._jax is None
+            and not jax_behind(self)
+        ):
             a = self._data
             b = other._data if isinstance(other, Tensor) else other
             alpha = kwargs.get("alpha") if len(kwargs) == 1 else None
-            plain = b.__class__ is float or (b.__class__ is np.ndarray and b.dtype is a.dtype and b.ndim <= a.ndim)
-            if plain and a.dtype.kind == "f" and a.flags.writeable and (not kwargs or alpha.__class__ is float):
+            plain = b.__class__ is float or (
+                b.__class__ is np.ndarray and b.dtype is a.dtype and b.ndim <= a.ndim
+            )
+            if (
+                plain
+                and a.dtype.kind == "f"
+                and a.flags.writeable
+                and (not kwargs or alpha.__class__ is float)
+            ):
                 if any(isinstance(step, Expand) for step in self._chain):
                     return slow(self, other, **kwargs)
                 protect_saved(self)
@@ -202,14 +235,18 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     if get_mode().trace is None:
         if hasattr(value, "_traced_number"):
             value = float(value)
-        return write(self, wrap(np.broadcast_to(np.asarray(value).astype(self._data.dtype), self._data.shape)))
+        return write(
+            self,
+            wrap(np.broadcast_to(np.asarray(value).astype(self._data.dtype), self._data.shape)),
+        )
     from tracegrad.tracer import functions
 
     return copy_(self, functions.full_like(self, value))
 
 
 def set_data(self: Tensor, value: Tensor) -> None:
-    """`tensor.data = other`: this tensor takes over the other's memory; its gradient status stays."""
+    """`tensor.data = other`: this tensor takes over the other's memory; its gradient status stays.
+    """
     if get_mode().trace is not None:
         copy_(self.detach(), value)  # type: ignore[attr-defined]
         return
@@ -223,4 +260,3 @@ def set_data(self: Tensor, value: Tensor) -> None:
         self._chain = value._chain
     if leaf:
         self._entry = Leaf(self)
-

@@ -11,7 +11,8 @@ from types import CodeType, FrameType
 from tracegrad.ir.loc import Loc
 
 _ROOT = Path(__file__).resolve().parent.parent
-# A checkout and an installed package both keep the stages beside or inside one folder; tests and examples that
+# A checkout and an installed package both keep the stages beside or inside one folder; tests and
+# examples that
 # happen to stand in the same checkout are user code.
 _OWN = tuple(
     str(folder) + os.sep

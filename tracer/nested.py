@@ -1,6 +1,8 @@
-"""Graphs of functions inside other code: the branches of `cond`, the body of `while_loop`, what `vmap` batches.
+"""Graphs of functions inside other code: the branches of `cond`, the body of `while_loop`, what
+`vmap` batches.
 
-A nested trace takes every tensor from outside as an input of its graph; the caller passes them on as operands.
+A nested trace takes every tensor from outside as an input of its graph; the caller passes them on
+as operands.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from tracegrad.tracer.traced import Cell
 
 
 class NestedTrace(Trace):
-    """A trace without state and without guards. `captured` lists the outside tensors, in input order."""
+    """A trace without state and without guards.
+
+    `captured` lists the outside tensors, in input order.
+    """
 
     def __init__(self, what: str):
         super().__init__()
@@ -65,12 +70,17 @@ class NestedTrace(Trace):
 
     def make_view(self, tensor: Tensor, step: Any) -> Tensor:
         if tensor._traced is None or tensor._traced.trace is not self:
-            tensor = self.fresh(self.node_of(tensor))  # a view of an outside tensor: its current value
+            tensor = self.fresh(
+                self.node_of(tensor)
+            )  # a view of an outside tensor: its current value
         return super().make_view(tensor, step)
 
     def write(self, target: Tensor, value: Tensor) -> None:
         if target._traced is None or target._traced.trace is not self:
-            self.refuse(f"an in-place write on an outside tensor inside {self.what}", "return the new value instead")
+            self.refuse(
+                f"an in-place write on an outside tensor inside {self.what}",
+                "return the new value instead",
+            )
         place_of(target)
         super().write(target, value)
 
@@ -87,7 +97,9 @@ class NestedTrace(Trace):
         )  # fmt: skip
 
     def next_key(self, generator: Any) -> Tensor:
-        self.refuse(f"a random operation inside {self.what}", "draw the numbers outside and pass them in")
+        self.refuse(
+            f"a random operation inside {self.what}", "draw the numbers outside and pass them in"
+        )
         raise AssertionError
 
 
@@ -101,7 +113,9 @@ class FunctionGraph:
 
 
 def trace_function(function: Callable[..., Any], arguments: Any, what: str) -> FunctionGraph:
-    """Trace `function(*arguments)` where `arguments` is a tuple of trees of TensorTypes (other leaves as they are)."""
+    """Trace `function(*arguments)` where `arguments` is a tuple of trees of TensorTypes (other
+    leaves as they are).
+    """
     trace = NestedTrace(what)
     leaves, treedef = optree.tree_flatten(tuple(arguments), none_is_leaf=True)
     given = [trace.argument(leaf) if isinstance(leaf, TensorType) else leaf for leaf in leaves]
@@ -115,9 +129,14 @@ def trace_function(function: Callable[..., Any], arguments: Any, what: str) -> F
             if not isinstance(leaf, Tensor):
                 if not isinstance(leaf, (bool, int, float)) and not hasattr(leaf, "_traced_number"):
                     raise ArgumentError(
-                        f"a function given to {what} returned {type(leaf).__name__}; it must return tensors", where=here()
+                        f"a function given to {what} returned {type(leaf).__name__}; it must return tensors",
+                        where=here(),
                     )
-                leaf = leaf.as_tensor() if hasattr(leaf, "_traced_number") else trace.adopt(_scalar(leaf))
+                leaf = (
+                    leaf.as_tensor()
+                    if hasattr(leaf, "_traced_number")
+                    else trace.adopt(_scalar(leaf))
+                )
             outputs.append(trace.node_of(leaf))
     finally:
         reset_mode(token)
@@ -140,7 +159,9 @@ def with_captures(traced: FunctionGraph, union: list[Tensor]) -> Graph:
     captures = tuple(
         by_id.get(id(t)) or placeholder(TensorType(tuple(t.shape), t.dtype), here()) for t in union
     )
-    return Graph((*traced.graph.inputs[:count], *captures), traced.graph.outputs, name=traced.graph.name)
+    return Graph(
+        (*traced.graph.inputs[:count], *captures), traced.graph.outputs, name=traced.graph.name
+    )
 
 
 class ControlOp:
@@ -175,15 +196,21 @@ def as_predicate(pred: Any) -> Any:
     if not isinstance(pred, Tensor):
         return pred
     if pred.numel() != 1:
-        raise ShapeError(f"a condition needs one element, this tensor has {pred.numel()}", where=here())
+        raise ShapeError(
+            f"a condition needs one element, this tensor has {pred.numel()}", where=here()
+        )
     flat = pred.reshape(())  # type: ignore[attr-defined]
     return flat if flat.dtype is bool_ else flat.to(bool_)
 
 
-def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: tuple = ()) -> Any:
-    """`true_fn(*operands)` if pred else `false_fn(*operands)`, as one node of the graph; both are traced.
+def cond(
+    pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: tuple = ()
+) -> Any:
+    """`true_fn(*operands)` if pred else `false_fn(*operands)`, as one node of the graph; both are
+    traced.
 
-    Both must return tensors of the same structure, shapes and dtypes. Differentiable. A Python bool picks at once.
+    Both must return tensors of the same structure, shapes and dtypes. Differentiable. A Python bool
+    picks at once.
     """
     pred = as_predicate(pred)
     if not isinstance(pred, Tensor):
@@ -194,7 +221,9 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
         raise ArgumentError("the branches of cond return different structures", where=here())
     captured = union_of(then.captured, orelse.captured)
     graphs = {"then": with_captures(then, captured), "orelse": with_captures(orelse, captured)}
-    leaves = [x for x in optree.tree_leaves(tuple(operands), none_is_leaf=True) if isinstance(x, Tensor)]
+    leaves = [
+        x for x in optree.tree_leaves(tuple(operands), none_is_leaf=True) if isinstance(x, Tensor)
+    ]
     op = ControlOp("cond", ops.cond, graphs, len(then.graph.outputs))
     return optree.tree_unflatten(then.treedef, apply(op, (pred, *leaves, *captured)))
 
@@ -202,13 +231,13 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
 def while_loop(
     cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried_inputs: tuple, *, max_trips: int | None = None
 ) -> Any:  # fmt: skip
-    """`while cond_fn(*carry): carry = body_fn(*carry)`, as one node of the graph. Returns the last carry.
+    """`while cond_fn(*carry): carry = body_fn(*carry)`, as one node of the graph. Returns the last
+    carry.
 
-    Shapes and dtypes of the carry must not change. Differentiable only with `max_trips`, a bound on the trips.
+    Shapes and dtypes of the carry must not change. Differentiable only with `max_trips`, a bound on
+    the trips.
     """
-    carry = tuple(
-        c if isinstance(c, Tensor) else _scalar(c) for c in carried_inputs
-    )
+    carry = tuple(c if isinstance(c, Tensor) else _scalar(c) for c in carried_inputs)
     types = types_of(carry)
     test = trace_function(lambda *c: as_predicate(cond_fn(*c)), types, "while_loop")
     body = trace_function(lambda *c: tuple(body_fn(*c)), types, "while_loop")

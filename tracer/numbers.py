@@ -1,8 +1,8 @@
 """Python numbers that stay in the graph: `loss.item()`, and hyper-parameters read while recording.
 
-Not a float subclass: `math.sqrt` and `range` would bypass a subclass's operators. Arithmetic emits IR in float64 or
-int64 (Python's own precision); a comparison makes a guard on its answer; converting to a real Python number guards
-the exact bits.
+Not a float subclass: `math.sqrt` and `range` would bypass a subclass's operators. Arithmetic emits
+IR in float64 or int64 (Python's own precision); a comparison makes a guard on its answer;
+converting to a real Python number guards the exact bits.
 """
 
 from __future__ import annotations
@@ -24,12 +24,17 @@ from tracegrad.tracer.state import get_mode
 
 
 class TracedNumber:
-    """A number of the running trace: `node` is 0-d f64, i64 or bool. `host` reads it outside the graph, if it can."""
+    """A number of the running trace: `node` is 0-d f64, i64 or bool.
+
+    `host` reads it outside the graph, if it can.
+    """
 
     __slots__ = ("trace", "node", "category", "host")
     _traced_number = True
 
-    def __init__(self, trace: Any, node: Node, category: str, host: Callable[[], Any] | None = None):
+    def __init__(
+        self, trace: Any, node: Node, category: str, host: Callable[[], Any] | None = None
+    ):
         self.trace, self.node, self.category, self.host = trace, node, category, host
 
     def _live(self) -> Any:
@@ -59,7 +64,9 @@ class TracedNumber:
     def _binary(self, other: Any, kind: str, reflected: bool) -> Any:
         from tracegrad.tracer.tensor import Tensor
 
-        if isinstance(other, (Tensor, np.ndarray)) or not isinstance(other, (bool, int, float, TracedNumber, np.generic)):
+        if isinstance(other, (Tensor, np.ndarray)) or not isinstance(
+            other, (bool, int, float, TracedNumber, np.generic)
+        ):
             return NotImplemented
         trace = self._live()
         with _loc.at(here()):
@@ -136,7 +143,11 @@ class TracedNumber:
         return str(self._exact("str()"))
 
     def __round__(self, digits: int | None = None) -> Any:
-        return round(self._exact("round()"), digits) if digits is not None else round(self._exact("round()"))
+        return (
+            round(self._exact("round()"), digits)
+            if digits is not None
+            else round(self._exact("round()"))
+        )
 
     def __trunc__(self) -> int:
         return math.trunc(self._exact("trunc()"))
@@ -176,7 +187,9 @@ def match(a: TracedNumber, b: TracedNumber) -> tuple[Node, Node]:
 
 
 def arithmetic(kind: str, a: TracedNumber, b: TracedNumber) -> tuple[Node, str]:
-    """Python's arithmetic on numbers: `/` is always float, `**` of ints with a non-negative constant stays int."""
+    """Python's arithmetic on numbers: `/` is always float, `**` of ints with a non-negative
+    constant stays int.
+    """
     x, y = match(a, b)
     category = "float" if x.dtype is f64 else "int"
     if kind in ("div", "pow") and category == "int":
@@ -199,7 +212,15 @@ COMPARE: dict[Any, Any] = {
 
 
 def _install() -> None:
-    names = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "pow": "pow", "floordiv": "floordiv", "mod": "mod"}
+    names = {
+        "add": "add",
+        "sub": "sub",
+        "mul": "mul",
+        "truediv": "div",
+        "pow": "pow",
+        "floordiv": "floordiv",
+        "mod": "mod",
+    }
 
     def forward(kind: str) -> Any:
         return lambda self, other: self._binary(other, kind, False)
@@ -218,5 +239,10 @@ def _install() -> None:
 
 
 _install()
-# Assigning __eq__ after the class body keeps the class hashable: __hash__ above guards the exact value.
-SCALAR_TYPES = {"float": TensorType((), f64), "int": TensorType((), i64), "bool": TensorType((), bool_)}
+# Assigning __eq__ after the class body keeps the class hashable: __hash__ above guards the exact
+# value.
+SCALAR_TYPES = {
+    "float": TensorType((), f64),
+    "int": TensorType((), i64),
+    "bool": TensorType((), bool_),
+}

@@ -1,7 +1,8 @@
 """Objects whose state the tracer knows about: modules, parameter groups, schedules.
 
-`Observed` is the base of nn.Module. While a trace records, reads of its attributes are noted (by a hook the runtime
-installs for that time only), so that a later change is noticed before a stale graph is used.
+`Observed` is the base of nn.Module. While a trace records, reads of its attributes are noted (by a
+hook the runtime installs for that time only), so that a later change is noticed before a stale
+graph is used.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ class Observed:
     """Base of objects whose attributes may be read while recording.
 
     _noted_elsewhere  attributes whose reads the class reports itself, with `note_item`
-    _host_numbers  attributes whose numbers are read again at every call (inputs of the graph, not facts)
-    _changes_count_as_metadata  whether every change of an instance also counts up `metadata_changes` (tensor.py)
+    _host_numbers  attributes whose numbers are read again at every call (inputs of the graph, not
+                   facts)
+    _changes_count_as_metadata  whether every change of an instance also counts up
+                                `metadata_changes` (tensor.py)
     """
 
     _noted_elsewhere: frozenset[str] = frozenset()
@@ -27,16 +30,20 @@ class Observed:
 
 
 def note_item(holder: dict, key: Any, value: Any) -> None:
-    """Tell the running trace that `holder[key]` was read and is `value`: replays need the same object there."""
+    """Tell the running trace that `holder[key]` was read and is `value`: replays need the same
+    object there.
+    """
     trace = get_mode().trace
     if trace is not None:
         trace.noted.append((holder, key, value))
 
 
 class ParamGroup(dict):
-    """An optimiser's parameter group: a plain dict, whose numbers are host inputs while a step is recorded.
+    """An optimiser's parameter group: a plain dict, whose numbers are host inputs while a step is
+    recorded.
 
-    So a learning rate that changes on every call never recompiles, and stays a Python number everywhere else.
+    So a learning rate that changes on every call never recompiles, and stays a Python number
+    everywhere else.
     """
 
     def __getitem__(self, key: str) -> Any:
@@ -52,7 +59,9 @@ class ParamGroup(dict):
             return trace.host_number((id(self), key), lambda: dict.__getitem__(self, key), key)
         if type(value) is tuple and value and all(type(item) is float for item in value):
             return tuple(
-                trace.host_number((id(self), key, k), lambda k=k: dict.__getitem__(self, key)[k], f"{key}[{k}]")
+                trace.host_number(
+                    (id(self), key, k), lambda k=k: dict.__getitem__(self, key)[k], f"{key}[{k}]"
+                )
                 for k in range(len(value))
             )
         if isinstance(value, (bool, int, str)) or value is None:
@@ -66,14 +75,18 @@ class ParamGroup(dict):
 
 
 def same_objects(now: Any, before: list[Any]) -> bool:
-    return isinstance(now, list) and len(now) == len(before) and all(a is b for a, b in zip(now, before))
+    return (
+        isinstance(now, list)
+        and len(now) == len(before)
+        and all(a is b for a, b in zip(now, before))
+    )
 
 
 def host_action(method: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for methods that change Python state beside the graph (a schedule's step).
 
-    While recording, the call runs once and is remembered; every later call of the compiled function runs it again, in
-    order with the numbers read. Its arguments must not be traced tensors.
+    While recording, the call runs once and is remembered; every later call of the compiled function
+    runs it again, in order with the numbers read. Its arguments must not be traced tensors.
     """
 
     @wraps(method)
@@ -94,7 +107,9 @@ def host_action(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def new_state(factory: Callable[[], Any], undo: Callable[[], Any]) -> Any:
-    """Make state (an optimiser's slot) eagerly, also while recording; `undo` runs if the recording is thrown away."""
+    """Make state (an optimiser's slot) eagerly, also while recording; `undo` runs if the recording
+    is thrown away.
+    """
     trace = get_mode().trace
     if trace is None:
         return factory()

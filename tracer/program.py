@@ -1,7 +1,8 @@
 """Small cached programs: one user-level op at one signature, and its vector-Jacobian product.
 
-A signature is the op, its static attributes, and what each operand is: a tensor type, a kind of Python number, or
-nothing. Python numbers are inputs of the program, so `x * lr` is one program whatever `lr` is.
+A signature is the op, its static attributes, and what each operand is: a tensor type, a kind of
+Python number, or nothing. Python numbers are inputs of the program, so `x * lr` is one program
+whatever `lr` is.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ class LRU(OrderedDict):
 class VJP:
     """Gradient program of a Program for one choice of wanted operands.
 
-    graph inputs: cotangents of the outputs, then operand values `reads_in`, output values `reads_out`, then the
-    forward intermediates `saved` (extra outputs of the recording forward). Outputs: one per wanted operand that
-    has a gradient; `gradients` maps operand number to output position.
+    graph inputs: cotangents of the outputs, then operand values `reads_in`, output values
+    `reads_out`, then the forward intermediates `saved` (extra outputs of the recording forward).
+    Outputs: one per wanted operand that has a gradient; `gradients` maps operand number to output
+    position.
     """
 
     graph: Graph
@@ -66,7 +68,9 @@ class VJP:
 
 @dataclass
 class RecordingPlan:
-    """For one choice of tracked operands: the gradient program, which outputs are differentiable, what it reads."""
+    """For one choice of tracked operands: the gradient program, which outputs are differentiable,
+    what it reads.
+    """
 
     vjp: VJP
     differentiable: tuple[bool, ...]
@@ -109,7 +113,8 @@ class Program:
         if found is None:
             flags = tuple(t.dtype.is_inexact for t in self.types)
             vjp = self.vjp(wanted, flags)
-            # A gradient of the gradient recomputes intermediates, so it reads operands that `saved` spares the first.
+            # A gradient of the gradient recomputes intermediates, so it reads operands that `saved`
+            # spares the first.
             bare = self.vjp(wanted, flags, save=False) if vjp.saved else vjp
             reads = tuple(sorted({*vjp.reads_in, *bare.reads_in}))
             outs = tuple(sorted({*vjp.reads_out, *bare.reads_out}))
@@ -128,15 +133,21 @@ class Program:
         count = len(self.types)
         return results[:count], results[count:]
 
-    def vjp(self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool = True) -> VJP:
-        """`wanted` says which operands need a gradient, `with_cotangent` which outputs received one."""
+    def vjp(
+        self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool = True
+    ) -> VJP:
+        """`wanted` says which operands need a gradient, `with_cotangent` which outputs received
+        one.
+        """
         key = (wanted, with_cotangent, save)
         found = self._vjps.get(key)
         if found is None:
             found = self._vjps[key] = self._derive(wanted, with_cotangent, save)
         return found
 
-    def _derive(self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool) -> VJP:
+    def _derive(
+        self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool
+    ) -> VJP:
         outputs = self.graph.outputs
         operands = [n.node if isinstance(n, Weak) else n for n in self.operand_nodes]
         wrt = [n for n, want in zip(operands, wanted) if want]
@@ -153,9 +164,7 @@ class Program:
             standing = {node: placeholder(node.type, node.loc) for node in saved}
             results = substitute(results, {**standing, **{n: n for n in self.inputs}})
         used = set(postorder(results))
-        reads_in = tuple(
-            k for k, n in enumerate(operands) if n is not None and (n in used)
-        )
+        reads_in = tuple(k for k, n in enumerate(operands) if n is not None and (n in used))
         reads_out = tuple(k for k, n in enumerate(outputs) if stand_in.get(n) in used)
         inputs = (
             *cotangents,
@@ -175,9 +184,13 @@ class Program:
 
 
 def worth_saving(results: tuple[Node, ...], forward: Graph) -> tuple[Node, ...]:
-    """Forward intermediates read by the gradient whose recomputation is dear (not cheap elementwise work)."""
+    """Forward intermediates read by the gradient whose recomputation is dear (not cheap elementwise
+    work).
+    """
     forward_nodes = set(forward.nodes) - set(forward.inputs) - set(forward.outputs)
-    frontier = [n for n in postorder(results, stop=forward_nodes.__contains__) if n in forward_nodes]
+    frontier = [
+        n for n in postorder(results, stop=forward_nodes.__contains__) if n in forward_nodes
+    ]
     saved = []
     for node in frontier:
         dear = any(
@@ -191,7 +204,9 @@ def worth_saving(results: tuple[Node, ...], forward: Graph) -> tuple[Node, ...]:
 
 
 def operand_nodes(specs: tuple) -> tuple[tuple, tuple[Node, ...]]:
-    """Placeholders for a signature: operands as an emit function takes them, and the graph's inputs."""
+    """Placeholders for a signature: operands as an emit function takes them, and the graph's
+    inputs.
+    """
     operands: list[Any] = []
     inputs: list[Node] = []
     for spec in specs:
@@ -209,7 +224,10 @@ _programs: LRU = LRU(CACHE_SIZE)
 
 
 def program_for(op: Any, attrs: tuple, specs: tuple) -> Program:
-    """The cached program of a signature. Raises what the op's type rules raise (shape or dtype mismatch)."""
+    """The cached program of a signature.
+
+    Raises what the op's type rules raise (shape or dtype mismatch).
+    """
     # The types of literals matter: 1, 1.0 and True are equal keys but different attributes.
     key = (op, attrs, tuple(map(type, attrs)), specs)
     program = _programs.get(key)
@@ -219,14 +237,19 @@ def program_for(op: Any, attrs: tuple, specs: tuple) -> Program:
 
 
 def make_runner(graph: Graph) -> Runner:
-    """Bind a graph to NumPy; results never alias inputs. Heavy or long graphs go through the code generator."""
+    """Bind a graph to NumPy; results never alias inputs.
+
+    Heavy or long graphs go through the code generator.
+    """
     if any(map(heavy, graph.nodes)) or len(graph.nodes) > LONG:
         return LazyCompiled(graph)
     return LazySteps(graph)
 
 
 def heavy(node: Node) -> bool:
-    """Ops whose generated code is far faster than the plain kernel: windows, convolutions, several-result ops."""
+    """Ops whose generated code is far faster than the plain kernel: windows, convolutions, several-
+    result ops.
+    """
     return node.op.has(traits.MULTI) or "strides" in node.op.attrs
 
 
@@ -268,9 +291,15 @@ def compile_for_numpy(graph: Graph) -> Any:
 
 
 def bind_steps(graph: Graph) -> Runner:
-    """Straight-line calls of the graph's kernels, resolved once; attributes are bound, constants computed."""
+    """Straight-line calls of the graph's kernels, resolved once; attributes are bound, constants
+    computed.
+    """
     name = {node: f"v{k}" for k, node in enumerate(graph.nodes)}
-    names: dict[str, Any] = {"enter": quiet.enter, "leave": quiet.leave, "locate": lambda a: interpret_again(graph, a)}
+    names: dict[str, Any] = {
+        "enter": quiet.enter,
+        "leave": quiet.leave,
+        "locate": lambda a: interpret_again(graph, a),
+    }
     lines = []
     for k, node in enumerate(graph.nodes[len(graph.inputs) :]):
         if node.op.has(traits.SOURCE):
@@ -278,15 +307,21 @@ def bind_steps(graph: Graph) -> Runner:
             continue
         kernel = numpy_backend.KERNELS[node.op.name]
         names[f"k{k}"] = partial(kernel, **node.attrs) if node.attrs else kernel
-        lines.append(f"        {name[node]} = k{k}({', '.join(name[operand] for operand in node.inputs)})")
+        lines.append(
+            f"        {name[node]} = k{k}({', '.join(name[operand] for operand in node.inputs)})"
+        )
     shared = len(set(graph.outputs)) < len(graph.outputs)
     outputs = [name[n] + (".copy()" if shared or may_alias_input(n) else "") for n in graph.outputs]
-    unpack = f"    [{', '.join(name[n] for n in graph.inputs)}] = arrays" if graph.inputs else "    pass"
+    unpack = (
+        f"    [{', '.join(name[n] for n in graph.inputs)}] = arrays" if graph.inputs else "    pass"
+    )
     text = "\n".join([
         "def run(arrays):", unpack, "    token = enter()", "    try:", *lines, f"        return [{', '.join(outputs)}]",
         "    except Exception:", "        locate(arrays)", "        raise", "    finally:", "        leave(token)",
     ])  # fmt: skip
-    exec(compile(text, "<string>", "exec"), names)  # our own text: names and numbers, nothing of the user's
+    exec(
+        compile(text, "<string>", "exec"), names
+    )  # our own text: names and numbers, nothing of the user's
     return names["run"]  # type: ignore[no-any-return]
 
 
@@ -297,7 +332,11 @@ def interpret_again(graph: Graph, arrays: list[Array]) -> None:
 
 def may_alias_input(node: Node) -> bool:
     """Whether the kernels may return memory of an input (or a constant) for this node."""
-    while node.op.has(traits.VIEW) or node.op.has(traits.IDENTITY_MARKER) or node.op.name in ("cast", "proj"):
+    while (
+        node.op.has(traits.VIEW)
+        or node.op.has(traits.IDENTITY_MARKER)
+        or node.op.name in ("cast", "proj")
+    ):
         node = node.inputs[0]
     return node.op is INPUT or node.op.has(traits.SOURCE)
 
@@ -306,11 +345,15 @@ def evaluate_nodes(order: Iterable[Node], values: dict[Node, Any]) -> None:
     """Compute every node of `order` that has no value yet (inputs come first)."""
     for node in order:
         if node not in values:
-            values[node] = numpy_backend.run_node(node, [values[operand] for operand in node.inputs])
+            values[node] = numpy_backend.run_node(
+                node, [values[operand] for operand in node.inputs]
+            )
 
 
 class GraphOp:
-    """A graph as a user-level op (gradient programs under create_graph, compiled functions on the tape)."""
+    """A graph as a user-level op (gradient programs under create_graph, compiled functions on the
+    tape).
+    """
 
     eager_only = ""
 

@@ -1,7 +1,9 @@
-"""Hot operators: straight to NumPy when both operands are plain, equal-dtype arrays; `apply` for everything else.
+"""Hot operators: straight to NumPy when both operands are plain, equal-dtype arrays; `apply` for
+everything else.
 
-A quick op and its generic program compute the same thing (tests/tracer/test_quick.py compares them); it only skips
-the signature lookup. What its gradient reads is derived from the program's VJP once, never written by hand.
+A quick op and its generic program compute the same thing (tests/tracer/test_quick.py compares
+them); it only skips the signature lookup. What its gradient reads is derived from the program's VJP
+once, never written by hand.
 """
 
 from __future__ import annotations
@@ -41,13 +43,17 @@ class Reads(dict):
         return reads
 
 
-def binary(op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None = None) -> tuple[Any, Any]:
+def binary(
+    op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None = None
+) -> tuple[Any, Any]:
     """(method, reflected method) for a ufunc-like op on dtypes whose NumPy kind is in `kinds`."""
     quick = QuickOp(op.name, op, op.default_attrs)
     attrs = quick.attrs
     reads = Reads(quick, 2)
 
-    def with_number(tensor: Tensor, a: ndarray, number: float, grad: bool, number_first: bool) -> Tensor:
+    def with_number(
+        tensor: Tensor, a: ndarray, number: float, grad: bool, number_first: bool
+    ) -> Tensor:
         token = _enter()
         try:
             out = ufunc(number, a) if number_first else ufunc(a, number)
@@ -113,7 +119,11 @@ def binary(op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None 
 
     def reflected(self: Tensor, other: Any) -> Any:
         mode = get_mode()
-        if (other.__class__ is float or other.__class__ is int) and mode.trace is None and ranks is None:
+        if (
+            (other.__class__ is float or other.__class__ is int)
+            and mode.trace is None
+            and ranks is None
+        ):
             a = self._data
             if a.dtype.kind == "f":
                 return with_number(self, a, float(other), mode.grad, True)
@@ -127,9 +137,9 @@ def binary(op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None 
 
 
 def is_operand(value: Any) -> bool:
-    return isinstance(value, (Tensor, bool, int, float, complex, np.ndarray, np.generic)) or hasattr(
-        value, "_traced_number"
-    )
+    return isinstance(
+        value, (Tensor, bool, int, float, complex, np.ndarray, np.generic)
+    ) or hasattr(value, "_traced_number")
 
 
 def unary(op: UserOp, ufunc: Callable[..., Any]) -> Any:

@@ -1,7 +1,7 @@
 """Run NumPy without floating-point warnings, cheaply, and without touching the user's error state.
 
-PyTorch computes inf and nan silently. `np.errstate` costs 0.7 us an op; setting the context variable it is made
-of costs 0.1. Where a NumPy release hides that variable, `np.errstate` is used.
+PyTorch computes inf and nan silently. `np.errstate` costs 0.7 us an op; setting the context
+variable it is made of costs 0.1. Where a NumPy release hides that variable, `np.errstate` is used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Random state: a seed key and an operation counter; every random op draws its own Threefry key.
 
-The key of the n-th random op is fold_in(seed key, n), so a program draws the same numbers eager, compiled, on NumPy
-or XLA, whatever is reordered, split or recomputed (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-SC 2011). A recorded step advances the counter by the number of ops it recorded.
+The key of the n-th random op is fold_in(seed key, n), so a program draws the same numbers eager,
+compiled, on NumPy or XLA, whatever is reordered, split or recomputed (Salmon et al., "Parallel
+random numbers: as easy as 1, 2, 3", SC 2011). A recorded step advances the counter by the number of
+ops it recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _MASK = 0xFFFFFFFF
 
 
 def threefry_2x32(key: tuple[int, int], x0: int, x1: int) -> tuple[int, int]:
-    """One Threefry-2x32 block, 20 rounds, on Python ints (for single keys; arrays go through the kernels)."""
+    """One Threefry-2x32 block, 20 rounds, on Python ints (for single keys; arrays go through the
+    kernels).
+    """
     k0, k1 = key
     k2 = k0 ^ k1 ^ 0x1BD11BDA
     schedule = (k0, k1, k2)
@@ -36,7 +39,9 @@ def threefry_2x32(key: tuple[int, int], x0: int, x1: int) -> tuple[int, int]:
 
 
 class Generator:
-    """A random stream: `manual_seed(n)` restarts it; the same seed gives the same numbers in every mode."""
+    """A random stream: `manual_seed(n)` restarts it; the same seed gives the same numbers in every
+    mode.
+    """
 
     def __init__(self, device: str = "cpu"):
         self.device = device
@@ -80,7 +85,9 @@ class Generator:
         return wrap(np.array(key, np.uint32))
 
     def snapshot(self) -> np.ndarray:
-        """Key words and counter as one u32[3] array: what a compiled step takes as its random state."""
+        """Key words and counter as one u32[3] array: what a compiled step takes as its random
+        state.
+        """
         return np.array((*self._key, self._count & _MASK), np.uint32)
 
 

@@ -1,8 +1,9 @@
 """Recording: Python runs once, its tensor operations become one trace of IR nodes.
 
-Values are computed on demand, when Python asks for one (`bool(t)`, `t.item()`): from the call's real inputs,
-incrementally. Every such answer becomes a guard. State is captured by storage: a tensor from outside that the
-trace touches is an input, one that it rebinds is an output. Nothing real is changed by recording itself.
+Values are computed on demand, when Python asks for one (`bool(t)`, `t.item()`): from the call's
+real inputs, incrementally. Every such answer becomes a guard. State is captured by storage: a
+tensor from outside that the trace touches is an input, one that it rebinds is an output. Nothing
+real is changed by recording itself.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from tracegrad.tracer.trace_autograd import TraceAutograd
 from tracegrad.tracer.traced import Cell, TracedValue
 from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain, mark_unwritable
 
-MAX_CONSTANT_BYTES = 64 * 1024  # larger NumPy operands are inputs of the graph, smaller ones constants
+MAX_CONSTANT_BYTES = (
+    64 * 1024
+)  # larger NumPy operands are inputs of the graph, smaller ones constants
 
 
 @dataclass(eq=False)
@@ -56,7 +59,9 @@ class Input:
 
 @dataclass(eq=False)
 class Guard:
-    """An answer that Python was given: later runs follow this path only while they give the same one."""
+    """An answer that Python was given: later runs follow this path only while they give the same
+    one.
+    """
 
     node: Node
     kind: str  # "bool": the truth of a 0-d bool; "bits": the exact bytes
@@ -78,7 +83,8 @@ class HostGuard:
 
 @dataclass(eq=False)
 class HostAction:
-    """Python to run on every call, in order with the host reads (a learning-rate schedule's step)."""
+    """Python to run on every call, in order with the host reads (a learning-rate schedule's step).
+    """
 
     method: Callable[..., Any]
     args: tuple[Any, ...]
@@ -121,7 +127,9 @@ class HostRead:
 
 @dataclass
 class HostArray:
-    """A NumPy array of the user's, copied at every call: it may be written while a backend still reads it."""
+    """A NumPy array of the user's, copied at every call: it may be written while a backend still
+    reads it.
+    """
 
     source: np.ndarray
 
@@ -130,12 +138,17 @@ class HostArray:
 
 
 class Trace(TraceAutograd):
-    """The recording of one call. Made by the runtime; operations reach it through the ambient mode."""
+    """The recording of one call.
+
+    Made by the runtime; operations reach it through the ambient mode.
+    """
 
     def __init__(self, max_unroll: int = 10_000) -> None:
         super().__init__()
         self.max_unroll = max_unroll
-        self.touched_by_capture: dict[int, Any] = {}  # storages of arguments that the function also reached itself
+        self.touched_by_capture: dict[
+            int, Any
+        ] = {}  # storages of arguments that the function also reached itself
         self._arguments: set[int] = set()
         self.inputs: list[Input] = []
         self.array_inputs: dict[int, tuple[np.ndarray, Node]] = {}
@@ -149,9 +162,11 @@ class Trace(TraceAutograd):
         self._random: dict[int, tuple[Node, int, Any]] = {}
         self.noted: list[tuple[dict, Any, Any]] = []  # reads reported by `note_item`
         self.attribute_names: dict[int, str] = {}  # of captured tensors by id, as they were read
-        self.undo: list[Callable[[], Any]] = []  # drops state made while recording, if the recording is thrown away
+        self.undo: list[
+            Callable[[], Any]
+        ] = []  # drops state made while recording, if the recording is thrown away
 
-    # -- making traced tensors ----------------------------------------------------------------------------------
+    # -- making traced tensors -------------------------------------------------------------------
 
     def fresh(self, node: Node) -> Tensor:
         """A traced tensor with a buffer of its own."""
@@ -168,10 +183,12 @@ class Trace(TraceAutograd):
             self.require_grad(result._traced, True)
         return result
 
-    # -- capturing ----------------------------------------------------------------------------------------------
+    # -- capturing -------------------------------------------------------------------------------
 
     def declare_argument(self, tensor: Tensor, name: str) -> None:
-        """An argument of the call, before the function runs; aliases of an earlier one share its input."""
+        """An argument of the call, before the function runs; aliases of an earlier one share its
+        input.
+        """
         self._arguments.add(id(tensor))
         self.cell_of(tensor, "argument", name)
 
@@ -204,7 +221,9 @@ class Trace(TraceAutograd):
         return cell
 
     def _note_leaf(self, node: Node, tensor: Tensor) -> bool:
-        """Whether `node`, the base value of the tensor's family, wants a gradient; then it is a leaf of the trace."""
+        """Whether `node`, the base value of the tensor's family, wants a gradient; then it is a
+        leaf of the trace.
+        """
         storage = tensor._storage
         entry = storage.entries.get(tensor._family) if storage is not None else tensor._entry
         if entry is None:
@@ -240,13 +259,20 @@ class Trace(TraceAutograd):
 
         bring_here(tensor)
 
-    # -- operations ---------------------------------------------------------------------------------------------
+    # -- operations ------------------------------------------------------------------------------
 
     def apply(self, op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
-        """Record one user-level op. Raises ShapeError as eager does, UnsupportedError for data-dependent shapes."""
+        """Record one user-level op.
+
+        Raises ShapeError as eager does, UnsupportedError for data-dependent shapes.
+        """
         loc = here()
         if op.eager_only:
-            self.refuse(f"{op.name}() while recording", "compute it outside the compiled function", op.eager_only)
+            self.refuse(
+                f"{op.name}() while recording",
+                "compute it outside the compiled function",
+                op.eager_only,
+            )
         values: list[Any] = []
         nodes: list[Node] = []
         with _loc.at(loc):
@@ -266,11 +292,14 @@ class Trace(TraceAutograd):
             grad = get_mode().grad
             if grad:
                 # A leaf handed on as it is (a clone) is a new tensor, and no leaf.
-                outputs = tuple(ops.reshape(n, shape=n.shape) if n in self.leaf_of else n for n in outputs)
+                outputs = tuple(
+                    ops.reshape(n, shape=n.shape) if n in self.leaf_of else n for n in outputs
+                )
                 self.mark_active(outputs, nodes)
             else:
                 outputs = tuple(
-                    ops.detach(n) if any(n is m for m in nodes) and self.is_tracked(n) else n for n in outputs
+                    ops.detach(n) if any(n is m for m in nodes) and self.is_tracked(n) else n
+                    for n in outputs
                 )
         return op.pack([self.fresh(node) for node in outputs])
 
@@ -330,7 +359,11 @@ class Trace(TraceAutograd):
         """An in-place write: the cell gets a new base value; see inplace.py for the rules."""
         cell = self.cell_of(target)
         if cell.of_numpy:
-            self.refuse("a write on from_numpy(array) while recording", "write on a clone", "the array is outside the graph")
+            self.refuse(
+                "a write on from_numpy(array) while recording",
+                "write on a clone",
+                "the array is outside the graph",
+            )
         grad = get_mode().grad
         old_view, new_view = self.node_of(target), self.node_of(value)
         self.check_write(target, old_view, grad, self.is_tracked(new_view))
@@ -346,14 +379,17 @@ class Trace(TraceAutograd):
                     data = ops.reshape(data, shape=data.shape)
                 self.mark_active((data,), (base, new_view))
                 if not self.is_tracked(data):
-                    # Overwritten by a constant: still tracked, though no gradient reaches the old value.
+                    # Overwritten by a constant: still tracked, though no gradient reaches the old
+                    # value.
                     data = ops.detach(data)
                     self.active.add(data)
             for number, old in list(cell.nodes.items()):
                 if number == family and tracked:
                     cell.nodes[number] = data
                 elif old in self.leaf_of:
-                    fresh = ops.detach(data)  # a node of its own: `data` may be another tensor's value
+                    fresh = ops.detach(
+                        data
+                    )  # a node of its own: `data` may be another tensor's value
                     self.leaf_moved(old, fresh)
                     cell.nodes[number] = fresh
                 elif self.is_tracked(old):
@@ -379,7 +415,9 @@ class Trace(TraceAutograd):
 
         traced = target._traced
         if any(isinstance(step, Expand) for step in traced.chain):
-            raise InPlaceError("in-place write on an expanded tensor", where=here(), fix="write on x.clone()")
+            raise InPlaceError(
+                "in-place write on an expanded tensor", where=here(), fix="write on x.clone()"
+            )
         if grad and (node in self.leaf_of or traced.cell.nodes[traced.family] in self.leaf_of):
             raise InPlaceError(
                 "in-place write on a leaf that requires grad (or a view of one)", where=here(),
@@ -388,7 +426,7 @@ class Trace(TraceAutograd):
         if grad:
             check_view(target, tracked or self.is_tracked(traced.cell.nodes[traced.family]))
 
-    # -- numbers, guards, values on demand ----------------------------------------------------------------------
+    # -- numbers, guards, values on demand -------------------------------------------------------
 
     def number(self, node: Node, category: str) -> TracedNumber:
         return TracedNumber(self, node, category)
@@ -405,7 +443,9 @@ class Trace(TraceAutograd):
         """`tensor.item()`: one element as a number of the graph."""
         node = self.node_of(tensor)
         if node.type.size != 1:
-            raise ShapeError(f"item() needs one element, this tensor has {node.type.size}", where=here())
+            raise ShapeError(
+                f"item() needs one element, this tensor has {node.type.size}", where=here()
+            )
         dtype = node.dtype
         category = "bool" if dtype.is_bool else "int" if dtype.is_int else "float"
         with _loc.at(here()):
@@ -439,7 +479,8 @@ class Trace(TraceAutograd):
         return self.guard_bits(self.node_of(tensor), why).copy()
 
     def evaluate(self, nodes: Iterable[Node]) -> list[np.ndarray]:
-        """Values of nodes, computed now by the plain kernels; what was computed before is reused."""
+        """Values of nodes, computed now by the plain kernels; what was computed before is reused.
+        """
         from tracegrad.tracer.program import evaluate_nodes
 
         nodes = tuple(nodes)
@@ -450,10 +491,12 @@ class Trace(TraceAutograd):
         evaluate_nodes(postorder(nodes, stop=values.__contains__), values)
         return [values[node] for node in nodes]
 
-    # -- host inputs, host actions, random state ----------------------------------------------------------------
+    # -- host inputs, host actions, random state -------------------------------------------------
 
     def host_number(self, key: tuple, read: Callable[[], Any], name: str) -> TracedNumber:
-        """A Python number read at every call (a hyper-parameter): an input, so that its changes never recompile."""
+        """A Python number read at every call (a hyper-parameter): an input, so that its changes
+        never recompile.
+        """
         phase = sum(isinstance(item, HostAction) for item in self.host)
         found = self._host_reads.get((*key, phase))
         if found is None:
@@ -467,7 +510,9 @@ class Trace(TraceAutograd):
             found = self._host_reads[(*key, phase)] = TracedNumber(self, node, category, read)
         return found
 
-    def guard_host(self, read: Callable[[], Any], kind: Callable[[Any, Any], bool], constant: Any) -> bool:
+    def guard_host(
+        self, read: Callable[[], Any], kind: Callable[[Any, Any], bool], constant: Any
+    ) -> bool:
         answer = bool(kind(read(), constant))
         self.host_guards.append(HostGuard(read, kind, constant, answer, here()))
         return answer
@@ -488,12 +533,18 @@ class Trace(TraceAutograd):
         for item in self.host:
             if isinstance(item, HostAction):
                 for live, saved in item.before or ():
-                    if live is fields and saved.get(name) is not fields[name] and saved.get(name) != fields[name]:
+                    if (
+                        live is fields
+                        and saved.get(name) is not fields[name]
+                        and saved.get(name) != fields[name]
+                    ):
                         return True
         return False
 
     def undo_host_actions(self) -> None:
-        """Put back what host actions changed: this recording is thrown away, or will be run as a call."""
+        """Put back what host actions changed: this recording is thrown away, or will be run as a
+        call.
+        """
         for item in reversed(self.host):
             if isinstance(item, HostAction):
                 item.undo()
@@ -509,7 +560,14 @@ class Trace(TraceAutograd):
         if state is None:
             node = placeholder(TensorType((3,), u32), here())
             self.inputs.append(
-                Input("random", node, generator, generator.snapshot, "random", ("random", id(generator)))
+                Input(
+                    "random",
+                    node,
+                    generator,
+                    generator.snapshot,
+                    "random",
+                    ("random", id(generator)),
+                )
             )
             state = (node, 0, generator)
         node, count, _ = state
@@ -543,4 +601,3 @@ def reader_of(owner: Any) -> Callable[[], np.ndarray]:
 
 def recording_mode(trace: Trace, grad: bool) -> Mode:
     return Mode(grad, trace)
-

@@ -18,25 +18,49 @@ def _float(dtype: Any, device: Any) -> Any:
     return dtype or get_default_dtype()
 
 
-def rand(*size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def rand(
+    *size: Any,
+    generator: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Uniform in [0, 1)."""
     out = functions.uniform(next_key(generator), shape=size_of(size), dtype=_float(dtype, device))
     return out.requires_grad_() if requires_grad else out  # type: ignore[no-any-return]
 
 
-def randn(*size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randn(
+    *size: Any,
+    generator: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Standard normal."""
     out = functions.normal(next_key(generator), shape=size_of(size), dtype=_float(dtype, device))
     return out.requires_grad_() if requires_grad else out  # type: ignore[no-any-return]
 
 
-def randint(low: int, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:  # fmt: skip
+def randint(
+    low: int,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+) -> Tensor:
     """Integers in [low, high), or in [0, low) when called as randint(high, size)."""
     check_device(device)
     if size is None:
         low, high, size = 0, low, high
     return functions.randint(  # type: ignore[no-any-return]
-        next_key(generator), low=int(low), high=int(high), shape=size_of((size,)), dtype=dtype or i64
+        next_key(generator),
+        low=int(low),
+        high=int(high),
+        shape=size_of((size,)),
+        dtype=dtype or i64,
     )
 
 
@@ -46,43 +70,75 @@ def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = 
     return functions.randperm(next_key(generator), n=n, dtype=dtype or i64)  # type: ignore[no-any-return]
 
 
-def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:  # fmt: skip
+def normal(
+    mean: Any = 0.0,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+) -> Tensor:
     """Normal numbers: of one mean and std in a shape, or one per element of tensors."""
     if size is None:
         return functions.normal_like(mean, std, next_key(generator))  # type: ignore[no-any-return]
     shape = size_of((size,))
     return functions.normal(  # type: ignore[no-any-return]
-        next_key(generator), shape=shape, dtype=_float(dtype, device), mean=float(mean), std=float(std)
+        next_key(generator),
+        shape=shape,
+        dtype=_float(dtype, device),
+        mean=float(mean),
+        std=float(std),
     )
 
 
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Any = None) -> Tensor:
     """1 with the probability each element gives (or with p), else 0."""
     if p is not None:
-        return functions.bernoulli_p(next_key(generator), p=p, shape=tuple(input.shape), dtype=input.dtype)  # type: ignore[no-any-return]
+        return functions.bernoulli_p(
+            next_key(generator), p=p, shape=tuple(input.shape), dtype=input.dtype
+        )  # type: ignore[no-any-return]
     return functions.bernoulli(input, next_key(generator))  # type: ignore[no-any-return]
 
 
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
-    """Indices drawn with probabilities proportional to the rows of `input`: int64 [.., num_samples]."""
-    return functions.multinomial(input, next_key(generator), num_samples=num_samples, replacement=replacement)  # type: ignore[no-any-return]
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None
+) -> Tensor:
+    """Indices drawn with probabilities proportional to the rows of `input`: int64 [..,
+    num_samples].
+    """
+    return functions.multinomial(
+        input, next_key(generator), num_samples=num_samples, replacement=replacement
+    )  # type: ignore[no-any-return]
 
 
-def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    return rand(tuple(input.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+def rand_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    return rand(
+        tuple(input.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad
+    )
 
 
-def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    return randn(tuple(input.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+def randn_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    return randn(
+        tuple(input.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad
+    )
 
 
-def randint_like(input: Tensor, low: int, high: Any = None, *, dtype: Any = None, device: Any = None) -> Tensor:
+def randint_like(
+    input: Tensor, low: int, high: Any = None, *, dtype: Any = None, device: Any = None
+) -> Tensor:
     low, high = (0, low) if high is None else (low, high)
     return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype, device=device)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Zero each element with probability p and scale the rest by 1 / (1 - p); identity unless training."""
+    """Zero each element with probability p and scale the rest by 1 / (1 - p); identity unless
+    training.
+    """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
@@ -107,19 +163,29 @@ def _uniform_into(self: Tensor, a: float = 0.0, b: float = 1.0, generator: Any =
     )
 
 
-def _normal_into(self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
+def _normal_into(
+    self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None
+) -> Tensor:
     """normal."""
     return functions.normal(  # type: ignore[no-any-return]
-        next_key(generator), shape=tuple(self.shape), dtype=self.dtype, mean=float(mean), std=float(std)
+        next_key(generator),
+        shape=tuple(self.shape),
+        dtype=self.dtype,
+        mean=float(mean),
+        std=float(std),
     )
 
 
 def _bernoulli_into(self: Tensor, p: Any = 0.5, generator: Any = None) -> Tensor:
     """1 with probability p, else 0."""
-    return functions.bernoulli_p(next_key(generator), p=float(p), shape=tuple(self.shape), dtype=self.dtype)  # type: ignore[no-any-return]
+    return functions.bernoulli_p(
+        next_key(generator), p=float(p), shape=tuple(self.shape), dtype=self.dtype
+    )  # type: ignore[no-any-return]
 
 
-def _random_into(self: Tensor, low: int = 0, high: int | None = None, generator: Any = None) -> Tensor:
+def _random_into(
+    self: Tensor, low: int = 0, high: int | None = None, generator: Any = None
+) -> Tensor:
     """integers in [low, high)."""
     if high is None:
         low, high = 0, low or 2**24

@@ -1,4 +1,6 @@
-"""What the tracer is doing in this thread: gradient mode and the trace being recorded, in one ContextVar."""
+"""What the tracer is doing in this thread: gradient mode and the trace being recorded, in one
+ContextVar.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def current_trace() -> Trace | None:
 
 
 class set_grad_enabled:
-    """Turn gradient recording on or off: at once when called, and as a context manager or decorator."""
+    """Turn gradient recording on or off: at once when called, and as a context manager or
+    decorator.
+    """
 
     def __init__(self, mode: bool):
         before = _mode.get()
@@ -131,9 +135,10 @@ def get_default_dtype() -> DType:
 
 
 def set_default_dtype(dtype: DType) -> None:
-    """Set the dtype of tensors made from Python floats: a floating dtype. Raises TypeError otherwise."""
+    """Set the dtype of tensors made from Python floats: a floating dtype.
+
+    Raises TypeError otherwise.
+    """
     if not dtype.is_float:
         raise TypeError(f"the default dtype must be a floating dtype, got {dtype}")
     _default_dtype.set(dtype)
-
-

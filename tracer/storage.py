@@ -1,7 +1,8 @@
 """Who shares a buffer: storages, their aliases, and where the value of a tensor lives.
 
-A plain tensor has no Storage object; one appears with its first alias (a view, `detach()`, `.data`). Tensors of one
-storage are the base or views of it; those of one *family* also share gradient history (`detach()` opens a new one).
+A plain tensor has no Storage object; one appears with its first alias (a view, `detach()`,
+`.data`). Tensors of one storage are the base or views of it; those of one *family* also share
+gradient history (`detach()` opens a new one).
 """
 
 from __future__ import annotations
@@ -23,11 +24,23 @@ class Storage:
     """The aliases of one buffer.
 
     entries   family -> tape entry of the base tensor in that family (None: not tracked)
-    exported  whether NumPy code outside may look at (and write) the buffer: then its address never changes
-    jax       the value as a jax array, if a compiled run left it there; `array` is brought up to date on reading
+    exported  whether NumPy code outside may look at (and write) the buffer: then its address never
+              changes
+    jax       the value as a jax array, if a compiled run left it there; `array` is brought up to
+              date on reading
     """
 
-    __slots__ = ("_array", "jax", "_stale", "exported", "entries", "families", "_members", "_alias_entries", "__weakref__")
+    __slots__ = (
+        "_array",
+        "jax",
+        "_stale",
+        "exported",
+        "entries",
+        "families",
+        "_members",
+        "_alias_entries",
+        "__weakref__",
+    )
 
     def __init__(self, base: Any):
         self._array = base._data
@@ -68,7 +81,10 @@ class Storage:
             member.__dict__.pop("_data", None)
 
     def make_writable(self) -> None:
-        """A private, writable base array; aliases follow. Drops the jax copy, which is about to be old."""
+        """A private, writable base array; aliases follow.
+
+        Drops the jax copy, which is about to be old.
+        """
         array = self.array
         self.jax = None
         if not array.flags.writeable:
@@ -201,7 +217,8 @@ def _lone_count(holder: _Holder) -> int:
     return sys.getrefcount(held)
 
 
-# What getrefcount says of an object that one attribute and one local variable hold (it varies with Python's version).
+# What getrefcount says of an object that one attribute and one local variable hold (it varies with
+# Python's version).
 _LONE = _lone_count(_Holder(object()))
 
 
@@ -255,7 +272,9 @@ def deepcopy_tensor(tensor: Any, memo: dict) -> Any:
         return memo[id(tensor)]
     if not tensor.is_leaf:
         raise GradientError(
-            "deepcopy of a tensor that has history", where=here(), fix="copy x.detach() or a leaf instead"
+            "deepcopy of a tensor that has history",
+            where=here(),
+            fix="copy x.detach() or a leaf instead",
         )
     from tracegrad.tracer.state import get_mode
 
@@ -286,6 +305,3 @@ def deepcopy_tensor(tensor: Any, memo: dict) -> Any:
     if tensor._grad is not None:
         copy._grad = deepcopy_tensor(tensor._grad, memo)
     return copy
-
-
-

@@ -1,12 +1,13 @@
 """The autograd tape: what an eager operation leaves behind when gradients are wanted.
 
-An entry holds the op, its parents, and only the values that gradients read: `parent.value` is set by the consumer
-that needs it, so `add` keeps shapes alone. No IR node, no frame walk.
+An entry holds the op, its parents, and only the values that gradients read: `parent.value` is set
+by the consumer that needs it, so `add` keeps shapes alone. No IR node, no frame walk.
 
 Note [The old value moves, the buffer stays]
-An in-place write changes the real NumPy buffer, because `.numpy()` and `from_numpy` aliases must see it. If an
-entry that is still reachable keeps a value in that buffer, the entry gets a copy of the old value first. So a
-program that PyTorch stops with "modified by an inplace operation" computes the right gradient here.
+An in-place write changes the real NumPy buffer, because `.numpy()` and `from_numpy` aliases must
+see it. If an entry that is still reachable keeps a value in that buffer, the entry gets a copy of
+the old value first. So a program that PyTorch stops with "modified by an inplace operation"
+computes the right gradient here.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ PARTS = _Parts()  # so that equal structures have equal kinds
 
 
 class QuickOp:
-    """A hot op recorded without looking up its program; the program is found when gradients are asked for."""
+    """A hot op recorded without looking up its program; the program is found when gradients are
+    asked for.
+    """
 
     __slots__ = ("name", "op", "attrs")
 

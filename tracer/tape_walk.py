@@ -1,4 +1,6 @@
-"""The walk from roots to leaves over the tape, entry by entry: on arrays, or on Tensors (and so recorded itself)."""
+"""The walk from roots to leaves over the tape, entry by entry: on arrays, or on Tensors (and so
+recorded itself).
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ def walk(
     order: list[Entry], roots: list[Entry], cotangents: list[Any], targets: list[Entry], gradients: Gradients,
     arrived: Callable[[Entry, Any], Any] | None = None,
 ) -> dict[Entry, Any]:  # fmt: skip
-    """The cotangents that arrive at `targets`. `arrived` sees (and may replace) each complete one: hooks."""
+    """The cotangents that arrive at `targets`.
+
+    `arrived` sees (and may replace) each complete one: hooks.
+    """
     live = wanted_entries(order, targets)
     grads: dict[Entry, Any] = {}
     for root, cotangent in zip(roots, cotangents):
@@ -64,7 +69,9 @@ def walk(
     return results
 
 
-def entry_gradients(entry: Entry, received: dict[int, np.ndarray], live: set[Entry]) -> list[tuple[Entry, np.ndarray]]:
+def entry_gradients(
+    entry: Entry, received: dict[int, np.ndarray], live: set[Entry]
+) -> list[tuple[Entry, np.ndarray]]:
     """(parent, cotangent) of one entry for the cotangents of its outputs."""
     if entry.kind.__class__ is CustomProgram:
         found = entry.kind.gradients(received, False)
@@ -75,14 +82,20 @@ def entry_gradients(entry: Entry, received: dict[int, np.ndarray], live: set[Ent
     arrays += output_values(entry, vjp.reads_out)
     arrays += saved_of(entry, vjp)
     outputs = vjp.run(arrays)
-    return [(entry.parents[k], outputs[at]) for k, at in vjp.gradients.items() if entry.parents[k] in live]
+    return [
+        (entry.parents[k], outputs[at])
+        for k, at in vjp.gradients.items()
+        if entry.parents[k] in live
+    ]
 
 
-def vjp_of(entry: Entry, program: Any, received: dict[int, Any], live: set[Entry]) -> tuple[Any, list[Any]]:
+def vjp_of(
+    entry: Entry, program: Any, received: dict[int, Any], live: set[Entry]
+) -> tuple[Any, list[Any]]:
     """The gradient program and its cotangent arguments.
 
-    An entry that kept intermediates uses the program that it was recorded with: all tracked operands wanted, all
-    outputs given a cotangent (zeros where none arrived).
+    An entry that kept intermediates uses the program that it was recorded with: all tracked
+    operands wanted, all outputs given a cotangent (zeros where none arrived).
     """
     if saved(entry):
         wanted = tuple(tracked(parent) for parent in entry.parents)
@@ -94,7 +107,9 @@ def vjp_of(entry: Entry, program: Any, received: dict[int, Any], live: set[Entry
         return program.vjp(wanted, flags), arrays
     wanted = tuple(parent in live for parent in entry.parents)
     flags = tuple(k in received for k in range(len(program.types)))
-    return program.vjp(wanted, flags, save=False), [received[k] for k, has in enumerate(flags) if has]
+    return program.vjp(wanted, flags, save=False), [
+        received[k] for k, has in enumerate(flags) if has
+    ]
 
 
 def saved(entry: Entry) -> Any:
@@ -129,9 +144,13 @@ def output_values(entry: Entry, reads: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def recorded_gradients(order: list[Entry]) -> Gradients:
-    """Gradients of one entry as Tensors: the gradient program is applied as an op, and so recorded itself."""
+    """Gradients of one entry as Tensors: the gradient program is applied as an op, and so recorded
+    itself.
+    """
 
-    def gradients(entry: Entry, received: dict[int, Any], live: set[Entry]) -> Iterable[tuple[Entry, Any]]:
+    def gradients(
+        entry: Entry, received: dict[int, Any], live: set[Entry]
+    ) -> Iterable[tuple[Entry, Any]]:
         if entry.kind.__class__ is CustomProgram:
             found = entry.kind.gradients(received, True)
             return [(p, g) for p, g in zip(entry.parents, found) if g is not None and p in live]
@@ -142,7 +161,9 @@ def recorded_gradients(order: list[Entry]) -> Gradients:
         operands: list[Any] = [received[k] for k, has in enumerate(flags) if has]
         for k in vjp.reads_in:
             parent = entry.parents[k]
-            operands.append(with_entry(parent.value, parent) if isinstance(parent, Entry) else parent)
+            operands.append(
+                with_entry(parent.value, parent) if isinstance(parent, Entry) else parent
+            )
         for k in vjp.reads_out:
             value = entry.value[k] if entry.value.__class__ is list else entry.value
             operands.append(with_entry(value, output_entry(entry, k, order)))
@@ -166,7 +187,11 @@ def output_entry(entry: Entry, index: int, order: list[Entry]) -> Entry:
     if entry.value.__class__ is not list:
         return entry
     for candidate in order:
-        if candidate.__class__ is Part and candidate.parents[0] is entry and candidate.index == index:  # type: ignore[attr-defined]
+        if (
+            candidate.__class__ is Part
+            and candidate.parents[0] is entry
+            and candidate.index == index
+        ):  # type: ignore[attr-defined]
             return candidate
     value = entry.value[index]
     return Part(entry, index, value.shape, value.dtype)

@@ -1,7 +1,8 @@
 """The Tensor: a NumPy array (or a jax array, or a traced value) with PyTorch's behaviour.
 
 The attributes of an instance, all with class-level defaults so that making a tensor sets one:
-    _data     the NumPy array; absent while the value lives elsewhere (a jax array, a trace), and then
+    _data     the NumPy array; absent while the value lives elsewhere (a jax array, a trace), and
+              then
               `__getattr__` brings it here or explains why it cannot
     _entry    tape entry if gradients are tracked, else None
     _storage  the Storage shared with views (storage.py), made when the first alias appears
@@ -72,13 +73,17 @@ class Device:
 
 CPU = Device("cpu")
 
-# How often any tensor changed what compiled calls take for granted between calls (gradient status, `.data`): while it
+# How often any tensor changed what compiled calls take for granted between calls (gradient status,
+# `.data`): while it
 # stands still, captured tensors need no look each.
 metadata_changes = [0]
 
 
 class Tensor:
-    """An n-dimensional array of one dtype that records what is done to it. See the module's docstring."""
+    """An n-dimensional array of one dtype that records what is done to it.
+
+    See the module's docstring.
+    """
 
     _entry: Entry | None = None
     _const: Constant | None = None
@@ -99,7 +104,7 @@ class Tensor:
 
         self._data = array_from([] if data is None else data, None)
 
-    # -- where the value is -------------------------------------------------------------------------------------
+    # -- where the value is ----------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
         if name == "_data":
@@ -115,7 +120,7 @@ class Tensor:
             entry = self._const = Constant(self._data)
         return entry
 
-    # -- what it is ---------------------------------------------------------------------------------------------
+    # -- what it is ------------------------------------------------------------------------------
 
     @property
     def shape(self) -> Size:
@@ -194,7 +199,7 @@ class Tensor:
 
     __hash__ = object.__hash__  # by identity; in C, because optimisers look tensors up in dicts
 
-    # -- gradients ----------------------------------------------------------------------------------------------
+    # -- gradients -------------------------------------------------------------------------------
 
     @property
     def requires_grad(self) -> bool:
@@ -209,7 +214,10 @@ class Tensor:
         self.requires_grad_(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Start (or, on a leaf, stop) tracking operations on this tensor. Floating and complex dtypes only."""
+        """Start (or, on a leaf, stop) tracking operations on this tensor.
+
+        Floating and complex dtypes only.
+        """
         if self._traced is not None:
             self._traced.require_grad(bool(requires_grad))
             return self
@@ -282,7 +290,8 @@ class Tensor:
             return
         if value is not None and value.shape != self.shape:
             raise ShapeError(
-                f"the gradient's shape {tuple(value.shape)} is not the tensor's {tuple(self.shape)}", where=here()
+                f"the gradient's shape {tuple(value.shape)} is not the tensor's {tuple(self.shape)}",
+                where=here(),
             )
         self._dropped_grad = None
         self._grad = value
@@ -293,7 +302,8 @@ class Tensor:
     ) -> None:  # fmt: skip
         """Add the gradient of this tensor with respect to every leaf to the leaf's `.grad`.
 
-        gradient: cotangent of this tensor's shape; may be left out for a single element. Raises GradientError.
+        gradient: cotangent of this tensor's shape; may be left out for a single element. Raises
+        GradientError.
         """
         from tracegrad.tracer.backward import backward
 
@@ -306,12 +316,14 @@ class Tensor:
         retain_grad(self)
 
     def register_hook(self, hook: Any) -> Any:
-        """Call `hook(gradient)` when this tensor's gradient is known; a returned tensor replaces it."""
+        """Call `hook(gradient)` when this tensor's gradient is known; a returned tensor replaces
+        it.
+        """
         from tracegrad.tracer.backward import register_hook
 
         return register_hook(self, hook)
 
-    # -- Python's protocols -------------------------------------------------------------------------------------
+    # -- Python's protocols ----------------------------------------------------------------------
 
     def item(self) -> Any:
         """The value of a one-element tensor as a Python number.
@@ -334,7 +346,8 @@ class Tensor:
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The values as a NumPy array that shares memory with this tensor.
 
-        Raises GradientError for a tensor that requires grad, as PyTorch does, unless force=True (detaches).
+        Raises GradientError for a tensor that requires grad, as PyTorch does, unless force=True
+        (detaches).
         """
         if self.requires_grad and not force:
             raise GradientError(
@@ -354,7 +367,9 @@ class Tensor:
     __array_priority__ = 1000  # NumPy arrays on the left leave arithmetic to us
 
     def _observed_array(self, why: str) -> np.ndarray:
-        """The value, where Python looks at all of it: while recording that is a guard on its exact bits."""
+        """The value, where Python looks at all of it: while recording that is a guard on its exact
+        bits.
+        """
         trace = get_mode().trace
         if trace is not None:
             return trace.observe_array(self, why)  # type: ignore[no-any-return]
@@ -410,7 +425,9 @@ _new = Tensor.__new__
 
 
 def written_node(tensor: Tensor) -> Any:
-    """The node of a real tensor that the current trace has written to: its history is then the trace's."""
+    """The node of a real tensor that the current trace has written to: its history is then the
+    trace's.
+    """
     trace = get_mode().trace
     return None if trace is None else trace.written_node(tensor)
 

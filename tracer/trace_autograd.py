@@ -17,7 +17,10 @@ from tracegrad.tracer.tensor import Tensor
 
 @dataclass(eq=False)
 class LeafRecord:
-    """A tensor that gradients accumulate into. `outer`: its history goes on outside the compiled function."""
+    """A tensor that gradients accumulate into.
+
+    `outer`: its history goes on outside the compiled function.
+    """
 
     tensor: Tensor
     nodes: list[Node]
@@ -30,7 +33,8 @@ class GradSlot:
     """What the trace knows of one tensor's `.grad`.
 
     value    the traced gradient, or None
-    found    how `.grad` was found when first looked at: "none", "tensor", or "" if the trace set it unread
+    found    how `.grad` was found when first looked at: "none", "tensor", or "" if the trace set it
+             unread
     """
 
     tensor: Tensor
@@ -77,7 +81,9 @@ class TraceAutograd:
         return record
 
     def leaf_moved(self, old: Node, new: Node) -> None:
-        """A leaf was written under no_grad: the new value is the same leaf, without a path to the old one."""
+        """A leaf was written under no_grad: the new value is the same leaf, without a path to the
+        old one.
+        """
         record = self.leaf_of[old]
         record.nodes.append(new)
         self.leaf_of[new] = record
@@ -87,7 +93,8 @@ class TraceAutograd:
         if value and not self.is_tracked(node):
             if not node.dtype.is_inexact:
                 raise GradientError(
-                    f"only floating and complex tensors can require gradients, this one is {node.dtype}", where=here()
+                    f"only floating and complex tensors can require gradients, this one is {node.dtype}",
+                    where=here(),
                 )
             if not traced.chain:
                 # A node of its own: a clone may share its node with the tensor it was made from.
@@ -105,7 +112,7 @@ class TraceAutograd:
         """`.grad` of a leaf born in the trace starts as None."""
         self.grads[id(traced)] = GradSlot(tensor, None, "")
 
-    # -- the reverse walk ---------------------------------------------------------------------------------------
+    # -- the reverse walk ------------------------------------------------------------------------
 
     def _reverse(
         self, tensors: list[Tensor], gradients: list[Any], wrt: list[Node], retain: bool, create: bool
@@ -129,12 +136,16 @@ class TraceAutograd:
                 else:
                     cotangents.append(self.node_of(gradient))  # type: ignore[attr-defined]
                 roots.append(node)
-            walked = {n for n in postorder(roots, stop=lambda n: n not in self.active) if n in self.active}
+            walked = {
+                n for n in postorder(roots, stop=lambda n: n not in self.active) if n in self.active
+            }
             if walked & self._freed:
                 raise GradientError(
-                    "backward through a graph a second time", where=here(),
-                    why="its saved values were freed after the first backward", fix="pass retain_graph=True to the first",
-                )  # fmt: skip
+                    "backward through a graph a second time",
+                    where=here(),
+                    why="its saved values were freed after the first backward",
+                    fix="pass retain_graph=True to the first",
+                )
             found = reverse(roots, cotangents, wrt, active=self.active)
             if not retain:
                 self._freed |= walked
@@ -150,7 +161,9 @@ class TraceAutograd:
         retain = create_graph if retain_graph is None else retain_graph
         if inputs is not None:
             wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-            for tensor, gradient in zip(wanted, self.grad_of(tensors, wanted, gradients, retain, create_graph, True)):
+            for tensor, gradient in zip(
+                wanted, self.grad_of(tensors, wanted, gradients, retain, create_graph, True)
+            ):
                 if gradient is not None:
                     self._accumulate(tensor, gradient)
             return
@@ -187,7 +200,9 @@ class TraceAutograd:
             groups.append(record.nodes if record is not None else [node])
         # As in PyTorch, tensors that retain their gradient get it here too.
         retained = [record for record in self.leaves.values() if record.retained]
-        wrt = [node for group in (*groups, *(record.nodes for record in retained)) for node in group]
+        wrt = [
+            node for group in (*groups, *(record.nodes for record in retained)) for node in group
+        ]
         all_found = self._reverse(outputs, cotangents, wrt, retain, create_graph)
         found = iter(all_found)
         rest = iter(all_found[sum(map(len, groups)) :])
@@ -225,7 +240,7 @@ class TraceAutograd:
             "the backward graph is derived after Python has run",
         )  # fmt: skip
 
-    # -- .grad --------------------------------------------------------------------------------------------------
+    # -- .grad -----------------------------------------------------------------------------------
 
     def _grad_key(self, tensor: Tensor) -> int:
         return id(tensor._traced if tensor._traced is not None else tensor)

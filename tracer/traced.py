@@ -1,4 +1,6 @@
-"""Values inside a trace: cells (buffers whose current value is an SSA node) and the tensors that look at them."""
+"""Values inside a trace: cells (buffers whose current value is an SSA node) and the tensors that
+look at them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class Cell:
-    """One buffer while recording. `nodes` holds the base's current value per family (see storage.py).
+    """One buffer while recording. `nodes` holds the base's current value per family (see
+    storage.py).
 
     owner    the real Tensor or Storage it was captured from, None for a buffer born in the trace
     written  whether the trace has changed it
@@ -37,11 +40,22 @@ class Cell:
 
 
 class TracedValue:
-    """What a traced tensor is: a view chain on a cell, in a family. Re-derives itself when the cell has moved on."""
+    """What a traced tensor is: a view chain on a cell, in a family.
+
+    Re-derives itself when the cell has moved on.
+    """
 
     __slots__ = ("trace", "cell", "chain", "family", "version", "_node", "with_grad", "loc", "type")
 
-    def __init__(self, trace: Trace, cell: Cell, chain: tuple[ViewStep, ...], family: int, node: Node, with_grad: bool):
+    def __init__(
+        self,
+        trace: Trace,
+        cell: Cell,
+        chain: tuple[ViewStep, ...],
+        family: int,
+        node: Node,
+        with_grad: bool,
+    ):
         self.trace = trace
         self.cell = cell
         self.chain = chain

@@ -32,7 +32,9 @@ def axis_of(dim: int, ndim: int, what: str = "dim") -> int:
     """A non-negative axis. Raises IndexError out of range."""
     limit = max(ndim, 1)
     if not -limit <= dim < limit:
-        raise IndexError(f"{what} {dim} is out of range for a tensor of {ndim} dimensions ({here()})")
+        raise IndexError(
+            f"{what} {dim} is out of range for a tensor of {ndim} dimensions ({here()})"
+        )
     return dim % limit
 
 
@@ -132,7 +134,10 @@ def matrix_transpose(input: Tensor) -> Tensor:
 
 
 def expand(input: Tensor, *sizes: Any) -> Tensor:
-    """Dimensions of size 1 repeated without memory; -1 keeps a size. Writing in place is refused."""
+    """Dimensions of size 1 repeated without memory; -1 keeps a size.
+
+    Writing in place is refused.
+    """
     wanted = ints(sizes)
     offset = len(wanted) - input.ndim
     shape = tuple(
@@ -141,7 +146,9 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     )
     fits = offset >= 0 and all(a in (1, b) for a, b in zip(input.shape, shape[offset:]))
     if not fits or -1 in shape:
-        raise ShapeError(f"expand to {list(wanted)} of a tensor of shape {list(input.shape)}", where=here())
+        raise ShapeError(
+            f"expand to {list(wanted)} of a tensor of shape {list(input.shape)}", where=here()
+        )
     # Nothing repeated: an ordinary view, which may be written through.
     return make_view(input, Reshape(shape) if prod(shape) == input.numel() else Expand(shape))
 
@@ -176,7 +183,9 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         return reshape(input, 1)
     a, b = axis_of(start_dim, input.ndim), axis_of(end_dim, input.ndim)
     if a > b:
-        raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}", where=here())
+        raise ShapeError(
+            f"flatten: start_dim {start_dim} comes after end_dim {end_dim}", where=here()
+        )
     if a == b:
         return input
     shape = input.shape
@@ -200,7 +209,9 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     size = input.shape[k]
     begin = int(start) + (size if start < 0 else 0)
     if not (0 <= begin and begin + length <= size and length >= 0):
-        raise ShapeError(f"narrow({dim}, {start}, {length}) of a dimension of size {size}", where=here())
+        raise ShapeError(
+            f"narrow({dim}, {start}, {length}) of a dimension of size {size}", where=here()
+        )
     low, high = [0] * input.ndim, list(input.shape)
     low[k], high[k] = begin, begin + int(length)
     return make_view(input, Slice(tuple(low), tuple(high), (1,) * input.ndim))
@@ -211,7 +222,9 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     k = axis_of(dim, input.ndim)
     index = int(index)
     if not -input.shape[k] <= index < input.shape[k]:
-        raise IndexError(f"index {index} is out of range for dimension {k} of size {input.shape[k]} ({here()})")
+        raise IndexError(
+            f"index {index} is out of range for dimension {k} of size {input.shape[k]} ({here()})"
+        )
     part = narrow(input, k, index % input.shape[k], 1)
     return make_view(part, Reshape((*input.shape[:k], *input.shape[k + 1 :])))
 
@@ -239,10 +252,14 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
 
 
 def several(views: list[Tensor]) -> tuple[Tensor, ...]:
-    """The views made by one call: PyTorch refuses writes with gradients through them, so code moves both ways."""
+    """The views made by one call: PyTorch refuses writes with gradients through them, so code moves
+    both ways.
+    """
     if get_mode().grad:
         for view in views:
-            view._unwritable = "it is one of several views made by one call (unbind, split or chunk)"
+            view._unwritable = (
+                "it is one of several views made by one call (unbind, split or chunk)"
+            )
     return tuple(views)
 
 
@@ -286,5 +303,3 @@ FUNCTIONS = {
 FUNCTIONS["swapaxes"] = FUNCTIONS["swapdims"] = transpose
 FUNCTIONS["moveaxis"] = movedim
 PROPERTIES = {"T": reversed_axes, "mT": matrix_transpose, "data": detach}
-
-

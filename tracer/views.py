@@ -1,7 +1,8 @@
-"""Views: reshape, transpose, slice and expand as steps that NumPy, the tape and the IR can all take and undo.
+"""Views: reshape, transpose, slice and expand as steps that NumPy, the tape and the IR can all take
+and undo.
 
-A view step knows three things: how NumPy makes the view, which IR it is, and which IR writes a new value of the view
-back into its base. Views of any depth are chains of steps.
+A view step knows three things: how NumPy makes the view, which IR it is, and which IR writes a new
+value of the view back into its base. Views of any depth are chains of steps.
 """
 
 from __future__ import annotations
@@ -134,7 +135,9 @@ class Expand(ViewStep):
 
 @dataclass(frozen=True)
 class WriteBack(ViewStep):
-    """(old base, new value of the view) -> new base: the tape's op for a write through a view chain."""
+    """(old base, new value of the view) -> new base: the tape's op for a write through a view
+    chain.
+    """
 
     chain: tuple[ViewStep, ...]
     name = "write_back"
@@ -150,7 +153,9 @@ def emit_chain(chain: tuple[ViewStep, ...], base: Node) -> Node:
 
 
 def emit_write_chain(chain: tuple[ViewStep, ...], base: Node, value: Node) -> Node:
-    """The base after writing `value` through the chain of views: each step undone from the last to the first."""
+    """The base after writing `value` through the chain of views: each step undone from the last to
+    the first.
+    """
     levels = [base]
     for step in chain[:-1]:
         levels.append(step.emit(levels[-1]))
@@ -166,8 +171,12 @@ def view_entry(step: ViewStep, parent: Entry) -> Entry:
 
 
 def mark_unwritable(view: Tensor, tensor: Tensor, grad: bool) -> None:
-    """Note why a write with gradients through `view` is refused (see inplace.check_allowed), if it is."""
-    reason = tensor._unwritable if grad else "it was made under no_grad, and does not know its history"
+    """Note why a write with gradients through `view` is refused (see inplace.check_allowed), if it
+    is.
+    """
+    reason = (
+        tensor._unwritable if grad else "it was made under no_grad, and does not know its history"
+    )
     if reason:
         view._unwritable = reason
 
@@ -214,7 +223,9 @@ def strides_of(tensor: Tensor) -> tuple[int, ...]:
 
 
 def layout_array(tensor: Tensor) -> np.ndarray:
-    """An array with this tensor's logical strides; for traced tensors a stand-in that holds no memory."""
+    """An array with this tensor's logical strides; for traced tensors a stand-in that holds no
+    memory.
+    """
     traced = tensor._traced
     if traced is not None:
         return traced.layout()  # type: ignore[no-any-return]
@@ -230,4 +241,6 @@ def stand_in(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     for size in reversed(shape):
         strides.append(step)
         step *= max(size, 1)
-    return np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, tuple(reversed(strides)), writeable=False)
+    return np.lib.stride_tricks.as_strided(
+        np.empty(1, dtype), shape, tuple(reversed(strides)), writeable=False
+    )

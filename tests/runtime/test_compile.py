@@ -1,4 +1,6 @@
-"""The promises of `tg.compile`: one graph for the step, captured state, explanations, locations, agreement."""
+"""The promises of `tg.compile`: one graph for the step, captured state, explanations, locations,
+agreement.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tracegrad.nn import functional as F
 
 
 def digits_step(backend: str | None, dropout: float = 0.5) -> tuple[Any, Any, Any]:
-    """A CNN's training step with batch norm, dropout, Adam and a schedule; (step, model, optimiser)."""
+    """A CNN's training step with batch norm, dropout, Adam and a schedule; (step, model,
+    optimiser).
+    """
     tg.manual_seed(1)
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(dropout),
@@ -35,7 +39,9 @@ def digits_step(backend: str | None, dropout: float = 0.5) -> tuple[Any, Any, An
         schedule.step()
         return loss
 
-    step = train_step if backend is None else tg.compile(train_step, backend=backend, fullgraph=True)
+    step = (
+        train_step if backend is None else tg.compile(train_step, backend=backend, fullgraph=True)
+    )
     return step, model, optimizer
 
 
@@ -111,8 +117,14 @@ def test_the_whole_step_is_one_graph_with_the_users_lines() -> None:
     graph = step.graph
     backward = [n for n in graph.nodes if any(via.startswith("vjp(") for via in n.loc.via)]
     assert len(backward) > 10
-    assert sum(role.startswith("state:") for role in graph.output_roles) >= len(list(model.parameters()))
-    assert isinstance(graph.nodes[-1].type, TensorType) and graph.nodes[-1].inputs and graph.nodes[-1].op.name
+    assert sum(role.startswith("state:") for role in graph.output_roles) >= len(
+        list(model.parameters())
+    )
+    assert (
+        isinstance(graph.nodes[-1].type, TensorType)
+        and graph.nodes[-1].inputs
+        and graph.nodes[-1].op.name
+    )
 
 
 def test_the_text_parses_back() -> None:
@@ -135,7 +147,9 @@ def test_explanations_and_dump(tmp_path: Path, backend: str) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["backend"] == backend
     assert all((folder / name).stat().st_size > 0 for name in manifest["files"])
-    assert (folder / "000_trace.txt").exists() and (folder / "final.svg").read_text().startswith("<svg")
+    assert (folder / "000_trace.txt").exists() and (folder / "final.svg").read_text().startswith(
+        "<svg"
+    )
     times = step.benchmark(x, y, repeats=2)
     assert times["eager"] > 0 and times["compiled"] > 0
 
@@ -194,7 +208,9 @@ def test_function_transforms_inside_and_outside(backend: str) -> None:
     x = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
     per_example = tg.func.vmap(tg.func.grad(energy))
     assert_allclose(per_example(x).numpy(), 3 * x.numpy() ** 2, rtol=1e-6)
-    assert_allclose(tg.compile(per_example, backend=backend)(x).numpy(), 3 * x.numpy() ** 2, rtol=1e-6)
+    assert_allclose(
+        tg.compile(per_example, backend=backend)(x).numpy(), 3 * x.numpy() ** 2, rtol=1e-6
+    )
     second = tg.func.grad(lambda v: tg.func.grad(lambda u: u**4)(v))
     assert float(second(tg.tensor(2.0))) == pytest.approx(48.0)
 

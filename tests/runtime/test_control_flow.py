@@ -177,7 +177,9 @@ def test_cond_and_while_loop_are_single_nodes(backend: str) -> None:
 
     compiled = tg.compile(function, backend=backend, fullgraph=True)
     for values in ([1.0, 2.0], [-1.0, -2.0], [0.5, 0.1]):
-        assert_allclose(compiled(tg.tensor(values)).numpy(), function(tg.tensor(values)).numpy(), rtol=1e-6)
+        assert_allclose(
+            compiled(tg.tensor(values)).numpy(), function(tg.tensor(values)).numpy(), rtol=1e-6
+        )
     assert compiled.stats()["compiles"] == 1
     assert {"cond", "while_loop"} <= {node.op.name for node in compiled.graph.nodes}
 

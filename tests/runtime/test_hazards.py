@@ -1584,7 +1584,8 @@ def recompiled_while_an_old_result_is_in_use(compile):
         w.mul_(3)
     g(ramp(3, start=1.0))
     g(ramp(3, start=2.0))
-    # PyTorch stops here (a saved value was overwritten); the gradient of the values used in forward is computed
+    # PyTorch stops here (a saved value was overwritten); the gradient of the values used in forward
+    # is computed
     y.sum().backward()
     yield w.grad
 

@@ -1,4 +1,6 @@
-"""A whole step over a mesh of four virtual devices gives the single-device losses, dropout included."""
+"""A whole step over a mesh of four virtual devices gives the single-device losses, dropout
+included.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +50,8 @@ def test_four_devices_give_the_single_device_losses() -> None:
     environment = {
         **os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu",
     }  # fmt: skip
-    result = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     assert "agree" in result.stdout

@@ -255,7 +255,7 @@ def argument_array_written(compile):
         return x * 2
 
     g = compile(f)
-    for k in range(3):
+    for _ in range(3):
         array = np.arange(3.0)
         yield g(ramp(3), array), array
 
@@ -272,7 +272,6 @@ def test_equals_eager_after_one_warning(name, backend):
     assert len(caught) == 1, [str(w.message) for w in caught]
     message = str(caught[0].message)
     assert "eager" in message and "Fix" in message.replace("fix", "Fix")
-
 
     assert re.search(words, message), message
 
@@ -516,7 +515,7 @@ def test_leaked_tensor_error():
         tg.compile(lambda x: x + opaque.y)(ramp(3))
 
 
-# -- what no guard can see, and threads -------------------------------------------------------------
+# -- what no guard can see, and threads ----------------------------------------------------------
 
 
 class Hidden:
@@ -568,7 +567,9 @@ def test_threads_that_update_one_state(backend):
 
 
 def test_threads_record_different_functions_at_once():
-    """Attribute hooks are installed for recording threads only; eager code in others is not disturbed."""
+    """Attribute hooks are installed for recording threads only; eager code in others is not
+    disturbed.
+    """
     model = tg.nn.Linear(4, 4)
     x = tg.ones(2, 4)
     expected = model(x).detach().numpy()
