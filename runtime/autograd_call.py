@@ -62,7 +62,8 @@ class CallProgram(Program):
         reads = set(self.joint.reads_in)
         before = call.before
         for k, item in enumerate(plan.inputs):
-            owner = runner.owner_of(item, call) if item.kind in ("state", "argument") else None
+            held = item.kind in ("state", "argument", "slot")
+            owner = runner.owner_of(item, call) if held else None
             entry = None
             if owner is not None:
                 if owner.__class__ is Storage:
@@ -74,12 +75,14 @@ class CallProgram(Program):
                 else:
                     entry = owner._entry
             if entry is None or not self.wanted[k]:
-                entry = self.constant(item, owner)
+                entry = self.constant(item, owner, plan, call)
             if id(item) in before:
                 # The run has overwritten what the gradient reads: an entry of its own keeps the old
                 # value.
                 entry = view_entry(IDENTITY, entry)
                 entry.value = before[id(item)]
+            elif owner is None:
+                entry.value = self.outside_value(item, plan, call)
             elif k in reads or entry.kind.__class__ is not Leaf:
                 entry.value = self.value_of(item, owner)
             parents.append(entry)
@@ -102,20 +105,20 @@ class CallProgram(Program):
             found[index] = Part(whole, k, self.types[k].shape, self.types[k].dtype.np)
         return found
 
-    def constant(self, item: Any, owner: Any) -> Constant:
+    def constant(self, item: Any, owner: Any, plan: Any, call: Any) -> Constant:
         """An operand without gradient; its owner knows of it, so that a write moves the value out
         first.
         """
         if owner is None or owner.__class__ is Storage:
-            entry = Constant(self.value_of(item, owner))
+            value = self.outside_value(item, plan, call) if owner is None else owner.array
+            entry = Constant(value)
             if owner is not None:
                 owner.watch(entry)
             return entry
         return owner._const or owner._constant()  # type: ignore[no-any-return]
 
     def before(self, runner: Any, plan: Any, call: Any) -> dict[int, np.ndarray]:
-        """Copies of the inputs that the gradient reads and the run is about to overwrite, by input.
-        """
+        """Copies of the inputs that the gradient reads and the run is about to overwrite, by input."""
         written = {id(item) for item, _ in plan.writes}
         return {
             id(item): self.value_of(item, runner.owner_of(item, call)).copy()
@@ -123,9 +126,19 @@ class CallProgram(Program):
         }  # fmt: skip
 
     @staticmethod
+    def outside_value(item: Any, plan: Any, call: Any) -> np.ndarray:
+        """A host number or a random state as the run got it; the state has moved on since."""
+        if item.kind == "host":
+            found = call.host.get(id(item.source))
+            return item.source.array() if found is None else found  # type: ignore[no-any-return]
+        state = item.source.snapshot()
+        if item.kind == "random":
+            drawn = sum(count for generator, count in plan.draws if generator is item.source)
+            state[2] = (int(state[2]) - drawn) & 0xFFFFFFFF
+        return state  # type: ignore[no-any-return]
+
+    @staticmethod
     def value_of(item: Any, owner: Any) -> np.ndarray:
-        if owner is None:
-            return item.source.array() if item.kind == "host" else item.source.snapshot()  # type: ignore[no-any-return]
         return owner.array if owner.__class__ is Storage else owner._data  # type: ignore[no-any-return]
 
 

@@ -46,6 +46,7 @@ class Specialisation:
         self.sources: list[Any] = []  # captured tensors and storages
         self.captured: set[int] = set()
         self.shared: tuple[int, ...] = ()
+        self.slots: list[Any] = []  # names whose tensors are read anew at every call
         self.gradients: list[tuple[int, Any]] = []  # (argument, the `.grad` that was added to)
         self.changes = -1  # of metadata, when `captured` was made
 
@@ -245,8 +246,7 @@ class CompiledFunction(Inspection):
         )
 
     def _break(self, error: UnsupportedError, call: Call) -> Any:
-        """Something that cannot be recorded: an error under fullgraph, else eager with one warning.
-        """
+        """Something that cannot be recorded: an error under fullgraph, else eager with one warning."""
         if self.fullgraph:
             raise GraphBreakError(f"{self.name} cannot be one graph:\n{error}") from None
         self._eager_reason = str(error).splitlines()[0]

@@ -267,7 +267,7 @@ def unchanged(taken: tuple, value: Any) -> bool:
         fields = fields_of(value)
         keys, items = content
         return len(fields) == len(keys) and all(
-            key == now and unchanged(item, dict.__getitem__(fields, now))
+            same_key(key, now) and unchanged(item, dict.__getitem__(fields, now))
             for key, now, item in zip(keys, fields, items)
         )
     if form == "array":
@@ -283,6 +283,10 @@ def unchanged(taken: tuple, value: Any) -> bool:
     if form == "set":
         return len(value) == len(content) and all((type(item), item) in content for item in value)
     return all(map(unchanged, content, parts_of(value)))
+
+
+def same_key(key: Any, other: Any) -> bool:
+    return key is other or (type(key) is type(other) and type(key) in _PLAIN and key == other)
 
 
 def restored(taken: tuple) -> Any:
@@ -306,7 +310,8 @@ def restored(taken: tuple) -> Any:
         keys, items = content
         values = list(map(restored, items))
         fields = fields_of(value)
-        for key in [key for key in fields if key not in keys]:
+        old = {*map(id, keys), *((type(key), key) for key in keys if type(key) in _PLAIN)}
+        for key in [k for k in fields if id(k) not in old and (type(k), k) not in old]:
             dict.__delitem__(fields, key)
         for key, item in zip(keys, values):
             dict.__setitem__(fields, key, item)

@@ -440,6 +440,40 @@ class Observer:
         self.effects = [
             (place, place.read()) for place, before in bound.values() if place.read() is not before
         ]
+        for place, value in self.effects:
+            self._make_slot(place, value)
+
+    def _make_slot(self, place: Place, value: Any) -> None:
+        """State kept under a name that is bound anew at every call (`self.h = f(self.h, x)`): read by name.
+
+        Guarding the tensor's identity instead would record at every call.
+        """
+        fact = next((f for f in self.facts if isinstance(f, Fact) and f.key == place.key), None)
+        tensor = None if fact is None else fact.value
+        if not isinstance(tensor, Tensor) or not isinstance(value, Tensor) or value._traced is None:
+            return
+        item = next(
+            (i for i in self.trace.inputs if i.kind == "state" and i.tensor is tensor), None
+        )
+        holders = [f for f in self.facts if isinstance(f, Fact) and f.value is tensor]
+        plain = (
+            tensor._entry is None and not tensor._chain and not tensor._family and item is not None
+        )
+        if not plain or len(holders) > 1 or self.trace.cells[id(item.source)].written:
+            return
+        same = tuple(value.shape) == tuple(tensor.shape) and value.dtype is tensor.dtype
+        if not same or value.requires_grad or type(tensor) is not Tensor:
+            return
+        slot = self.trace.slots[id(tensor)] = Slot(place, tensor)
+        item.kind, item.source, item.key = "slot", slot, ("slot", *place.key)
+        self.facts = [f for f in self.facts if f is not fact and f.key != ("captured", id(tensor))]
+        self.facts.append(
+            CallFact(
+                slot.fits,
+                lambda: f"{place.name}: no longer a tensor like the one recorded",
+                ("slot", *place.key),
+            )
+        )
 
     def put_back(self, traced_only: bool = False) -> None:
         """Undo what the function did to Python state; with `traced_only`, where it left values of
@@ -493,6 +527,22 @@ class Observer:
             self.facts.append(host_fact(guard))
 
 
+class Slot:
+    """A name under which state is kept. `tensor` is what the recording found there."""
+
+    def __init__(self, place: Place, tensor: Tensor):
+        self.place, self.tensor = place, tensor
+        self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
+
+    def fits(self) -> bool:
+        """Whether what is there now can take the recorded tensor's place."""
+        now = self.place.read()
+        return (
+            type(now) is Tensor and now._entry is None and not now._chain and not now._family and now._traced is None
+            and tuple(now.shape) == self.shape and now.dtype is self.dtype
+        )  # fmt: skip
+
+
 _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<module>"})
 
 
@@ -509,8 +559,7 @@ def in_gc_callback(frame: Any) -> bool:
 
 
 def names_in(code: Any) -> set[str]:
-    """Globals and attributes that a function's code names, with those of the functions inside it.
-    """
+    """Globals and attributes that a function's code names, with those of the functions inside it."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

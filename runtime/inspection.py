@@ -56,8 +56,7 @@ class Inspection:
 
     @property
     def graph(self) -> Graph:
-        """The optimised graph of the path taken last (its final segment, if it branches on values).
-        """
+        """The optimised graph of the path taken last (its final segment, if it branches on values)."""
         return self._lowered().final  # type: ignore[no-any-return]
 
     @property

@@ -19,10 +19,13 @@ from tracegrad.tracer.views import ViewStep
 class Result:
     """How one leaf of the returned structure is made after a run.
 
-    kind   "output": graph output `index` seen through `chain`; "number": output `index` as a Python
-           number;
-           "owner": a captured tensor's storage (input `index`) through `chain`; "argument": the
-           tensor given as argument `index`; "same": `value` itself
+    kind   "output": graph output `index` seen through `chain`
+           "number": output `index` as a Python number
+           "owner": a captured tensor's storage (input `index`) through `chain`
+           "argument": the tensor given as argument `index`
+           "slot": the tensor found under the name of `value`
+           "grad": what gradient `index` was set to
+           "same": `value` itself
     tracked  whether gradients flow into it from outside
     detached  "owner": seen without the owner's history
     freed    whether its graph has been walked backwards already: as in PyTorch it still requires
@@ -100,10 +103,12 @@ def finish(
         for k, item in enumerate(trace.inputs)
         if item.kind in ("argument", "state")
     }
+    handed_out: dict[int, list[Result]] = {}
     given = {id(tensor): k for k, tensor in reversed(list(enumerate(arguments)))}
     for position, leaf in enumerate(leaves):
         name = f"result{position}" if position else "result"
         recorded.results.append(result_of(recorded, leaf, name, cells, inputs, given))
+        handed_out.setdefault(id(leaf), []).append(recorded.results[-1])
     for place, value in effects:
         leaves, treedef = flatten(value)
         results = [result_of(recorded, leaf, place.name, cells, inputs, given) for leaf in leaves]
@@ -118,6 +123,11 @@ def finish(
         add_gradient(recorded, slot, keep_grads)
         for grad in recorded.grads[before:]:
             grad.argument = given.get(id(grad.tensor), -1)
+            if (
+                grad.kind == "set"
+            ):  # where the gradient itself is returned, it is the one in `.grad`
+                for made in handed_out.get(id(slot.value), ()):
+                    made.kind, made.index, made.chain = "grad", before, ()
     return recorded
 
 
@@ -133,6 +143,8 @@ def result_of(
         return Result("same", value=leaf)
     traced = leaf._traced
     if traced is None:
+        if id(leaf) in trace.slots:
+            return Result("slot", value=trace.slots[id(leaf)])
         position = given.get(id(leaf))
         return Result("same", value=leaf) if position is None else Result("argument", position)
     if traced.trace is not trace:

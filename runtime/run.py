@@ -110,6 +110,9 @@ class Runner:
                     arrays.append(exports[source[0]][source[1]])
                 elif source.kind == "host":
                     arrays.append(source.source.array())
+                elif source.kind == "slot":
+                    tensor = source.source.place.read()
+                    arrays.append(on_jax(tensor) if self.jax else tensor._data)
                 else:
                     arrays.append(source.source.snapshot())
         return arrays
@@ -152,6 +155,7 @@ class Runner:
             for k, source in enumerate(segment.sources):
                 if source.__class__ is Input and source.kind == "host":
                     arrays[k] = values.get(id(source.source), arrays[k])
+            call.host = values
             outputs = self.execute(segment, plan, arrays, call)
         except BaseException:
             for item in reversed(done):
@@ -172,8 +176,7 @@ class Runner:
         return executable(arrays)  # type: ignore[no-any-return]
 
     def clear_the_way(self, segment: Segment, plan: Plan, arrays: list[Any], call: Call) -> None:
-        """Updated state is written in its own array: values that a tape still needs move out first.
-        """
+        """Updated state is written in its own array: values that a tape still needs move out first."""
         for item, _ in plan.writes:
             owner = self.owner_of(item, call)
             members = owner.members()[:1] if owner.__class__ is Storage else [owner]
@@ -203,7 +206,7 @@ class Runner:
     def owner_of(self, item: Input, call: Call) -> Any:
         if item.kind == "argument":
             return call.owners[int(item.name[3:])]
-        owner = item.source
+        owner = item.source if item.kind != "slot" else item.source.place.read()
         if owner.__class__ is not Storage and owner._storage is not None:
             return owner._storage
         return owner
@@ -279,12 +282,17 @@ class Runner:
         leaves = []
         for result in plan.results:
             leaves.append(self.one_result(plan, result, outputs, call, made, entries))
-        for effect in plan.effects:
+        bound = []
+        for (
+            effect
+        ) in plan.effects:  # all values before the first name: one may be the old value of another
             values = [
                 self.one_result(plan, result, outputs, call, made, entries)
                 for result in effect.results
             ]
-            effect.place.bind(optree.tree_unflatten(effect.treedef, values))
+            bound.append((effect.place, optree.tree_unflatten(effect.treedef, values)))
+        for place, value in bound:
+            place.bind(value)
         return optree.tree_unflatten(plan.treedef, leaves)
 
     @staticmethod
@@ -303,6 +311,11 @@ class Runner:
             return result.value
         if result.kind == "argument":
             return call.tensors[result.index]
+        if result.kind == "slot":
+            return result.value.place.read()
+        if result.kind == "grad":
+            grad = plan.grads[result.index]
+            return (grad.tensor if grad.argument < 0 else call.tensors[grad.argument])._grad
         if result.kind == "number":
             return self.wrap(outputs[result.index])._data.item()
         if result.kind == "owner":

@@ -34,7 +34,9 @@ class Sources:
         ]
         self.tensors = [s for s in state if not isinstance(s, Storage)]
         self.storages = [s for s in state if isinstance(s, Storage)]
-        self.rest = [s for s in sources if not isinstance(s, Input) or s.kind in ("host", "random")]
+        self.rest = [
+            s for s in sources if not isinstance(s, Input) or s.kind in ("host", "random", "slot")
+        ]
 
 
 @dataclass(eq=False)

@@ -54,11 +54,13 @@ class Call:
         "key",
         "_treedef",
         "before",
+        "host",
     )
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], grad: bool):
         self.args, self.kwargs, self.grad = args, kwargs, grad
         self.before: dict[int, Any] = {}  # see autograd_call.CallProgram.before
+        self.host: dict[int, Any] = {}  # numbers read in this call, by the id of their HostRead
         if not kwargs and all([isinstance(a, Tensor) for a in args]):
             leaves: Any = args
             self._treedef: Any = len(args)
@@ -113,10 +115,10 @@ class Call:
             trace.declare_argument(tensor, f"arg{position}")
 
     def note_aliases(self, specialisation: Any, recorded: Any) -> None:
-        """Remember which storages are captured, to notice an argument that shares memory with one.
-        """
+        """Remember which storages are captured, to notice an argument that shares memory with one."""
         inputs = recorded.trace.inputs
         specialisation.sources = [i.source for i in inputs if i.kind == "state"]
+        specialisation.slots = list(recorded.trace.slots.values())
         specialisation.changes = -1
         positions = {id(tensor): k for k, tensor in reversed(list(enumerate(self.tensors)))}
         specialisation.gradients = [
@@ -130,8 +132,7 @@ class Call:
         )
 
     def aliases_fit(self, specialisation: Any) -> bool:
-        """Whether the arguments share memory with captured state exactly as they did when recorded.
-        """
+        """Whether the arguments share memory with captured state exactly as they did when recorded."""
         if (
             specialisation.changes != metadata_changes[0]
         ):  # a captured tensor may have got a storage since
@@ -141,6 +142,10 @@ class Call:
             if self.tensors[position]._grad is not gradient:
                 return False
         captured = specialisation.captured
+        for slot in specialisation.slots:
+            owner = now(slot.place.read())
+            if id(owner) in captured or any(owner is other for other in self.owners):
+                return False
         if any(specialisation.shared):
             return all(
                 s in (0, id(o)) for s, o in zip(specialisation.shared, self.owners)
@@ -176,8 +181,7 @@ _BY_VALUE = frozenset({int, bool, str, bytes, complex, type(None)})
 
 
 def value_key(leaf: Any) -> Any:
-    """What a non-tensor argument is compared by: its value if it is immutable, else its identity.
-    """
+    """What a non-tensor argument is compared by: its value if it is immutable, else its identity."""
     kind = type(leaf)
     if kind in _BY_VALUE:
         return leaf

@@ -1,5 +1,4 @@
-"""Every pass of every graph compiled in the tests is verified, and run before and after (level 2).
-"""
+"""Every pass of every graph compiled in the tests is verified, and run before and after (level 2)."""
 
 import os
 

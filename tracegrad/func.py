@@ -23,8 +23,7 @@ from tracegrad.tracer.views import IDENTITY, make_view
 
 
 def _inner(tensor: Tensor) -> Tensor:
-    """The same value as something to differentiate by, still connected to what `tensor` came from.
-    """
+    """The same value as something to differentiate by, still connected to what `tensor` came from."""
     if get_mode().trace is not None:
         alias = make_view(tensor, IDENTITY)
         return alias if alias.requires_grad else alias.requires_grad_()
@@ -232,8 +231,7 @@ def jacrev(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
 def functional_call(
     module: Any, parameter_and_buffer_dicts: dict[str, Tensor], args: Any, kwargs: Any = None
 ) -> Any:
-    """Call a module with some of its parameters and buffers replaced; the module is left as it was.
-    """
+    """Call a module with some of its parameters and buffers replaced; the module is left as it was."""
     replaced = []
     try:
         for name, value in parameter_and_buffer_dicts.items():

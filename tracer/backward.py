@@ -185,8 +185,7 @@ def run(
 
 
 def separate(targets: list[Entry], results: dict[Entry, Any]) -> None:
-    """Two leaves never share one gradient array (a later in-place accumulation would change both).
-    """
+    """Two leaves never share one gradient array (a later in-place accumulation would change both)."""
     seen: set[int] = set()
     for target in targets:
         array = results.get(target)

@@ -110,8 +110,7 @@ class CustomProgram:
         self.name = f"{cls.__name__}Backward"
 
     def gradients(self, received: dict[int, Any], create: bool) -> list[Any]:
-        """Cotangents (arrays, or Tensors under create) of the arguments from those of the outputs.
-        """
+        """Cotangents (arrays, or Tensors under create) of the arguments from those of the outputs."""
         cotangents = []
         for k, shape in enumerate(self.types):
             ct = received.get(k)
@@ -142,8 +141,7 @@ def leave_entry(
 def record(
     cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: list[Tensor], trace: Any
 ) -> list[Tensor]:
-    """The composite op of this one call: identity on the outputs, the user's backward as its VJP.
-    """
+    """The composite op of this one call: identity on the outputs, the user's backward as its VJP."""
     tensors = [a for a in args if isinstance(a, Tensor)]
     inputs = [trace.node_of(a) for a in tensors]
     results = [trace.node_of(o) for o in outputs]

@@ -88,8 +88,7 @@ class UserOp:
         return apply(self, operands, attrs)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, tuple]:
-        """Split a call into operands and static attributes (a tuple of values in declared order).
-        """
+        """Split a call into operands and static attributes (a tuple of values in declared order)."""
         if self.variadic:
             operands = args
             rest: tuple[Any, ...] = ()

@@ -35,8 +35,7 @@ class GradientError(TracegradError, RuntimeError):
 
 
 class InPlaceError(TracegradError, RuntimeError):
-    """An in-place write that PyTorch refuses too (a leaf that needs grad, an expanded tensor...).
-    """
+    """An in-place write that PyTorch refuses too (a leaf that needs grad, an expanded tensor...)."""
 
     code = "TG002"
 

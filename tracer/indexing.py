@@ -20,8 +20,7 @@ from tracegrad.tracer.views import Reshape, Slice, make_view
 
 
 def getitem(self: Tensor, index: Any) -> Tensor:
-    """A view for ints, slices, None and Ellipsis; a copy where a tensor, array or list takes part.
-    """
+    """A view for ints, slices, None and Ellipsis; a copy where a tensor, array or list takes part."""
     view, advanced = resolve(self, index)
     if not advanced:
         return view
@@ -147,8 +146,7 @@ def bounds(item: slice, size: int) -> tuple[int, int, int]:
 
 
 def place(view: Tensor, advanced: list[tuple[int, Any]]) -> tuple[tuple[int, ...], list[Tensor]]:
-    """Axes of `view` that are indexed and integer index tensors for them; masks become positions.
-    """
+    """Axes of `view` that are indexed and integer index tensors for them; masks become positions."""
     positions: list[int] = []
     indices: list[Tensor] = []
     for axis, item in advanced:

@@ -26,8 +26,7 @@ from tracegrad.tracer.views import IDENTITY, Expand, WriteBack, view_entry
 
 
 def write(target: Tensor, value: Tensor) -> Tensor:
-    """Replace the target's elements by `value` (same shape and dtype): values, aliases and history.
-    """
+    """Replace the target's elements by `value` (same shape and dtype): values, aliases and history."""
     mode = get_mode()
     if mode.trace is not None:
         mode.trace.write(target, value)
@@ -245,8 +244,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 
 
 def set_data(self: Tensor, value: Tensor) -> None:
-    """`tensor.data = other`: this tensor takes over the other's memory; its gradient status stays.
-    """
+    """`tensor.data = other`: this tensor takes over the other's memory; its gradient status stays."""
     if get_mode().trace is not None:
         copy_(self.detach(), value)  # type: ignore[attr-defined]
         return

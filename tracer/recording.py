@@ -83,8 +83,7 @@ class HostGuard:
 
 @dataclass(eq=False)
 class HostAction:
-    """Python to run on every call, in order with the host reads (a learning-rate schedule's step).
-    """
+    """Python to run on every call, in order with the host reads (a learning-rate schedule's step)."""
 
     method: Callable[..., Any]
     args: tuple[Any, ...]
@@ -151,6 +150,9 @@ class Trace(TraceAutograd):
         ] = {}  # storages of arguments that the function also reached itself
         self._arguments: set[int] = set()
         self.inputs: list[Input] = []
+        self.slots: dict[
+            int, Any
+        ] = {}  # tensors that are read by name at every call; set by the runtime
         self.array_inputs: dict[int, tuple[np.ndarray, Node]] = {}
         self.guards: list[Guard] = []
         self.host_guards: list[HostGuard] = []
@@ -479,8 +481,7 @@ class Trace(TraceAutograd):
         return self.guard_bits(self.node_of(tensor), why).copy()
 
     def evaluate(self, nodes: Iterable[Node]) -> list[np.ndarray]:
-        """Values of nodes, computed now by the plain kernels; what was computed before is reused.
-        """
+        """Values of nodes, computed now by the plain kernels; what was computed before is reused."""
         from tracegrad.tracer.program import evaluate_nodes
 
         nodes = tuple(nodes)

@@ -1,5 +1,4 @@
-"""Which steps may raise for the values they get: state is written after them (passes/schedule.py).
-"""
+"""Which steps may raise for the values they get: state is written after them (passes/schedule.py)."""
 
 from __future__ import annotations
 

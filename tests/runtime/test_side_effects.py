@@ -200,23 +200,6 @@ def enormous_list(compile):
     yield g(ramp(3))
 
 
-@falls_back("changes between calls: kept")
-def state_kept_as_a_plain_attribute_and_read(compile):
-    class Recurrent(tg.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.kept = tg.zeros(3)
-
-        def forward(self, x):
-            self.kept = self.kept * 0.5 + x.detach()
-            return x + self.kept
-
-    m = Recurrent()
-    g = compile(m)
-    for k in range(7):
-        yield g(ramp(3, start=float(k))), m.kept
-
-
 @falls_back("reading x\\[mask\\]")
 def shape_that_depends_on_values(compile):
     g = compile(lambda x: x[x > 0.4].sum())

@@ -158,7 +158,9 @@ POSITIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("positions, key", POSITIONS, ids=str)
+@pytest.mark.parametrize(
+    "positions, key", POSITIONS, ids=lambda value: str(value) if type(value) is tuple else ""
+)
 @pytest.mark.parametrize("shapes", [((4,), (4,)), ((2, 1), (3,)), ((2, 2), ())])
 def test_advanced_indexing(positions, key, shapes):
     if shapes[1] == () and len(positions) == 2:
