@@ -44,6 +44,7 @@ from tracegrad.tracer.observed import Observed
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trees import flatten_in_order
 
 __all__ = ["Observer", "checker"]
 
@@ -600,11 +601,9 @@ def static_attribute(kind: type, name: str) -> tuple[Any, type | None]:
 
 def holds_traced(value: Any) -> bool:
     """Whether a value, or a container's content, belongs to a trace."""
-    import optree
-
     return any(
         (isinstance(leaf, Tensor) and leaf._traced is not None) or hasattr(leaf, "_traced_number")
-        for leaf in optree.tree_leaves(value, none_is_leaf=True)
+        for leaf in flatten_in_order(value)[0]
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tracegrad.ir.graph import Graph
 from tracegrad.tracer.errors import TracegradError
+from tracegrad.tracer.trees import flatten_in_order
 
 
 class NothingCompiledError(TracegradError, RuntimeError):
@@ -148,9 +149,7 @@ class Inspection:
 
 def block(value: Any) -> None:
     """Wait for an asynchronous result."""
-    import optree
-
-    for leaf in optree.tree_leaves(value):
+    for leaf in flatten_in_order(value)[0]:
         array = getattr(leaf, "_jax", None)
         if array is not None:
             array.block_until_ready()

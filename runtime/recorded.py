@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tracegrad.ir.graph import Node
-from tracegrad.runtime.trees import flatten
 from tracegrad.tracer.numbers import TracedNumber
 from tracegrad.tracer.recording import Input, Trace
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trees import flatten_in_order
 from tracegrad.tracer.views import ViewStep
 
 
@@ -96,7 +96,7 @@ def finish(
     """
     recorded = Recorded(trace)
     name_inputs(trace)
-    leaves, recorded.treedef = flatten(returned)
+    leaves, recorded.treedef = flatten_in_order(returned)
     cells: dict[int, int] = {}
     inputs = {
         id(item.source): k
@@ -110,7 +110,7 @@ def finish(
         recorded.results.append(result_of(recorded, leaf, name, cells, inputs, given))
         handed_out.setdefault(id(leaf), []).append(recorded.results[-1])
     for place, value in effects:
-        leaves, treedef = flatten(value)
+        leaves, treedef = flatten_in_order(value)
         results = [result_of(recorded, leaf, place.name, cells, inputs, given) for leaf in leaves]
         recorded.effects.append(Effect(place, results, treedef))
     for item in trace.inputs:

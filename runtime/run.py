@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import optree
 
 from tracegrad.runtime.facts import checker
 from tracegrad.runtime.segments import Segment, Sources, answer_key
@@ -60,9 +59,7 @@ class Runner:
             and not results[0].chain
             and program is None
         ):
-            if not results[0].freed and recorded.treedef == optree.tree_structure(
-                0, none_is_leaf=True
-            ):
+            if not results[0].freed and recorded.treedef.is_leaf():
                 single = results[0].index
         trace = recorded.trace
         return Plan(
@@ -290,10 +287,10 @@ class Runner:
                 self.one_result(plan, result, outputs, call, made, entries)
                 for result in effect.results
             ]
-            bound.append((effect.place, optree.tree_unflatten(effect.treedef, values)))
+            bound.append((effect.place, effect.treedef.unflatten(values)))
         for place, value in bound:
             place.bind(value)
-        return optree.tree_unflatten(plan.treedef, leaves)
+        return plan.treedef.unflatten(leaves)
 
     @staticmethod
     def rebase(owner: Any, entry: Entry) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.runtime.trees import accessors, flatten
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tensor import Tensor, metadata_changes
+from tracegrad.tracer.trees import accessors, flatten_in_order
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Call:
             leaves: Any = args
             self._treedef: Any = len(args)
         else:
-            leaves, self._treedef = flatten((args, kwargs))
+            leaves, self._treedef = flatten_in_order((args, kwargs))
         self.leaves = leaves
         tensors = self.tensors = []
         owners = self.owners = []

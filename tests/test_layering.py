@@ -1,8 +1,10 @@
-"""Who may import whom, and that every package is packaged."""
+"""Who may import whom, that every package is packaged, and that importing is light."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,3 +77,25 @@ def test_every_folder_with_code_is_packaged() -> None:
         for parts in (folder.parts for folder in folders)
     }
     assert found == listed
+
+
+def test_importing_brings_nothing_that_is_not_needed_yet() -> None:
+    """What a first compile, a checkpoint or a loader with workers needs is imported by them."""
+    code = "import sys, numpy; before = set(sys.modules); import tracegrad; print(*set(sys.modules) - before)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    found = {name.partition(".")[0] for name in shown.stdout.split()}
+    late = {
+        "jax",
+        "optree",
+        "networkx",
+        "zipfile",
+        "tempfile",
+        "pathlib",
+        "concurrent",
+        "logging",
+        "rich",
+    }
+    assert "tracegrad" in found
+    assert not found & late

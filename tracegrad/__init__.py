@@ -6,12 +6,12 @@ step(x, y)                        # traced once, then one graph: forward, backwa
 print(step.graph)
 """
 
+import os.path as _path
 from math import e, inf, nan, pi
-from pathlib import Path as _Path
 
-if (_Path(__file__).parent.parent / "pyproject.toml").exists():
+if _path.exists(_path.join(_root := _path.dirname(_path.dirname(__file__)), "pyproject.toml")):
     # A checkout: the stages stand at the repository's root (docs/decisions.md, "layout").
-    __path__.append(str(_Path(__file__).parent.parent))
+    __path__.append(_root)
 
 from tracegrad.ir.types import bf16 as bfloat16
 from tracegrad.ir.types import bool_ as bool

@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import optree
-
 from tracegrad.autograd import grad as _grad
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.vmap import vmap as _batched
@@ -19,6 +17,7 @@ from tracegrad.tracer.nested import trace_function
 from tracegrad.tracer.program import GraphOp
 from tracegrad.tracer.state import enable_grad, get_mode
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trees import flatten
 from tracegrad.tracer.views import IDENTITY, make_view
 
 
@@ -52,11 +51,11 @@ def grad_and_value(
             leaves: list[Tensor] = []
             trees = []
             for number in numbers:
-                flat, treedef = optree.tree_flatten(args[number])
+                flat, treedef = flatten(args[number], none_is_leaf=False)
                 inner = [_inner(leaf) for leaf in flat]
                 leaves += inner
                 trees.append((treedef, len(flat)))
-                given[number] = optree.tree_unflatten(treedef, inner)
+                given[number] = treedef.unflatten(inner)
             result = func(*given, **kwargs)
             value, aux = result if has_aux else (result, None)
             if not isinstance(value, Tensor) or value.numel() != 1:
@@ -76,7 +75,7 @@ def grad_and_value(
                 for _ in range(count):
                     g, leaf = next(found), next(zeros)
                     parts.append(g if g is not None else (leaf * 0).detach())
-                gradients.append(optree.tree_unflatten(treedef, parts))
+                gradients.append(treedef.unflatten(parts))
         gradient = gradients[0] if isinstance(argnums, int) else tuple(gradients)
         if not outer:
             value = value.detach()  # type: ignore[attr-defined]
@@ -131,13 +130,13 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
         axes: list[int | None] = []
         trees = []
         for argument, dim in zip(args, dims):
-            flat, treedef = optree.tree_flatten(argument, none_is_leaf=True)
+            flat, treedef = flatten(argument)
             trees.append((treedef, len(flat)))
             leaves += flat
             if dim is None or isinstance(dim, int):
                 axes += [dim if _is_tensor(leaf) else None for leaf in flat]
             else:
-                axes += optree.tree_leaves(dim, none_is_leaf=True)
+                axes += flatten(dim)[0]
         sizes = {leaf.shape[axis] for leaf, axis in zip(leaves, axes) if axis is not None}
         if len(sizes) != 1:
             raise ArgumentError(
@@ -153,8 +152,7 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
             for leaf, axis in zip(moved, axes)
         )  # fmt: skip
         types = tuple(
-            optree.tree_unflatten(treedef, [next(examples) for _ in range(count)])
-            for treedef, count in trees
+            treedef.unflatten([next(examples) for _ in range(count)]) for treedef, count in trees
         )
         traced = trace_function(func, types, "vmap")
         tensors = [(leaf, axis) for leaf, axis in zip(moved, axes) if _is_tensor(leaf)]
@@ -167,7 +165,7 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
         results = apply(GraphOp(batched), (*(leaf for leaf, _ in tensors), *traced.captured))
         out = out_dims if isinstance(out_dims, (tuple, list)) else (out_dims,) * len(results)
         placed = [r if axis == 0 else r.movedim(0, axis) for r, axis in zip(results, out)]
-        return optree.tree_unflatten(traced.treedef, placed)
+        return traced.treedef.unflatten(placed)
 
     return transformed
 

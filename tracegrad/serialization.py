@@ -14,12 +14,9 @@ import json
 import math
 import os
 import struct
-import tempfile
-import zipfile
 import zlib
 from collections import Counter, OrderedDict, defaultdict
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +25,9 @@ from tracegrad.errors import CorruptFileError, SerializationError, WrongFileErro
 from tracegrad.ir.types import DType, dtype_named, dtype_of
 from tracegrad.nn.parameter import Buffer, Parameter
 from tracegrad.tracer import Size, Tensor, no_grad
+
+if TYPE_CHECKING:
+    import zipfile  # at run time where it is used: importing it is slow
 
 FORMAT = "tracegrad.save"
 VERSION = 1
@@ -57,9 +57,12 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
     if hasattr(f, "write"):
         _write_archive(f, manifest, writer.buffers)
         return
-    path = Path(f)
+    import tempfile
+
+    path = os.fsdecode(f)  # type: ignore[arg-type]
+    folder, name = os.path.split(path)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or os.curdir)
     except OSError as error:
         raise SerializationError(
             f"cannot write {path}: {error}", fix="check that the folder exists and is writable"
@@ -75,11 +78,14 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
         raise
 
 
 def _write_archive(stream: Any, manifest: dict[str, Any], buffers: list[np.ndarray]) -> None:
+    import zipfile
+
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         archive.writestr(_MANIFEST, json.dumps(manifest, allow_nan=False))
         for index, array in enumerate(buffers):
@@ -214,6 +220,8 @@ def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool =
 
     Raises FileNotFoundError, WrongFileError (not a file of `save`) or CorruptFileError (damaged).
     """
+    import zipfile
+
     if map_location not in (None, "cpu"):
         tg.zeros((), device=map_location)  # raises the usual error for a device that is not there
     name = str(getattr(f, "name", "the stream")) if hasattr(f, "read") else os.fspath(f)  # type: ignore[arg-type]

@@ -21,6 +21,8 @@ from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
 
+REQUIRED = inspect.Parameter.empty  # the default of a static attribute that has none
+
 
 @dataclass(frozen=True)
 class Weak:
@@ -55,27 +57,23 @@ class UserOp:
         self.__wrapped__ = emit
         self.eager_only = eager_only
         self.results = namedtuple(self.name, results) if results else None  # type: ignore[misc]
-        self.operands: list[str] = []
-        self.optional: dict[str, Any] = {}
-        self.static: dict[str, Any] = {}
-        self.variadic = False
-        for parameter in inspect.signature(emit).parameters.values():
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                self.operands.append(parameter.name)
-                if parameter.default is not parameter.empty:
-                    self.optional[parameter.name] = parameter.default
-            elif parameter.kind is parameter.VAR_POSITIONAL:
-                self.variadic = True
-            else:
-                self.static[parameter.name] = parameter.default
+        # Read from the code object: inspect.signature takes 30 us, for 350 ops at every import.
+        code, defaults = emit.__code__, emit.__defaults__ or ()
+        names = code.co_varnames[: code.co_argcount]
+        given = dict(zip(names[len(names) - len(defaults) :], defaults))
+        self.operands = list(names[: code.co_posonlyargcount])
+        self.optional = {name: given[name] for name in self.operands if name in given}
+        self.variadic = bool(code.co_flags & inspect.CO_VARARGS)
+        self.static = {name: given.get(name, REQUIRED) for name in names[len(self.operands) :]}
+        keyword_only = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
+        only = emit.__kwdefaults__ or {}
+        self.static.update({name: only.get(name, REQUIRED) for name in keyword_only})
         self._static_names = tuple(self.static)
         # The very object that `bind` returns when nothing is overridden: cache keys need not look
         # inside.
         self.default_attrs = tuple(map(hashable, self.static.values()))
         self._plain_arity = (
-            -1
-            if self.variadic or inspect.Parameter.empty in self.static.values()
-            else len(self.operands)
+            -1 if self.variadic or REQUIRED in self.static.values() else len(self.operands)
         )
 
     def __repr__(self) -> str:
@@ -126,7 +124,7 @@ class UserOp:
                 )
             values[name] = value
         for name, value in values.items():
-            if value is inspect.Parameter.empty:
+            if value is REQUIRED:
                 raise ArgumentError(f"{self.name}() needs the argument {name!r}", where=here())
         return operands, tuple(map(hashable, values.values()))
 

@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from contextvars import ContextVar
-from pathlib import Path
 from types import CodeType, FrameType
 
 from tracegrad.ir.loc import Loc
 
-_ROOT = Path(__file__).resolve().parent.parent
 # A checkout and an installed package both keep the stages beside or inside one folder; tests and
-# examples that
-# happen to stand in the same checkout are user code.
+# examples that happen to stand in the same checkout are user code.
+_ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_STAGES = ("tracer", "ir", "passes", "backends", "runtime", "tracegrad")
+_PACKAGE = os.path.dirname(os.path.realpath(sys.modules["tracegrad"].__file__ or ""))
 _OWN = tuple(
-    str(folder) + os.sep
-    for folder in (
-        _ROOT / "tracer", _ROOT / "ir", _ROOT / "passes", _ROOT / "backends", _ROOT / "runtime",
-        _ROOT / "tracegrad", Path(sys.modules["tracegrad"].__file__ or "").resolve().parent,
-    )
-)  # fmt: skip
+    f"{folder}{os.sep}" for folder in (*(f"{_ROOT}{os.sep}{s}" for s in _STAGES), _PACKAGE)
+)
 
 _scope: ContextVar[tuple[str, ...]] = ContextVar("tracegrad_scope", default=())
 _locs: dict[tuple[CodeType, int, tuple[str, ...]], Loc] = {}

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import optree
-
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
 from tracegrad.ir.types import TensorType, bool_
@@ -23,6 +21,7 @@ from tracegrad.tracer.recording import Trace, place_of
 from tracegrad.tracer.state import Mode, get_mode, reset_mode, set_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.traced import Cell
+from tracegrad.tracer.trees import flatten
 
 
 class NestedTrace(Trace):
@@ -117,13 +116,13 @@ def trace_function(function: Callable[..., Any], arguments: Any, what: str) -> F
     leaves as they are).
     """
     trace = NestedTrace(what)
-    leaves, treedef = optree.tree_flatten(tuple(arguments), none_is_leaf=True)
+    leaves, treedef = flatten(tuple(arguments))
     given = [trace.argument(leaf) if isinstance(leaf, TensorType) else leaf for leaf in leaves]
     inputs = [tensor._traced.node for tensor in given if isinstance(tensor, Tensor)]
     token = set_mode(Mode(get_mode().grad, trace))
     try:
-        returned = function(*optree.tree_unflatten(treedef, given))
-        results, out_treedef = optree.tree_flatten(returned, none_is_leaf=True)
+        returned = function(*treedef.unflatten(given))
+        results, out_treedef = flatten(returned)
         outputs = []
         for leaf in results:
             if not isinstance(leaf, Tensor):
@@ -182,10 +181,10 @@ class ControlOp:
 
 
 def types_of(tree: Any) -> Any:
-    return optree.tree_map(
-        lambda leaf: TensorType(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf,
-        tree, none_is_leaf=True,
-    )  # fmt: skip
+    leaves, treedef = flatten(tree)
+    return treedef.unflatten(
+        TensorType(tuple(x.shape), x.dtype) if isinstance(x, Tensor) else x for x in leaves
+    )
 
 
 def union_of(*groups: list[Tensor]) -> list[Tensor]:
@@ -221,11 +220,9 @@ def cond(
         raise ArgumentError("the branches of cond return different structures", where=here())
     captured = union_of(then.captured, orelse.captured)
     graphs = {"then": with_captures(then, captured), "orelse": with_captures(orelse, captured)}
-    leaves = [
-        x for x in optree.tree_leaves(tuple(operands), none_is_leaf=True) if isinstance(x, Tensor)
-    ]
+    leaves = [x for x in flatten(tuple(operands))[0] if isinstance(x, Tensor)]
     op = ControlOp("cond", ops.cond, graphs, len(then.graph.outputs))
-    return optree.tree_unflatten(then.treedef, apply(op, (pred, *leaves, *captured)))
+    return then.treedef.unflatten(apply(op, (pred, *leaves, *captured)))
 
 
 def while_loop(

@@ -8,7 +8,7 @@ ops it recorded.
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class Generator:
 
     def seed(self) -> int:
         """Restart at a fresh seed from the operating system, and return it."""
-        fresh = secrets.randbits(63)
+        fresh = int.from_bytes(os.urandom(8), "little") >> 1
         self.manual_seed(fresh)
         return fresh
 

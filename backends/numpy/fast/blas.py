@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +20,8 @@ _region = threading.RLock()
 @cache
 def _functions() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """(get, set) of the number of threads, or None."""
+    from pathlib import Path
+
     package = Path(np.__file__).parent
     folders = (package.parent / "numpy.libs", package / ".dylibs", package / ".libs")
     for folder in folders:

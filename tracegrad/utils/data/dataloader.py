@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import tracegrad as tg
@@ -118,7 +117,9 @@ class DataLoader:
 
     def _threaded(self, keys: Iterator[Any]) -> Iterator[Any]:
         """Batches in order, `num_workers * prefetch_factor` of them under way."""
-        pending: deque[Future[Any]] = deque()
+        from concurrent.futures import ThreadPoolExecutor
+
+        pending: deque[Any] = deque()  # of futures
         with ThreadPoolExecutor(self.num_workers, "tracegrad-data") as pool:
             try:
                 for key in keys:
