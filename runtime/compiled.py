@@ -17,9 +17,9 @@ from typing import Any
 
 from tracegrad.runtime.autograd_call import differentiable
 from tracegrad.runtime.facts import checker
-from tracegrad.runtime.guards import Observer
 from tracegrad.runtime.inspection import Inspection
 from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.observer import Observer
 from tracegrad.runtime.recorded import finish
 from tracegrad.runtime.run import Runner
 from tracegrad.runtime.segments import NotDeterministic, Segment, build

@@ -1,0 +1,168 @@
+"""What a recording changed in Python's state.
+
+A name bound anew is an effect, repeated after every run. Content changed in place (a list appended
+to) cannot be repeated: the function is refused. Both are put back once the recording is over.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from tracegrad.runtime.facts import CallFact, Place, restored, unchanged
+from tracegrad.runtime.watch_attributes import AttributeWatch
+from tracegrad.tracer.tensor import Tensor
+
+_ONLY_NAMES = "only tensors, and names that are bound anew, are updated by a compiled function"
+
+
+class Effects:
+    """The state before one recording, and how it differs after.
+
+    found  names bound anew, with what they hold after the function
+    """
+
+    def __init__(self, watch: AttributeWatch, arguments: tuple[tuple, dict]):
+        self.watch = watch
+        self.trace = watch.trace
+        self.sightings = watch.sightings
+        self.arguments = arguments
+        self.arguments_before: tuple | None = None  # a picture of them
+        self.random_before = random_state()
+        self.found: list[tuple[Place, Any]] = []
+
+    def note_arguments(self) -> None:
+        """To notice a container among the arguments that the function changes."""
+        self.arguments_before = self.sightings.picture("an argument", self.arguments)
+
+    def find(self) -> None:
+        """After the function: fill `found`. Raises UnsupportedError for what cannot be repeated."""
+        complain = self.sightings.complain
+        if random_state() != self.random_before:
+            complain(
+                "the function draws from random or np.random",
+                "draw with tg.rand and the like, or pass the numbers in",
+                "its numbers would be the same at every call",
+            )
+        before = self.arguments_before
+        if before is not None and not unchanged(before, self.arguments):
+            complain(
+                "an argument (a list, dict or array) is changed",
+                "return the values instead",
+                _ONLY_NAMES,
+            )
+        bound = dict(self.watch.stored)
+        for fact in self.sightings.of_values():
+            now = fact.place.read()
+            if unchanged(fact.snapshot, now):
+                continue
+            if now is fact.value:
+                complain(
+                    f"{fact.place.name}, a {type(now).__name__} from outside, is changed",
+                    "return the values instead, and change it outside the compiled function",
+                    _ONLY_NAMES,
+                )
+            bound.setdefault(fact.place.key, (fact.place, fact.value))
+        self.watch.stored = bound
+        self.found = [
+            (place, place.read()) for place, before in bound.values() if place.read() is not before
+        ]
+        for place, value in self.found:
+            self._make_slot(place, value)
+
+    def _make_slot(self, place: Place, value: Any) -> None:
+        """State kept under a name bound anew at every call (`self.h = f(self.h, x)`): read by name.
+
+        Guarding the tensor's identity instead would record at every call.
+        """
+        facts, trace = self.sightings.of_values(), self.trace
+        fact = next((f for f in facts if f.key == place.key), None)
+        tensor = None if fact is None else fact.value
+        if not isinstance(tensor, Tensor) or not isinstance(value, Tensor) or value._traced is None:
+            return
+        item = next((i for i in trace.inputs if i.kind == "state" and i.tensor is tensor), None)
+        if item is None or tensor._entry is not None or tensor._chain or tensor._family:
+            return
+        holders = [f for f in facts if f.value is tensor]
+        if len(holders) > 1 or trace.cells[id(item.source)].written:
+            return
+        same = tuple(value.shape) == tuple(tensor.shape) and value.dtype is tensor.dtype
+        if not same or value.requires_grad or type(tensor) is not Tensor:
+            return
+        slot = trace.slots[id(tensor)] = Slot(place, tensor)
+        item.kind, item.source, item.key = "slot", slot, ("slot", *place.key)
+        replaced = ("captured", id(tensor))
+        kept = [f for f in self.sightings.facts if f is not fact and f.key != replaced]
+        self.sightings.facts = [*kept, slot.fact()]
+
+    def put_back(self, traced_only: bool = False) -> None:
+        """Undo them; with `traced_only`, only where values of the trace were left behind."""
+
+        def wanted(now: Any) -> bool:
+            return not traced_only or holds_traced(now)
+
+        facts = self.sightings.of_values()
+        for fact in facts:
+            now = fact.place.read()
+            if now is fact.value and not unchanged(fact.snapshot, now) and wanted(now):
+                restored(fact.snapshot)
+        if self.arguments_before is not None and wanted(self.arguments):
+            restored(self.arguments_before)
+        for fact in facts:
+            self.watch.stored.setdefault(fact.place.key, (fact.place, fact.value))
+        for place, before in self.watch.stored.values():
+            now = place.read()
+            if now is not before and wanted(now):
+                place.bind(before)
+        if not traced_only:
+            restore_random_state(self.random_before)
+
+
+class Slot:
+    """A name under which state is kept. `tensor` is what the recording found there."""
+
+    def __init__(self, place: Place, tensor: Tensor):
+        self.place, self.tensor = place, tensor
+        self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
+
+    def fits(self) -> bool:
+        """Whether what is there now can take the recorded tensor's place."""
+        now = self.place.read()
+        return (
+            type(now) is Tensor
+            and not (now._entry is not None or now._chain or now._family)
+            and now._traced is None
+            and tuple(now.shape) == self.shape
+            and now.dtype is self.dtype
+        )
+
+    def fact(self) -> CallFact:
+        return CallFact(
+            self.fits,
+            lambda: f"{self.place.name}: no longer a tensor like the one recorded",
+            ("slot", *self.place.key),
+        )
+
+
+def holds_traced(value: Any) -> bool:
+    """Whether a value, or a container's content, belongs to a trace."""
+    import optree
+
+    return any(
+        (isinstance(leaf, Tensor) and leaf._traced is not None) or hasattr(leaf, "_traced_number")
+        for leaf in optree.tree_leaves(value, none_is_leaf=True)
+    )
+
+
+def random_state() -> tuple:
+    """The position of Python's and NumPy's own random streams."""
+    numpy_state: Any = np.random.get_state(legacy=True)
+    return random.getstate(), numpy_state[1].tobytes(), tuple(numpy_state[2:])
+
+
+def restore_random_state(state: tuple) -> None:
+    if random_state() != state:
+        random.setstate(state[0])
+        np.random.set_state(("MT19937", np.frombuffer(state[1], np.uint32), *state[2]))

@@ -1,0 +1,72 @@
+"""The stale-state firewall: one recording observed, so that no replay misses a change of Python's state.
+
+While a function is recorded, what it reads becomes facts (sightings.py): attributes, by hooks
+(watch_attributes.py); globals, closures and defaults, by a profile hook (watch_code.py); tensors
+and their gradients, as the trace captured them (tensor_facts.py). What it changes becomes effects,
+or is refused (effects.py). The facts are checked before every replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tracegrad.runtime.effects import Effects
+from tracegrad.runtime.signature import Call
+from tracegrad.runtime.tensor_facts import add_tensor_facts
+from tracegrad.runtime.watch_attributes import AttributeWatch
+from tracegrad.runtime.watch_code import CodeWatch
+from tracegrad.tracer.recording import Trace
+
+
+class Observer:
+    """Context manager around one recording: then `facts`, `effects` and `noticed` are complete."""
+
+    def __init__(self, trace: Trace, function: Callable[..., Any], call: Call):
+        self.trace, self.function, self.call = trace, function, call
+        self._attributes = AttributeWatch(trace)
+        self._sightings = self._attributes.sightings
+        self._code = CodeWatch(self._sightings)
+        self._effects = Effects(self._attributes, (call.args, call.kwargs))
+
+    @property
+    def facts(self) -> list[Any]:
+        return self._sightings.facts
+
+    @property
+    def effects(self) -> list[tuple[Any, Any]]:
+        """Names that the function bound anew, with their new values."""
+        return self._effects.found
+
+    @property
+    def noticed(self) -> list[str]:
+        """Effects that no replay repeats, in words."""
+        return self._code.noticed
+
+    def __enter__(self) -> Observer:
+        self._attributes.install()
+        try:
+            self._sightings.visit(self.function)
+            self._effects.note_arguments()
+        except BaseException:
+            self._attributes.uninstall()
+            raise
+        self._code.start()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self._code.stop()
+        try:
+            if kind is None:
+                self._code.resolve()
+                add_tensor_facts(self._sightings, self.trace, self.call.tensors)
+        finally:
+            self._attributes.uninstall()
+        if kind is None:
+            if self._sightings.complaint is not None:
+                raise self._sightings.complaint
+            self._effects.find()
+
+    def put_back(self, traced_only: bool = False) -> None:
+        """Undo what the function did to Python's state; with `traced_only`, only what holds the trace."""
+        self._effects.put_back(traced_only)

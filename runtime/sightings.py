@@ -1,0 +1,202 @@
+"""What a recording has met: which Python values were there before it, and the facts about them.
+
+A fact says where a value is and what it was at first sight (facts.py). Looking at a value leads to
+the values it holds: a function to its closure and defaults, an object to its class.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import gc
+import io
+import random
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tracegrad.ir.loc import Loc
+from tracegrad.runtime.facts import CallFact, Fact, ItemFact, Picture, Place, TooLargeError
+from tracegrad.tracer.errors import UnsupportedError
+from tracegrad.tracer.locate import here, is_own_code
+from tracegrad.tracer.tensor import Tensor
+
+_LIBRARIES = frozenset(
+    {"tracegrad", "numpy", "jax", "jaxlib", "optree", "ml_dtypes", "builtins", "torch"}
+)
+_HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
+_RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
+ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by watch_attributes.py
+
+
+def is_library(name: str | None) -> bool:
+    """Whether a module's classes and globals are not the user's."""
+    top = (name or "builtins").partition(".")[0]
+    return top in _LIBRARIES or top in sys.stdlib_module_names
+
+
+def is_user_class(kind: type) -> bool:
+    return (
+        bool(kind.__flags__ & _HEAP_TYPE)
+        and not is_library(kind.__module__)
+        and not issubclass(kind, enum.Enum)
+    )
+
+
+class Sightings:
+    """What one recording has met.
+
+    hook     told of every user class met: its instances' attributes are to be watched
+    facts    in the order of sight
+    outside  objects that were there before, by id; kept alive, so that ids stay theirs
+    born     objects made while recording, by id, kept alive
+    """
+
+    def __init__(self, hook: Callable[[type], None]):
+        self.hook = hook
+        self.facts: list[Fact | CallFact | ItemFact] = []
+        self.outside: dict[int, Any] = {}
+        self.born: dict[int, Any] = {}
+        self.functions: dict[types.CodeType, list[types.FunctionType]] = {}
+        self.complaint: UnsupportedError | None = None
+        self._seen: set[tuple] = set()  # keys of places
+        self._classes: set[type] = set()
+
+    def add(self, place: Place, value: Any, loc: Loc, of_metadata: bool = False) -> None:
+        """A fact: `place` holds `value`. Only the first sight of a place counts."""
+        if place.key in self._seen:
+            return
+        self._seen.add(place.key)
+        self.outside.setdefault(id(place.holder), place.holder)
+        self.facts.append(Fact(place, value, self.picture(place.name, value), loc, of_metadata))
+
+    def has_seen(self, key: tuple) -> bool:
+        return key in self._seen
+
+    def written(self, place: Place) -> None:
+        """What is read from `place` from now on was written by the recording itself."""
+        self._seen.add(place.key)
+        self.born.setdefault(id(place.holder), place.holder)
+
+    def picture(self, name: str, value: Any) -> tuple:
+        """A snapshot of the value's content, to compare with later; values met in it are visited."""
+        try:
+            return Picture(self.visit).take(value)
+        except TooLargeError:
+            self.complain(
+                f"{name} is too large to be compared at every call",
+                "pass what is needed of it as a tensor or a number",
+                "a change in it would go unnoticed",
+            )
+            raise
+
+    def complain(self, what: str, fix: str, why: str) -> NoReturn:
+        """Raise UnsupportedError; again at the end, should the function swallow it."""
+        if self.complaint is None:
+            self.complaint = UnsupportedError(what, where=here(), why=why, fix=fix)
+        raise self.complaint
+
+    def visit(self, value: Any) -> None:
+        """A value that a fact compares by identity: what it holds is watched too."""
+        if isinstance(value, (Tensor, types.ModuleType)) or value is None:
+            return
+        if id(value) in self.outside:
+            return
+        if isinstance(value, types.FunctionType):
+            self.outside[id(value)] = value
+            self.add_function(value)
+        elif isinstance(value, types.MethodType):
+            self.visit(value.__self__)
+            self.visit(value.__func__)
+        elif isinstance(value, type):
+            self.outside[id(value)] = value
+            self.add_class(value)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self.outside[id(value)] = value
+            self.visit(value.__wrapped__)
+            for inner in gc.get_referents(*gc.get_referents(value)):  # what it will return unasked
+                if is_user_class(type(inner)):
+                    self.visit(inner)
+        elif isinstance(value, _RANDOM):
+            self.complain(
+                "a random generator of Python or NumPy is used",
+                "draw with tg.rand and the like, or pass the numbers in",
+                "its numbers would be the same at every call",
+            )
+        elif isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+            self.complain(
+                "an iterator from outside is used",
+                "take the batch outside and pass it in",
+                "a compiled function cannot advance it",
+            )
+        elif type(value).__name__ == "CompiledFunction":
+            self.visit(value.function)
+        else:
+            self.outside[id(value)] = value
+            self.add_class(type(value))
+
+    # -- what classes, functions and modules hold ------------------------------------------------
+
+    def add_class(self, kind: type) -> None:
+        """Facts on the contents of the user's classes, and hooks on their instances' attributes."""
+        if kind in self._classes:
+            return
+        self._classes.add(kind)
+        for cls in kind.__mro__:
+            if is_user_class(cls) and (cls is kind or cls not in self._classes):
+                self._classes.add(cls)
+                loc = Loc(getattr(cls, "__module__", "?"), 0)
+                for name, value in list(cls.__dict__.items()):
+                    special = name.startswith("__") and name.endswith("__")
+                    if not special or (callable(value) and name not in ATTRIBUTE_HOOKS):
+                        self.add(Place("class", cls, name), value, loc)
+        if is_user_class(kind):
+            self.hook(kind)
+
+    def add_function(self, function: types.FunctionType) -> None:
+        """Facts on a function's closure cells and defaults."""
+        code = function.__code__
+        known = self.functions.setdefault(code, [])
+        if any(function is other for other in known):
+            return
+        known.append(function)
+        if is_own_code(code):
+            return
+        loc = Loc(code.co_filename, code.co_firstlineno)
+        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+            place = Place("cell", cell, name)
+            value = place.read()
+            self.add(place, value, loc)
+            if isinstance(value, types.ModuleType):
+                self.add_module(value, names_in(code), loc)
+        for name in ("__defaults__", "__kwdefaults__"):
+            if value := getattr(function, name):
+                self.add(Place("attribute", function, name), value, loc)
+
+    def add_module(self, module: types.ModuleType, names: set[str], loc: Loc) -> None:
+        """Facts on those of a module's globals that a function's code names."""
+        fields = module.__dict__
+        if is_library(module.__name__):
+            if module.__name__ == "os" and "environ" in names:
+                self.add(Place("item", fields, "environ"), fields["environ"], loc)
+            return
+        for name in sorted(names & fields.keys()):
+            self.add(Place("item", fields, name), fields[name], loc)
+            if isinstance(fields[name], types.ModuleType) and fields[name] is not module:
+                self.add_module(fields[name], names, loc)
+
+    def of_values(self) -> list[Fact]:
+        """The facts that say what a place held."""
+        return [fact for fact in self.facts if isinstance(fact, Fact)]
+
+
+def names_in(code: types.CodeType) -> set[str]:
+    """Globals and attributes that a function's code names, with those of the functions inside it."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= names_in(constant)
+    return names

@@ -1,0 +1,87 @@
+"""What must still hold of the tensors, gradients and hyper-parameters that a recording captured."""
+
+from __future__ import annotations
+
+from tracegrad.runtime.facts import CallFact, ItemFact, Place
+from tracegrad.runtime.sightings import Sightings
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.recording import HostGuard, Input, Trace
+from tracegrad.tracer.tape import Leaf
+from tracegrad.tracer.tensor import Tensor
+
+
+def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) -> None:
+    """Add them to the facts. `given`: the call's tensors; their `.grad` is part of its signature."""
+    for fact in sightings.of_values():
+        if id(fact.value) in trace.array_inputs:
+            fact.snapshot = ("same", fact.value)  # its content is read at every call
+    for item in trace.inputs:
+        tensor = item.tensor
+        if item.kind == "state" and isinstance(tensor, Tensor):
+            for name, value in list(tensor.__dict__.items()):
+                if name[:1] != "_":  # the user's own attributes
+                    sightings.add(Place("item", tensor.__dict__, name), value, here())
+            sightings.facts.append(captured_fact(tensor, item))
+    arguments = set(map(id, given))
+    for slot in trace.grads.values():
+        if slot.found and slot.tensor._traced is None and id(slot.tensor) not in arguments:
+            sightings.facts.append(grad_fact(slot.tensor))
+    for holder, key, value in trace.noted:
+        sightings.facts.append(ItemFact(holder, key, value))
+    for guard in trace.host_guards:
+        sightings.facts.append(host_fact(guard))
+
+
+def captured_fact(tensor: Tensor, item: Input) -> CallFact:
+    """Gradient status, shape and dtype of a captured tensor."""
+    key = ("captured", id(tensor))
+    tracked = isinstance(tensor._entry, Leaf)
+    if not tracked and tensor._entry is not None:  # a captured non-leaf: its history may be any
+        return CallFact(
+            lambda: tensor._entry is not None, lambda: f"{item.name}: no longer requires grad", key
+        )
+    shape, dtype = item.node.shape, item.node.dtype.np
+    owner = item.source
+
+    def test() -> bool:
+        if owner is not tensor:
+            array = owner.array
+        elif tensor._chain:
+            return False  # its data was replaced by a view of something else
+        else:
+            array = tensor._data if tensor._jax is None else tensor._jax
+        return (
+            (tensor._entry is not None) is tracked and array.shape == shape and array.dtype == dtype
+        )
+
+    def text() -> str:
+        return f"{item.name}: captured as {item.node.type}, requires_grad={tracked}; now it is not"
+
+    return CallFact(test, text, key)
+
+
+def grad_fact(tensor: Tensor) -> CallFact:
+    """`.grad` of a captured tensor was read: it is the very object it was."""
+    grad = tensor._grad
+
+    def text() -> str:
+        was = "None" if grad is None else "a tensor"
+        now = "None" if tensor._grad is None else "another tensor"
+        return f".grad of a captured tensor: {was} when recorded, now {now}"
+
+    return CallFact(lambda: tensor._grad is grad, text, ("grad", id(tensor)))
+
+
+def host_fact(guard: HostGuard) -> CallFact:
+    """A comparison of a hyper-parameter has the answer it had."""
+
+    def text() -> str:
+        where = f"{guard.loc.file}:{guard.loc.line}"
+        compared = f"compared with {guard.constant!r} at {where}"
+        return f"a hyper-parameter: now {guard.read()!r} ({compared})"
+
+    return CallFact(
+        lambda: bool(guard.kind(guard.read(), guard.constant)) is guard.answer,
+        text,
+        ("host", str(guard.loc)),
+    )

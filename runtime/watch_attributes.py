@@ -1,0 +1,199 @@
+"""Which attributes are read and written while recording.
+
+`__getattribute__` and `__setattr__` are put on `Observed` and on the user's own classes for that
+time; threads that do not record pass through them untouched.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+from tracegrad.runtime.facts import ABSENT, Place
+from tracegrad.runtime.sightings import (
+    ATTRIBUTE_HOOKS,
+    Sightings,
+    is_library,
+    is_user_class,
+)
+from tracegrad.tracer.locate import here, is_own_code
+from tracegrad.tracer.observed import Observed
+from tracegrad.tracer.recording import Trace
+from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.tensor import Tensor
+
+
+class AttributeWatch:
+    """The attribute hooks of one recording.
+
+    stored  what attributes held before the recording wrote them: (place, value) by the place's key
+    """
+
+    def __init__(self, trace: Trace):
+        self.trace = trace
+        self.sightings = Sightings(self.watch_class)
+        self.stored: dict[tuple, tuple[Place, Any]] = {}
+
+    def saw_attribute(self, owner: Any, name: str, value: Any) -> Any:
+        """A read of `owner.name` while recording; value is ABSENT if there is none.
+
+        Returns what the reader gets: the value, or numbers that are read again at every call.
+        """
+        sightings = self.sightings
+        if isinstance(value, Tensor):
+            self.trace.attribute_names.setdefault(id(value), name)
+        kind = type(owner)
+        if id(owner) in sightings.born or name in getattr(kind, "_noted_elsewhere", ()):
+            return value
+        fields = fields_of(owner)
+        if isinstance(owner, Observed) and fields is not None and name in fields:
+            if name in kind._host_numbers or self.trace.changed_by_host_action(fields, name):
+                return self._host_value(fields, name, value)
+        if fields is None:
+            if isinstance(static_attribute(kind, name)[0], types.MemberDescriptorType):
+                sightings.add(Place("attribute", owner, name), value, here())
+        elif not sightings.has_seen(("item", id(fields), name)):
+            if name in fields:
+                of_metadata = getattr(kind, "_changes_count_as_metadata", False)
+                sightings.add(Place("item", fields, name), fields[name], here(), of_metadata)
+            else:
+                self._found_in_class(kind, fields, name)
+        sightings.add_class(kind)
+        return value
+
+    def _found_in_class(self, kind: type, fields: dict, name: str) -> None:
+        """An instance has nothing under `name`, and no class before the one that answered has.
+
+        What the class holds is a fact of the class already.
+        """
+        found, cls = static_attribute(kind, name)
+        if cls is not None and (
+            isinstance(found, property) or (name[:1] == "_" and is_library(cls.__module__))
+        ):
+            return
+        self.sightings.add(Place("item", fields, name), ABSENT, here())
+        for earlier in kind.__mro__[: kind.__mro__.index(cls)] if cls is not None else ():
+            if is_user_class(earlier):
+                self.sightings.add(Place("class", earlier, name), ABSENT, here())
+
+    def _host_value(self, fields: dict, name: str, value: Any) -> Any:
+        """A number, or a list of numbers, that Python code changes between or during calls."""
+        if type(value) in (int, float):
+            return self.trace.host_number((id(fields), name), lambda: fields[name], name)
+        if type(value) in (list, tuple) and all(type(item) is float for item in value):
+            return type(value)(
+                self.trace.host_number(
+                    (id(fields), name, k), lambda k=k: fields[name][k], f"{name}[{k}]"
+                )
+                for k in range(len(value))
+            )
+        return self.sightings.complain(
+            f"{name} is read after it was changed in this call",
+            "read it before, or outside the compiled function",
+            "its value is known only when the function runs",
+        )
+
+    def saw_fields(self, owner: Any, fields: dict) -> None:
+        """`vars(owner)` in user code: all its attributes count."""
+        if fields and id(owner) not in self.sightings.born:
+            self.sightings.add(Place("attribute", owner, "__dict__"), fields, here())
+
+    def will_store(self, owner: Any, name: str) -> None:
+        """A write of `owner.name` is about to happen."""
+        fields = fields_of(owner)
+        place = Place("attribute", owner, name) if fields is None else Place("item", fields, name)
+        if id(owner) in self.sightings.outside and place.key not in self.stored:
+            self.stored[place.key] = (place, place.read())
+        self.sightings.written(place)
+
+    # -- installing the hooks --------------------------------------------------------------------
+
+    def install(self) -> None:
+        _watches.append(self)
+        for name in ATTRIBUTE_HOOKS:
+            self._hook(Observed, name)
+
+    def watch_class(self, cls: type) -> None:
+        """Hook a user's class, unless it has its own way with attributes."""
+        if issubclass(cls, Observed):
+            return  # inherits the hooks
+        for name in ATTRIBUTE_HOOKS:
+            if getattr(cls, name) in (getattr(object, name), _HOOK_FUNCTIONS[name]):
+                self._hook(cls, name)
+
+    def _hook(self, cls: type, name: str) -> None:
+        users = _hooked.setdefault(cls, [])
+        if name not in cls.__dict__:
+            try:
+                type.__setattr__(cls, name, _HOOK_FUNCTIONS[name])
+            except TypeError:
+                return
+        if self not in users:
+            users.append(self)
+
+    def uninstall(self) -> None:
+        _watches.remove(self)
+        for cls, users in list(_hooked.items()):
+            if self in users:
+                users.remove(self)
+            if not users:
+                del _hooked[cls]
+                for name, function in _HOOK_FUNCTIONS.items():
+                    if cls.__dict__.get(name) is function:
+                        type.__delattr__(cls, name)
+
+
+_watches: list[AttributeWatch] = []
+_hooked: dict[type, list[AttributeWatch]] = {}
+
+
+def watch_of_this_thread() -> AttributeWatch | None:
+    trace: Any = get_mode().trace
+    while trace is not None:
+        for watch in _watches:
+            if watch.trace is trace:
+                return watch
+        # A nested trace (cond, vmap) belongs to the one around it.
+        trace = getattr(trace, "outer", None)
+    return None
+
+
+def _observed_getattribute(self: Any, name: str) -> Any:
+    try:
+        value = object.__getattribute__(self, name)
+    except AttributeError:
+        if name[:2] != "__" and (watch := watch_of_this_thread()) is not None:
+            watch.saw_attribute(self, name, ABSENT)
+        raise
+    if name[:2] != "__" and (watch := watch_of_this_thread()) is not None:
+        return watch.saw_attribute(self, name, value)
+    elif name == "__dict__" and not is_own_code(sys._getframe(1).f_code):
+        if (watch := watch_of_this_thread()) is not None:
+            watch.saw_fields(self, value)
+    return value
+
+
+def _observed_setattr(self: Any, name: str, value: Any) -> None:
+    if (watch := watch_of_this_thread()) is not None:
+        watch.will_store(self, name)
+    object.__setattr__(self, name, value)
+
+
+_HOOK_FUNCTIONS = dict(zip(ATTRIBUTE_HOOKS, (_observed_getattribute, _observed_setattr)))
+
+
+def fields_of(owner: Any) -> dict | None:
+    """An instance's own attributes, or None if it has slots only."""
+    try:
+        return object.__getattribute__(owner, "__dict__")  # type: ignore[no-any-return]
+    except AttributeError:
+        return None
+
+
+def static_attribute(kind: type, name: str) -> tuple[Any, type | None]:
+    """What a class holds under `name`, without running descriptors, and which of its line holds it."""
+    for cls in kind.__mro__:
+        if name in cls.__dict__:
+            return cls.__dict__[name], cls
+    return None, None

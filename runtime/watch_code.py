@@ -1,0 +1,148 @@
+"""Which functions run while recording: a profile hook notes what their code reads beside attributes.
+
+Of every Python function entered: the globals that its code names, its closure cells and defaults.
+Of C functions: `print`, which runs only while recording, and clocks, which cannot be recorded.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import gc
+import sys
+import time
+import types
+from typing import Any
+
+from tracegrad.ir.loc import Loc
+from tracegrad.runtime.facts import ABSENT, Place
+from tracegrad.runtime.sightings import Sightings, names_in
+from tracegrad.tracer.locate import here, is_own_code
+
+_CLOCKS = frozenset({
+    time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns,
+    time.process_time, time.process_time_ns,
+})  # fmt: skip
+_COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<module>"})
+_STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
+
+
+class CodeWatch:
+    """The profile hook of one recording."""
+
+    def __init__(self, sightings: Sightings):
+        self.sightings = sightings
+        self.noticed: list[str] = []  # effects outside the graph, for `why()`
+        self._before: Any = None  # the profile hook that was there
+        self._codes: set[types.CodeType] = set()
+        self._entered: set[tuple] = set()  # (code, identities of its closure's values)
+        self._unresolved: set[types.CodeType] = set()
+        # What runs because the garbage collector happened to is no part of the function.
+        self._collector_codes = {
+            getattr(getattr(c, "__func__", c), "__code__", None) for c in gc.callbacks
+        }
+        self._interruption: types.FrameType | None = None  # the collector's callback that runs now
+
+    def start(self) -> None:
+        self._before = sys.getprofile()
+        sys.setprofile(self._profile)
+
+    def stop(self) -> None:
+        sys.setprofile(self._before)
+
+    def _profile(self, frame: types.FrameType, event: str, argument: Any) -> None:
+        if self._interruption is not None:
+            if event == "return" and frame is self._interruption:
+                self._interruption = None
+        elif event == "c_call":
+            self._called_c(frame, argument)
+        elif event == "call":
+            self._called(frame)
+
+    def _called_c(self, frame: types.FrameType, function: Any) -> None:
+        if function is builtins.print:
+            self.noticed.append(f"print() at {here()} runs only while recording")
+        elif function in _CLOCKS and not is_own_code(frame.f_code):
+            self.sightings.complain(
+                f"{function.__name__}() is called",
+                "measure outside the compiled function",
+                "the time of the recording would be used at every call",
+            )
+
+    def _called(self, frame: types.FrameType) -> None:
+        code = frame.f_code
+        if code in self._collector_codes:
+            self._interruption = frame
+            return
+        if code.co_name == "__init__" and code.co_argcount:
+            made = frame.f_locals.get(code.co_varnames[0])
+            self.sightings.born[id(made)] = made
+        if is_own_code(code):
+            return
+        if code not in self._codes:
+            self._codes.add(code)
+            self._add_globals(code, frame.f_globals)
+        if code.co_name not in _COMPREHENSIONS:
+            self._find_function(frame, code)
+
+    def _add_globals(self, code: types.CodeType, namespace: dict[str, Any]) -> None:
+        """Facts on the globals that a function's code names, also those of modules that it reads."""
+        sightings = self.sightings
+        names = names_in(code)
+        loc = Loc(code.co_filename, code.co_firstlineno)
+        for name in bound_globals(code):
+            if name not in namespace:
+                sightings.add(Place("item", namespace, name), ABSENT, loc)
+        for name in sorted(names):
+            if name in namespace and not name.startswith("__"):
+                value = namespace[name]
+                sightings.add(Place("item", namespace, name), value, loc)
+                if isinstance(value, types.ModuleType):
+                    sightings.add_module(value, names, loc)
+
+    def _find_function(self, frame: types.FrameType, code: types.CodeType) -> None:
+        """Find the function object that runs: its cells and defaults are not in the frame."""
+        free = [name for name in code.co_freevars if name != "__class__"]
+        if not free and not code.co_argcount and not code.co_kwonlyargcount:
+            return
+        values = frame.f_locals
+        key = (code, *(id(values.get(name)) for name in free))
+        if key in self._entered:
+            return
+        self._entered.add(key)
+        candidates = [frame.f_globals.get(code.co_name)]
+        if not has_code(candidates[0], code) and code.co_argcount:  # a method, then
+            owner = values.get(code.co_varnames[0])
+            line = (owner if isinstance(owner, type) else type(owner)).__mro__
+            candidates = [cls.__dict__.get(code.co_name) for cls in line]
+            candidates = [getattr(method, "__func__", method) for method in candidates]
+        for function in candidates:
+            if has_code(function, code):
+                self.sightings.add_function(function)
+        for function in self.sightings.functions.get(code, ()):
+            cells = dict(zip(code.co_freevars, function.__closure__ or ()))
+            if all(
+                Place("cell", cells[name], name).read() is values.get(name, ABSENT) for name in free
+            ):
+                return
+        self._unresolved.add(code)
+
+    def resolve(self) -> None:
+        """For code whose function no name led to (one of a container or a factory): all its functions."""
+        if not self._unresolved:
+            return
+        for found in gc.get_referrers(*self._unresolved):
+            if isinstance(found, types.FunctionType) and found.__code__ in self._unresolved:
+                if found.__closure__ or found.__defaults__ or found.__kwdefaults__:
+                    self.sightings.add_function(found)
+
+
+def has_code(function: Any, code: types.CodeType) -> bool:
+    return isinstance(function, types.FunctionType) and function.__code__ is code
+
+
+def bound_globals(code: types.CodeType) -> list[str]:
+    """Globals that a function's own code assigns."""
+    if _STORE_GLOBAL not in code.co_code[::2]:
+        return []
+    return [step.argval for step in dis.get_instructions(code) if step.opcode == _STORE_GLOBAL]
