@@ -1,8 +1,7 @@
-"""Gradients inside a trace: which nodes carry them, which are leaves, and what `.grad` holds."""
+"""Gradients inside a trace: the reverse walk, and what `.grad` holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +12,7 @@ from tracegrad.passes.autodiff import reverse
 from tracegrad.tracer.errors import DroppedGradientError, GradientError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
-
-
-@dataclass(eq=False)
-class LeafRecord:
-    """A tensor that gradients accumulate into.
-
-    `outer`: its history goes on outside the compiled function.
-    """
-
-    tensor: Tensor
-    nodes: list[Node]
-    outer: bool = False
-    retained: bool = False
+from tracegrad.tracer.trace_host import TraceHost
 
 
 @dataclass(eq=False)
@@ -44,49 +31,26 @@ class GradSlot:
     written: bool = False
 
 
-class TraceAutograd:
+class TraceAutograd(TraceHost):
     """The part of a Trace that answers gradient questions."""
 
     def __init__(self) -> None:
-        self.active: set[Node] = set()
-        self.leaf_of: dict[Node, LeafRecord] = {}
-        self.leaves: dict[int, LeafRecord] = {}
+        super().__init__()
         self.grads: dict[int, GradSlot] = {}
         self._freed: set[Node] = set()
-
-    def is_tracked(self, node: Node) -> bool:
-        return node in self.active or node in self.leaf_of
 
     def is_freed(self, node: Node) -> bool:
         """Whether a backward without retain_graph has walked through `node`."""
         return node in self._freed
 
-    def mark_active(self, outputs: Iterable[Node], operands: Iterable[Node]) -> None:
-        """Nodes between operands and outputs carry gradients if an operand does."""
-        stops = set(operands)
-        if not any(map(self.is_tracked, stops)):
-            return
-        for node in postorder(outputs, stop=stops.__contains__):
-            if node in stops or node in self.active:
-                continue
-            if any(map(self.is_tracked, node.inputs)) and carries_gradient(node):
-                self.active.add(node)
-
-    def add_leaf(self, node: Node, tensor: Tensor, outer: bool = False) -> LeafRecord:
-        record = self.leaves.get(id(tensor))
-        if record is None:
-            record = self.leaves[id(tensor)] = LeafRecord(tensor, [], outer)
-        record.nodes.append(node)
-        self.leaf_of[node] = record
-        return record
-
-    def leaf_moved(self, old: Node, new: Node) -> None:
-        """A leaf was written under no_grad: the new value is the same leaf, without a path to the
-        old one.
-        """
-        record = self.leaf_of[old]
-        record.nodes.append(new)
-        self.leaf_of[new] = record
+    def adopt(self, tensor: Tensor) -> Tensor:
+        """A tensor just made from Python values: a constant of the graph."""
+        with _loc.at(here()):
+            node = ops.literal(tensor._data)
+        result = self.fresh(node)
+        if tensor._entry is not None:
+            self.require_grad(result._traced, True)
+        return result
 
     def require_grad(self, traced: Any, value: bool) -> None:
         node = traced.node
@@ -120,7 +84,7 @@ class TraceAutograd:
         roots, cotangents = [], []
         with _loc.at(here()):
             for tensor, gradient in zip(tensors, gradients):
-                node = self.node_of(tensor)  # type: ignore[attr-defined]
+                node = self.node_of(tensor)
                 if not self.is_tracked(node):
                     raise GradientError(
                         "backward() on a tensor that does not require grad", where=here(),
@@ -134,7 +98,7 @@ class TraceAutograd:
                         )  # fmt: skip
                     cotangents.append(ops.splat(1, node.type))
                 else:
-                    cotangents.append(self.node_of(gradient))  # type: ignore[attr-defined]
+                    cotangents.append(self.node_of(gradient))
                 roots.append(node)
             walked = {
                 n for n in postorder(roots, stop=lambda n: n not in self.active) if n in self.active
@@ -184,7 +148,7 @@ class TraceAutograd:
                 total = parts[0]
                 for part in parts[1:]:
                     total = ops.add(total, part)  # type: ignore[arg-type]
-                self._accumulate(record.tensor, self.fresh(total))  # type: ignore[attr-defined]
+                self._accumulate(record.tensor, self.fresh(total))
 
     def grad_of(
         self, outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Any], retain_graph: bool | None,
@@ -193,7 +157,7 @@ class TraceAutograd:
         retain = create_graph if retain_graph is None else retain_graph
         groups = []
         for tensor in inputs:
-            node = self.node_of(tensor)  # type: ignore[attr-defined]
+            node = self.node_of(tensor)
             if not self.is_tracked(node):
                 raise GradientError("grad(): an input does not require grad", where=here())
             record = self.leaf_of.get(node)
@@ -208,10 +172,10 @@ class TraceAutograd:
         rest = iter(all_found[sum(map(len, groups)) :])
         for record in retained:
             for gradient in [g for g in (next(rest) for _ in record.nodes) if g is not None]:
-                self._accumulate(record.tensor, self.fresh(gradient))  # type: ignore[attr-defined]
+                self._accumulate(record.tensor, self.fresh(gradient))
         results: list[Tensor | None] = []
         with _loc.at(here()):
-            for tensor, group in zip(inputs, groups):
+            for group in groups:
                 parts = [n for n in (next(found) for _ in group) if n is not None]
                 if not parts:
                     if allow_unused is False or allow_unused is None:
@@ -224,18 +188,17 @@ class TraceAutograd:
                 total = parts[0]
                 for part in parts[1:]:
                     total = ops.add(total, part)
-                results.append(self.fresh(total))  # type: ignore[attr-defined]
-                del tensor
+                results.append(self.fresh(total))
         return results
 
     def retain_grad(self, tensor: Tensor) -> None:
-        node = self.node_of(tensor)  # type: ignore[attr-defined]
+        node = self.node_of(tensor)
         if node in self.active:
             self.add_leaf(node, tensor).retained = True
             self.grads.setdefault(self._grad_key(tensor), GradSlot(tensor, None, ""))
 
     def register_hook(self, tensor: Tensor, hook: Any) -> Any:
-        self.refuse(  # type: ignore[attr-defined]
+        self.refuse(
             "register_hook() while recording", "change the gradient in the step itself, after backward()",
             "the backward graph is derived after Python has run",
         )  # fmt: skip
@@ -252,7 +215,7 @@ class TraceAutograd:
         if slot is None:
             real = tensor._grad
             slot = self.grads[key] = GradSlot(tensor, real, "none" if real is None else "tensor")
-            self._owners.append(tensor)  # type: ignore[attr-defined]
+            self._owners.append(tensor)
         return slot
 
     def read_grad(self, tensor: Tensor) -> Tensor | None:
@@ -268,7 +231,7 @@ class TraceAutograd:
         slot = self.grads.get(key)
         if slot is None:
             slot = self.grads[key] = GradSlot(tensor, None, "")
-            self._owners.append(tensor)  # type: ignore[attr-defined]
+            self._owners.append(tensor)
             if value is None:
                 slot.cleared = here()
         slot.value = value
@@ -279,17 +242,11 @@ class TraceAutograd:
         if slot.value is None:
             slot.value = gradient
         else:
-            old = self.node_of(slot.value)  # type: ignore[attr-defined]
-            total = ops.add(old, self.node_of(gradient))  # type: ignore[attr-defined]
+            old = self.node_of(slot.value)
+            total = ops.add(old, self.node_of(gradient))
             if slot.found == "tensor" and slot.value is tensor._grad and not self.is_tracked(total):
                 # An existing .grad is added to in place, so that its other holders see it.
-                self.write(slot.value, self.fresh(total))  # type: ignore[attr-defined]
+                self.write(slot.value, self.fresh(total))
             else:
-                slot.value = self.fresh(total)  # type: ignore[attr-defined]
+                slot.value = self.fresh(total)
         slot.written = True
-
-
-def carries_gradient(node: Node) -> bool:
-    parts = getattr(node.type, "parts", None)
-    types = parts if parts is not None else (node.type,)
-    return any(t.dtype.is_inexact for t in types)

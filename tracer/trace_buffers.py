@@ -1,0 +1,245 @@
+"""The memory of a trace: cells, captured by storage; what reads them, views them and writes them.
+
+A tensor from outside that the trace touches becomes an input, one that it writes is an output of
+the compiled function. Nothing real is changed by recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir import loc as _loc
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Node, placeholder
+from tracegrad.ir.types import TensorType, dtype_of
+from tracegrad.tracer.errors import InPlaceError
+from tracegrad.tracer.inplace import check_allowed, check_view
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.storage import Storage, bring_here
+from tracegrad.tracer.tape import Leaf
+from tracegrad.tracer.tensor import Tensor, _new
+from tracegrad.tracer.trace_tracking import Tracking
+from tracegrad.tracer.traced import Cell, TracedValue
+from tracegrad.tracer.views import Expand, ViewStep, emit_chain, emit_write_chain, mark_unwritable
+
+
+@dataclass(eq=False)
+class Input:
+    """One input of the trace.
+
+    kind    "argument", "state", "random" or "host"
+    source  the captured Tensor or Storage, the generator, or the HostRead
+    key     identifies the same input in another recording of the function
+    tensor  for arguments and state: a tensor through which the storage was reached
+    """
+
+    kind: str
+    node: Node
+    source: Any
+    array: Callable[[], np.ndarray]
+    name: str
+    key: tuple
+    tensor: Any = None
+
+
+class TraceBuffers(Tracking):
+    """The part of a Trace that knows what stands where in memory.
+
+    inputs                in the order of capture
+    cells                 by the id of the tensor or storage they stand for
+    touched_by_capture    storages of arguments that the function also reached by itself
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: list[Input] = []
+        self.cells: dict[int, Cell] = {}
+        self.touched_by_capture: dict[int, Any] = {}
+        self._arguments: set[int] = set()
+        self._owners: list[Any] = []  # keeps captured objects (and so their ids) alive
+
+    def fresh(self, node: Node) -> Tensor:
+        """A traced tensor with a buffer of its own."""
+        tensor = _new(Tensor)
+        tensor._traced = TracedValue(self, Cell(node), (), 0, node, True)
+        return tensor
+
+    # -- capturing -------------------------------------------------------------------------------
+
+    def declare_argument(self, tensor: Tensor, name: str) -> None:
+        """An argument of the call, before it runs; aliases of an earlier one share its input."""
+        self._arguments.add(id(tensor))
+        self.cell_of(tensor, "argument", name)
+
+    def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
+        traced = tensor._traced
+        if traced is not None:
+            if traced.trace is not self:
+                tensor._traced.trace.leaked(tensor)
+            return traced.cell  # type: ignore[no-any-return]
+        owner = tensor._storage if tensor._storage is not None else tensor
+        cell = self.cells.get(id(owner))
+        if cell is None and owner is not tensor:
+            # The storage may have been made after the tensor itself was captured.
+            cell = self.cells.get(id(tensor)) if not tensor._chain else None
+        if cell is not None and id(tensor) not in self._arguments:
+            self.touched_by_capture[id(owner)] = owner
+        if cell is None:
+            self._owners.append((owner, tensor))
+            if owner is tensor:
+                tensor._captured = True  # a storage that it gets later matters to compiled calls
+            base = owner.array if isinstance(owner, Storage) else None
+            shape = base.shape if base is not None else tuple(tensor.shape)
+            dtype = dtype_of(base.dtype) if base is not None else tensor.dtype
+            loc = here()
+            node = placeholder(TensorType(shape, dtype), loc)
+            key = (kind, name) if kind == "argument" else (kind, id(owner))
+            self.inputs.append(Input(kind, node, owner, reader_of(owner), name, key, tensor))
+            cell = self.cells[id(owner)] = Cell(node, owner, tensor._family)
+            self._note_leaf(node, tensor)
+        return cell
+
+    def _note_leaf(self, node: Node, tensor: Tensor) -> None:
+        """`node` is the base value of the tensor's family: a leaf, if it wants a gradient."""
+        storage = tensor._storage
+        entry = storage.entries.get(tensor._family) if storage is not None else tensor._entry
+        if entry is not None:
+            leaf = entry.tensor() if isinstance(entry, Leaf) else None
+            self.add_leaf(node, leaf if leaf is not None else tensor, outer=leaf is None)
+
+    def node_of(self, tensor: Tensor) -> Node:
+        """The current value of a tensor, traced or real, as a node of this trace."""
+        traced = tensor._traced
+        if traced is not None:
+            if traced.trace is not self:
+                traced.trace.leaked(tensor)
+            return traced.node  # type: ignore[no-any-return]
+        cell = self.cell_of(tensor)
+        base = cell.nodes.get(tensor._family)
+        if base is None:  # a family first seen now: the same data with its own history
+            with _loc.at(here()):
+                base = ops.detach(cell.value)
+            self._note_leaf(base, tensor)
+            cell.nodes[tensor._family] = base
+        if not tensor._chain:
+            return base
+        with _loc.at(here()):
+            node = emit_chain(tensor._chain, base)
+        if tensor._entry is not None:
+            self.mark_active((node,), (base,))
+        return node
+
+    def leaked(self, tensor: Tensor) -> None:
+        bring_here(tensor)
+
+    # -- views and writes ------------------------------------------------------------------------
+
+    def make_view(self, tensor: Tensor, step: ViewStep) -> Tensor:
+        cell, node = self.cell_of(tensor), self.node_of(tensor)
+        chain, family = place_of(tensor)
+        grad = get_mode().grad
+        with _loc.at(here()):
+            result_node = step.emit(node)
+        if grad:
+            self.mark_active((result_node,), (node,))
+        result = _new(Tensor)
+        result._traced = TracedValue(self, cell, (*chain, step), family, result_node, grad)
+        mark_unwritable(result, tensor, grad)
+        return result
+
+    def detach(self, tensor: Tensor) -> Tensor:
+        cell = self.cell_of(tensor)
+        self.node_of(tensor)
+        chain, family = place_of(tensor)
+        base = cell.nodes[family]
+        with _loc.at(here()):
+            new = ops.detach(base)
+            node = emit_chain(chain, new)
+        number = max(cell.nodes) + 1
+        cell.nodes[number] = new
+        result = _new(Tensor)
+        result._traced = TracedValue(self, cell, chain, number, node, False)
+        return result
+
+    def write(self, target: Tensor, value: Tensor) -> None:
+        """An in-place write: the cell gets a new base value; see inplace.py for the rules."""
+        cell = self.cell_of(target)
+        if cell.of_numpy:
+            self.refuse(
+                "a write on from_numpy(array) while recording",
+                "write on a clone",
+                "the array is outside the graph",
+            )
+        grad = get_mode().grad
+        old_view, new_view = self.node_of(target), self.node_of(value)
+        self.check_write(target, old_view, grad, self.is_tracked(new_view))
+        chain, family = place_of(target)
+        base = cell.nodes[family]
+        tracked = grad and (self.is_tracked(new_view) or self.is_tracked(base))
+        with _loc.at(here()):
+            data = emit_write_chain(chain, base, new_view)
+            if data is base:
+                return
+            if tracked:
+                if data in self.leaf_of:  # the written tensor does not become the leaf copied from
+                    data = ops.reshape(data, shape=data.shape)
+                self.mark_active((data,), (base, new_view))
+                if not self.is_tracked(data):
+                    # Overwritten by a constant: tracked still, though the old value gets none.
+                    data = ops.detach(data)
+                    self.active.add(data)
+            for number, old in list(cell.nodes.items()):
+                if number == family and tracked:
+                    cell.nodes[number] = data
+                elif old in self.leaf_of:
+                    # A node of its own: `data` may be another tensor's value.
+                    fresh = ops.detach(data)
+                    self.leaf_moved(old, fresh)
+                    cell.nodes[number] = fresh
+                elif self.is_tracked(old):
+                    cell.nodes[number] = ops.rebind(old, data)
+                    self.active.add(cell.nodes[number])
+                else:
+                    cell.nodes[number] = ops.detach(data) if self.is_tracked(data) else data
+        cell.version += 1
+        cell.written = True
+
+    def written_node(self, tensor: Tensor) -> Node | None:
+        """The current value of a real tensor if this trace has written to its memory, else None."""
+        owner = tensor._storage if tensor._storage is not None else tensor
+        cell = self.cells.get(id(owner)) or self.cells.get(id(tensor))
+        return self.node_of(tensor) if cell is not None and cell.written else None
+
+    def check_write(self, target: Tensor, node: Node, grad: bool, tracked: bool) -> None:
+        if target._traced is None:
+            check_allowed(target, grad, tracked)
+            return
+        traced = target._traced
+        if any(isinstance(step, Expand) for step in traced.chain):
+            raise InPlaceError(
+                "in-place write on an expanded tensor", where=here(), fix="write on x.clone()"
+            )
+        if grad and (node in self.leaf_of or traced.cell.nodes[traced.family] in self.leaf_of):
+            raise InPlaceError(
+                "in-place write on a leaf that requires grad (or a view of one)",
+                where=here(),
+                fix="write under tg.no_grad(), or on a clone",
+            )
+        if grad:
+            check_view(target, tracked or self.is_tracked(traced.cell.nodes[traced.family]))
+
+
+def place_of(tensor: Tensor) -> tuple[tuple[ViewStep, ...], int]:
+    traced = tensor._traced
+    return (traced.chain, traced.family) if traced is not None else (tensor._chain, tensor._family)
+
+
+def reader_of(owner: Any) -> Callable[[], np.ndarray]:
+    if isinstance(owner, Storage):
+        return lambda: owner.array
+    return lambda: owner._data

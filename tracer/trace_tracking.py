@@ -1,0 +1,78 @@
+"""Which nodes of a trace carry gradients, and which of them are leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from tracegrad.ir.graph import Node, postorder
+from tracegrad.tracer.errors import UnsupportedError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.tensor import Tensor
+
+
+@dataclass(eq=False)
+class LeafRecord:
+    """A tensor that gradients accumulate into.
+
+    `outer`: its history goes on outside the compiled function.
+    """
+
+    tensor: Tensor
+    nodes: list[Node]
+    outer: bool = False
+    retained: bool = False
+
+
+class Tracking:
+    """The part of a Trace that marks nodes.
+
+    active   nodes between a leaf and a result
+    leaf_of  leaf nodes: a tensor that is written has one for every value it took
+    leaves   by the id of their tensor
+    """
+
+    def __init__(self) -> None:
+        self.active: set[Node] = set()
+        self.leaf_of: dict[Node, LeafRecord] = {}
+        self.leaves: dict[int, LeafRecord] = {}
+
+    def is_tracked(self, node: Node) -> bool:
+        return node in self.active or node in self.leaf_of
+
+    def mark_active(self, outputs: Iterable[Node], operands: Iterable[Node]) -> None:
+        """Nodes between operands and outputs carry gradients if an operand does."""
+        stops = set(operands)
+        if not any(map(self.is_tracked, stops)):
+            return
+        for node in postorder(outputs, stop=stops.__contains__):
+            if node in stops or node in self.active:
+                continue
+            if any(map(self.is_tracked, node.inputs)) and carries_gradient(node):
+                self.active.add(node)
+
+    def add_leaf(self, node: Node, tensor: Tensor, outer: bool = False) -> LeafRecord:
+        record = self.leaves.get(id(tensor))
+        if record is None:
+            record = self.leaves[id(tensor)] = LeafRecord(tensor, [], outer)
+        record.nodes.append(node)
+        self.leaf_of[node] = record
+        return record
+
+    def leaf_moved(self, old: Node, new: Node) -> None:
+        """A leaf was written under no_grad: the new value is it too, with no path to the old one."""
+        record = self.leaf_of[old]
+        record.nodes.append(new)
+        self.leaf_of[new] = record
+
+    def refuse(
+        self, what: str, fix: str, why: str = "it cannot be part of a static graph"
+    ) -> NoReturn:
+        raise UnsupportedError(what, where=here(), why=why, fix=fix)
+
+
+def carries_gradient(node: Node) -> bool:
+    parts = getattr(node.type, "parts", None)
+    types = parts if parts is not None else (node.type,)
+    return any(t.dtype.is_inexact for t in types)
