@@ -14,6 +14,7 @@ import numpy as np
 from tracegrad.runtime.facts import CallFact, Place, restored, unchanged
 from tracegrad.runtime.watch_attributes import AttributeWatch
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trees import flatten
 
 _ONLY_NAMES = "only tensors, and names that are bound anew, are updated by a compiled function"
 
@@ -148,11 +149,10 @@ class Slot:
 
 def holds_traced(value: Any) -> bool:
     """Whether a value, or a container's content, belongs to a trace."""
-    import optree
-
+    leaves, _ = flatten(value)
     return any(
         (isinstance(leaf, Tensor) and leaf._traced is not None) or hasattr(leaf, "_traced_number")
-        for leaf in optree.tree_leaves(value, none_is_leaf=True)
+        for leaf in leaves
     )
 
 

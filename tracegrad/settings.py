@@ -7,10 +7,10 @@ from typing import Any
 
 from tracegrad.backends.numpy.fast import pool
 from tracegrad.tracer.creation import check_device
+from tracegrad.tracer.device import CPU, Device
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.printing import set_printoptions
-from tracegrad.tracer.tensor import CPU, Device
 
 accelerator = SimpleNamespace(
     is_available=lambda: False, device_count=lambda: 0, current_accelerator=lambda: None

@@ -11,7 +11,9 @@ from tracegrad.tracer.state import (
     no_grad,
     set_grad_enabled,
 )
-from tracegrad.tracer.tensor import Device, Size, Tensor
+from tracegrad.tracer.device import Device
+from tracegrad.tracer.size import Size
+from tracegrad.tracer.tensor import Tensor
 
 __all__ = [
     "Device",

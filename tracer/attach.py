@@ -18,10 +18,11 @@ from tracegrad.tracer import (
     view_methods,
 )
 from tracegrad.tracer.creation import check_device
+from tracegrad.tracer.device import Device
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.methods import IN_PLACE, METHODS
-from tracegrad.tracer.tensor import Device, Tensor
+from tracegrad.tracer.tensor import Tensor
 
 CASTS = {
     "float": f32, "double": f64, "half": f16, "bfloat16": bf16, "int": i32, "long": i64, "short": i16, "char": i8,

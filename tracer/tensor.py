@@ -1,8 +1,7 @@
 """The Tensor: a NumPy array (or a jax array, or a traced value) with PyTorch's behaviour.
 
 The attributes of an instance, all with class-level defaults so that making a tensor sets one:
-    _data     the NumPy array; absent while the value lives elsewhere (a jax array, a trace), and
-              then
+    _data     the NumPy array; absent while the value lives elsewhere (a jax array, a trace): then
               `__getattr__` brings it here or explains why it cannot
     _entry    tape entry if gradients are tracked, else None
     _storage  the Storage shared with views (storage.py), made when the first alias appears
@@ -20,70 +19,23 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.types import DType, dtype_of
-from tracegrad.tracer.errors import ArgumentError, GradientError, ShapeError
+from tracegrad.tracer.device import CPU, Device
+from tracegrad.tracer.errors import ArgumentError, DroppedGradientError, GradientError, ShapeError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.size import Size
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tape import Constant, Entry, Leaf
 
 ndarray = np.ndarray
 
 
-class Size(tuple):
-    """A shape: a tuple of ints that prints and counts as torch.Size does."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        count = 1
-        for size in self:
-            count *= size
-        return count
-
-    def __repr__(self) -> str:
-        return f"tracegrad.Size({list(self)})"
-
-
-class Device:
-    """Where a tensor lives, as users name it. Equal to its own name: `t.device == "cpu"`."""
-
-    __slots__ = ("type", "index")
-
-    def __init__(self, type: str, index: int | None = None):
-        if isinstance(type, Device):
-            type, index = type.type, type.index
-        name, _, number = str(type).partition(":")
-        self.type = name
-        self.index = int(number) if number else index
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, str):
-            other = Device(other)
-        return isinstance(other, Device) and (self.type, self.index) == (other.type, other.index)
-
-    def __hash__(self) -> int:
-        return hash((self.type, self.index))
-
-    def __str__(self) -> str:
-        return self.type if self.index is None else f"{self.type}:{self.index}"
-
-    def __repr__(self) -> str:
-        index = "" if self.index is None else f", index={self.index}"
-        return f"device(type={self.type!r}{index})"
-
-
-CPU = Device("cpu")
-
-# How often any tensor changed what compiled calls take for granted between calls (gradient status,
-# `.data`): while it
-# stands still, captured tensors need no look each.
+# How often any tensor changed what compiled calls take for granted (gradient status, `.data`): while
+# it stands still, captured tensors need no look each.
 metadata_changes = [0]
 
 
 class Tensor:
-    """An n-dimensional array of one dtype that records what is done to it.
-
-    See the module's docstring.
-    """
+    """An n-dimensional array of one dtype that records what is done to it."""
 
     _entry: Entry | None = None
     _const: Constant | None = None
@@ -271,8 +223,6 @@ class Tensor:
         if trace is not None:
             return trace.read_grad(self)  # type: ignore[no-any-return]
         if self._dropped_grad is not None:
-            from tracegrad.tracer.errors import DroppedGradientError
-
             raise DroppedGradientError(
                 ".grad of this tensor was computed inside a compiled step, which did not keep it",
                 where=here(),
@@ -302,8 +252,8 @@ class Tensor:
     ) -> None:  # fmt: skip
         """Add the gradient of this tensor with respect to every leaf to the leaf's `.grad`.
 
-        gradient: cotangent of this tensor's shape; may be left out for a single element. Raises
-        GradientError.
+        gradient: cotangent of this tensor's shape and dtype; may be left out for a single element.
+        Raises GradientError for a tensor without history, or one walked before (retain_graph).
         """
         from tracegrad.tracer.backward import backward
 
@@ -316,9 +266,7 @@ class Tensor:
         retain_grad(self)
 
     def register_hook(self, hook: Any) -> Any:
-        """Call `hook(gradient)` when this tensor's gradient is known; a returned tensor replaces
-        it.
-        """
+        """Call `hook(gradient)` once it is known; a tensor that the hook returns replaces it."""
         from tracegrad.tracer.backward import register_hook
 
         return register_hook(self, hook)
@@ -346,8 +294,7 @@ class Tensor:
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The values as a NumPy array that shares memory with this tensor.
 
-        Raises GradientError for a tensor that requires grad, as PyTorch does, unless force=True
-        (detaches).
+        Raises GradientError for a tensor that requires grad, unless force=True (detaches).
         """
         if self.requires_grad and not force:
             raise GradientError(
@@ -367,9 +314,7 @@ class Tensor:
     __array_priority__ = 1000  # NumPy arrays on the left leave arithmetic to us
 
     def _observed_array(self, why: str) -> np.ndarray:
-        """The value, where Python looks at all of it: while recording that is a guard on its exact
-        bits.
-        """
+        """The value, where Python looks at all of it: while recording, a guard on its exact bits."""
         trace = get_mode().trace
         if trace is not None:
             return trace.observe_array(self, why)  # type: ignore[no-any-return]
@@ -425,9 +370,7 @@ _new = Tensor.__new__
 
 
 def written_node(tensor: Tensor) -> Any:
-    """The node of a real tensor that the current trace has written to: its history is then the
-    trace's.
-    """
+    """The node of a real tensor that the current trace has written to: its history is there now."""
     trace = get_mode().trace
     return None if trace is None else trace.written_node(tensor)
 

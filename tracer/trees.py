@@ -5,6 +5,7 @@ optree is imported at the first use: `import tracegrad` does not wait for it.
 
 from __future__ import annotations
 
+import atexit
 from functools import cache
 from typing import Any
 
@@ -17,24 +18,25 @@ def _optree() -> Any:
 
     setting = optree.dict_insertion_ordered(True, namespace=NAMESPACE)
     setting.__enter__()
-    return optree, setting  # the setting ends when it is collected
+    atexit.register(setting.__exit__, None, None, None)  # left to the collector, it complains
+    return optree
 
 
 def flatten(tree: Any, *, none_is_leaf: bool = True) -> tuple[list[Any], Any]:
     """(leaves, treedef), dicts by sorted key; `treedef.unflatten(leaves)` puts them back."""
-    optree, _ = _optree()
+    optree = _optree()
     leaves, treedef = optree.tree_flatten(tree, none_is_leaf=none_is_leaf)
     return leaves, treedef
 
 
 def flatten_in_order(tree: Any) -> tuple[list[Any], Any]:
     """As `flatten`, but dicts keep their order: iterating over them is part of a program."""
-    optree, _ = _optree()
+    optree = _optree()
     leaves, treedef = optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
     return leaves, treedef
 
 
 def accessors(tree: Any) -> list[Any]:
     """Paths to the leaves, in the order of `flatten_in_order`."""
-    optree, _ = _optree()
+    optree = _optree()
     return optree.tree_accessors(tree, none_is_leaf=True, namespace=NAMESPACE)  # type: ignore[no-any-return]
