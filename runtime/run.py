@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
+from itertools import repeat
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,16 @@ import numpy as np
 from tracegrad.runtime.facts import checker
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
+from tracegrad.runtime.state import UpdatedTensors, updated_tensors
 from tracegrad.tracer.inplace import rebase_family
 from tracegrad.tracer.recording import HostAction, HostRead, Input
 from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
-from tracegrad.tracer.storage import Storage, protect_saved, writable
+from tracegrad.tracer.storage import STATE_LOCK, UNTOUCHED, Storage, protect_saved, writable
 from tracegrad.tracer.tape import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
 from tracegrad.tracer.views import detach, make_view
 
-STATE_LOCK = (
-    threading.RLock()
-)  # runs that write state happen one after the other, whatever thread they are called in
+_JAX = repeat("_jax")
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Plan:
     outputs: int
     single: Any  # output index of a plain one-tensor result, else None
     effects: list[Any]
-    updated: Any  # [(tensor, input position, output index)] if every write is to a captured tensor, else None
+    updated: UpdatedTensors | None  # if every write is to a captured tensor
 
 
 class Runner:
@@ -65,7 +65,7 @@ class Runner:
         return Plan(
             checker(facts), list(trace.host), trace.random_draws, recorded.writes, results, recorded.treedef,
             recorded.grads, list(trace.inputs), program, len(recorded.outputs), single, recorded.effects,
-            updated_state(final, recorded),
+            updated_tensors(final, recorded),
         )  # fmt: skip
 
     def walk(self, root: Segment | None, call: Call) -> tuple[Segment | None, Any]:
@@ -92,11 +92,17 @@ class Runner:
         owners = call.owners
         if self.jax:
             arrays = [on_jax(owners[k]) for k in sources.arguments]
-            for tensor in sources.tensors:
-                array = tensor._jax
-                arrays.append(on_jax(tensor) if array is None else array)
-            for storage in sources.storages:
-                arrays.append(on_jax(storage))
+            state = UNTOUCHED.pop(sources, None)
+            if state is not None:
+                call.in_jax = call.only_in_jax = True
+                arrays += state
+            else:
+                try:
+                    arrays += list(map(getitem, sources.fields, _JAX))
+                    call.in_jax = True
+                except KeyError:  # one is not there yet, or under a storage
+                    arrays += map(on_jax, sources.tensors)
+            arrays += map(on_jax, sources.storages)
         else:
             arrays = [on_numpy(owners[k]) for k in sources.arguments]
             arrays += [tensor._data for tensor in sources.tensors]
@@ -167,8 +173,8 @@ class Runner:
         if not plan.writes:
             return executable(arrays)  # type: ignore[no-any-return]
         if self.jax:
-            return executable(arrays, donate=self.can_donate(plan, arrays, segment, call))  # type: ignore[no-any-return]
-        if plan.updated is None or not all([is_free(t) for t, _, _ in plan.updated]):
+            return executable(arrays, donate=self.can_donate(plan, arrays, call))  # type: ignore[no-any-return]
+        if plan.updated is None or not all(map(is_free, plan.updated.tensors)):
             self.clear_the_way(segment, plan, arrays, call)
         return executable(arrays)  # type: ignore[no-any-return]
 
@@ -185,20 +191,18 @@ class Runner:
                 if source is item:
                     arrays[k] = array
 
-    def can_donate(self, plan: Plan, arrays: list[Any], segment: Segment, call: Call) -> bool:
+    def can_donate(self, plan: Plan, arrays: list[Any], call: Call) -> bool:
         """Whether every buffer to be donated is held by its tensor and by us alone."""
-        from tracegrad.backends.jax import may_donate_all
+        from tracegrad.backends.jax import may_donate
 
-        if plan.updated is None:
+        updated = plan.updated
+        if updated is None:
             return False
-        for tensor, _, _ in plan.updated:
-            if tensor._storage is not None or tensor._jax is None:
+        if not call.only_in_jax:
+            call.only_in_jax = updated.only_in_jax() or (updated.let_go() and updated.only_in_jax())
+            if not call.only_in_jax:
                 return False
-            if "_data" in tensor.__dict__:
-                protect_saved(tensor)
-                del tensor._data  # a look at the buffer, which is about to be replaced
-        donated = [arrays[k] for _, k, _ in plan.updated]
-        return may_donate_all(donated, 3)  # the tensor's reference and those of two lists
+        return may_donate(updated.inputs(arrays), 3)  # one in the tensor, two in lists of ours
 
     def owner_of(self, item: Input, call: Call) -> Any:
         if item.kind == "argument":
@@ -210,20 +214,18 @@ class Runner:
 
     def commit(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
         """State, gradients, random position, results."""
-        if plan.updated is not None:
-            jax = self.jax
-            for tensor, _, index in plan.updated:
-                value = outputs[index]
-                if jax and tensor._storage is None and tensor._const is None:
-                    fields = tensor.__dict__
-                    fields["_jax"] = value
-                    if "_data" in fields:
-                        del fields["_data"]
-                elif jax or value is not tensor._data:
-                    self.store(tensor if tensor._storage is None else tensor._storage, value)
-        else:
+        updated = plan.updated
+        if updated is None:
             for item, index in plan.writes:
                 self.store(self.owner_of(item, call), outputs[index])
+        elif call.only_in_jax:
+            UNTOUCHED.clear()
+            state = updated.put(arrays, outputs)
+            if call.in_jax:
+                UNTOUCHED[updated.sources] = state
+        else:
+            for tensor, value in zip(updated.tensors, updated.outputs(outputs)):
+                self.store(tensor if tensor._storage is None else tensor._storage, value)
         for generator, count in plan.draws:
             generator._count += count
         for grad in plan.grads:
@@ -242,6 +244,7 @@ class Runner:
 
     def store(self, owner: Any, value: Any) -> None:
         """The new value of a captured storage."""
+        UNTOUCHED.clear()
         if owner.__class__ is Storage:
             if self.jax:
                 owner.take_jax(value)
@@ -345,19 +348,6 @@ class Runner:
             return base
         finally:
             reset_mode(token)
-
-
-def updated_state(final: Segment, recorded: Any) -> Any:
-    """The written tensors with their places among the inputs and outputs, if all are captured
-    tensors.
-    """
-    positions = {id(source): k for k, source in enumerate(final.sources)}
-    updated = []
-    for item, index in recorded.writes:
-        if item.kind != "state" or not isinstance(item.source, Tensor) or id(item) not in positions:
-            return None
-        updated.append((item.source, positions[id(item)], index))
-    return updated
 
 
 def is_free(tensor: Tensor) -> bool:

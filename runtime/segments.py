@@ -25,7 +25,7 @@ class Sources:
     each.
     """
 
-    __slots__ = ("arguments", "tensors", "storages", "rest")
+    __slots__ = ("arguments", "tensors", "fields", "storages", "rest")
 
     def __init__(self, sources: list[Any]):
         state = [s.source for s in sources if isinstance(s, Input) and s.kind == "state"]
@@ -33,6 +33,7 @@ class Sources:
             int(s.name[3:]) for s in sources if isinstance(s, Input) and s.kind == "argument"
         ]
         self.tensors = [s for s in state if not isinstance(s, Storage)]
+        self.fields = [tensor.__dict__ for tensor in self.tensors]
         self.storages = [s for s in state if isinstance(s, Storage)]
         self.rest = [
             s for s in sources if not isinstance(s, Input) or s.kind in ("host", "random", "slot")

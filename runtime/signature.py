@@ -55,11 +55,15 @@ class Call:
         "_treedef",
         "before",
         "host",
+        "in_jax",
+        "only_in_jax",
     )
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], grad: bool):
         self.args, self.kwargs, self.grad = args, kwargs, grad
         self.before: dict[int, Any] = {}  # see autograd_call.CallProgram.before
+        # Whether the captured tensors have their values in jax, and those that are updated there alone.
+        self.in_jax = self.only_in_jax = False
         self.host: dict[int, Any] = {}  # numbers read in this call, by the id of their HostRead
         if not kwargs and all([isinstance(a, Tensor) for a in args]):
             leaves: Any = args

@@ -23,6 +23,7 @@ _CLOCKS = frozenset({
     time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns,
     time.process_time, time.process_time_ns,
 })  # fmt: skip
+_ARRAY_LIBRARIES = frozenset({"numpy", "ml_dtypes", "optree"})
 _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<module>"})
 _STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
 
@@ -41,7 +42,7 @@ class CodeWatch:
         self._collector_codes = {
             getattr(getattr(c, "__func__", c), "__code__", None) for c in gc.callbacks
         }
-        self._interruption: types.FrameType | None = None  # the collector's callback that runs now
+        self._skipped: types.FrameType | None = None  # runs now, with all it calls; not the user's
 
     def start(self) -> None:
         self._before = sys.getprofile()
@@ -51,9 +52,9 @@ class CodeWatch:
         sys.setprofile(self._before)
 
     def _profile(self, frame: types.FrameType, event: str, argument: Any) -> None:
-        if self._interruption is not None:
-            if event == "return" and frame is self._interruption:
-                self._interruption = None
+        if self._skipped is not None:
+            if event == "return" and frame is self._skipped:
+                self._skipped = None
         elif event == "c_call":
             self._called_c(frame, argument)
         elif event == "call":
@@ -72,12 +73,15 @@ class CodeWatch:
     def _called(self, frame: types.FrameType) -> None:
         code = frame.f_code
         if code in self._collector_codes:
-            self._interruption = frame
+            self._skipped = frame
             return
         if code.co_name == "__init__" and code.co_argcount:
             made = frame.f_locals.get(code.co_varnames[0])
             self.sightings.born[id(made)] = made
         if is_own_code(code):
+            return
+        if called_by_us(frame):
+            self._skipped = frame
             return
         if code not in self._codes:
             self._codes.add(code)
@@ -135,6 +139,19 @@ class CodeWatch:
             if isinstance(found, types.FunctionType) and found.__code__ in self._unresolved:
                 if found.__closure__ or found.__defaults__ or found.__kwdefaults__:
                     self.sightings.add_function(found)
+
+
+def called_by_us(frame: types.FrameType) -> bool:
+    """Whether tracegrad calls NumPy here, or a method that `dataclasses` made for one of its classes."""
+    module = frame.f_globals.get("__name__", "")
+    if module.startswith("tracegrad."):
+        return frame.f_code.co_filename == "<string>"
+    caller = frame.f_back
+    return (
+        caller is not None
+        and module.partition(".")[0] in _ARRAY_LIBRARIES
+        and is_own_code(caller.f_code)
+    )
 
 
 def has_code(function: Any, code: types.CodeType) -> bool:

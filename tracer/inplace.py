@@ -19,7 +19,7 @@ from tracegrad.tracer.errors import InPlaceError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
-from tracegrad.tracer.storage import Storage, protect_saved, writable
+from tracegrad.tracer.storage import UNTOUCHED, Storage, protect_saved, writable
 from tracegrad.tracer.tape import Constant, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
 from tracegrad.tracer.views import IDENTITY, Expand, WriteBack, view_entry
@@ -250,6 +250,7 @@ def set_data(self: Tensor, value: Tensor) -> None:
         return
     leaf = isinstance(self._entry, Leaf)
     metadata_changes[0] += 1
+    UNTOUCHED.clear()
     for name in ("_jax", "_const", "_storage", "_chain", "_family"):
         self.__dict__.pop(name, None)
     self._data = value._data

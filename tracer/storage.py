@@ -8,6 +8,7 @@ gradient history (`detach()` opens a new one).
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
 from typing import Any
 
@@ -18,6 +19,15 @@ from tracegrad.tracer.locate import here
 from tracegrad.tracer.tape import Entry, Leaf, Part
 
 ndarray = np.ndarray
+
+# Held by runs that write state, one after the other whatever thread they are called in, and by
+# whoever notes a look at a value that such a run may be replacing.
+STATE_LOCK = threading.RLock()
+
+# What the last compiled step left: {sources of its inputs: jax arrays of its captured tensors}, one
+# entry at most, dropped as soon as the value of a captured tensor is looked at or comes to lie
+# elsewhere. While it stands the next step need not ask each tensor where its value is.
+UNTOUCHED: dict[Any, tuple[Any, ...]] = {}
 
 
 class Storage:
@@ -135,6 +145,7 @@ def storage_of(tensor: Any) -> Storage:
             from tracegrad.tracer.tensor import metadata_changes
 
             metadata_changes[0] += 1
+            UNTOUCHED.clear()
     return storage  # type: ignore[no-any-return]
 
 
@@ -156,7 +167,12 @@ def bring_here(tensor: Any) -> np.ndarray:
         raise AttributeError("_data")
     from tracegrad.backends.jax import to_numpy
 
-    result = tensor._data = to_numpy(array)
+    result = to_numpy(array)
+    with STATE_LOCK:
+        if tensor._jax is array:
+            tensor._data = result
+            if tensor._captured:
+                UNTOUCHED.clear()
     return result
 
 
@@ -166,15 +182,19 @@ def writable(tensor: Any) -> np.ndarray:
     if storage is not None:
         if storage.jax is not None or not tensor._data.flags.writeable:
             storage.make_writable()
-        if tensor._jax is not None:
-            del tensor._jax
+        _leave_jax(tensor)
         return tensor._data
     array = tensor._data
     if not array.flags.writeable:
         array = tensor._data = array.copy()
+    _leave_jax(tensor)
+    return array
+
+
+def _leave_jax(tensor: Any) -> None:
     if tensor._jax is not None:
         del tensor._jax
-    return array
+        UNTOUCHED.clear()
 
 
 def export(tensor: Any) -> np.ndarray:

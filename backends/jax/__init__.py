@@ -12,7 +12,6 @@ from tracegrad.backends.jax.arrays import (
     from_numpy,
     is_jax_array,
     may_donate,
-    may_donate_all,
     raise_pending,
     to_numpy,
 )
@@ -57,5 +56,5 @@ def device(name: str) -> Any:
 
 __all__ = [
     "JaxNotInstalledError", "claimed", "compile", "device", "devices", "from_numpy", "is_jax_array",
-    "may_donate", "may_donate_all", "raise_pending", "require_jax", "to_numpy",
+    "may_donate", "raise_pending", "require_jax", "to_numpy",
 ]  # fmt: skip

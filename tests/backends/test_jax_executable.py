@@ -133,7 +133,7 @@ def test_a_numpy_view_of_a_donated_state_keeps_its_values():
     executable = backend.compile(doubling(), Options(donate=(0,)))
     states = [backend.from_numpy(np.ones(4, np.float32))]
     view = backend.to_numpy(states[0])
-    free = backend.may_donate(states[0], 1)
+    free = backend.may_donate(states, 1)
     assert not free
     executable(states, donate=True)[0].block_until_ready()
     assert view.tolist() == [1, 1, 1, 1]
@@ -142,14 +142,15 @@ def test_a_numpy_view_of_a_donated_state_keeps_its_values():
 def test_may_donate_counts_references():
     # Results are named first: pytest's rewritten asserts hold references of their own.
     states = [backend.from_numpy(np.ones(4, np.float32)) for _ in range(3)]
-    alone, together = backend.may_donate(states[0], 1), backend.may_donate_all(states, 1)
-    assert alone and together
+    free = backend.may_donate(states, 1)
+    assert free
     other = states[0]
-    alone, together = backend.may_donate(states[0], 1), backend.may_donate_all(states, 1)
-    assert not alone and not together
-    both, rest = backend.may_donate(other, 2), backend.may_donate_all(states[1:], 2)
-    assert both and rest
-    assert not backend.may_donate(np.ones(4), 9)
+    free, known = backend.may_donate(states, 1), backend.may_donate(states, 2)
+    assert not free and known
+    rest = states[1:]
+    free, known = backend.may_donate(rest, 1), backend.may_donate(rest, 2)
+    assert not free and known
+    assert other is states[0]
 
 
 def test_wrong_arguments_name_the_input():
@@ -212,7 +213,7 @@ def test_a_false_check_raises_at_the_end_of_the_call_and_keeps_its_inputs():
         x, y = tensor("f32"), tensor("f32")
         graph = Graph(
             (x, y),
-            (ops.check(ops.lt(x, y), message="the loss must fall"), ops.add(x, y)),
+            (ops.check(ops.lt(x, y), message="the loss must fall", kind="check"), ops.add(x, y)),
             output_roles=("check", "result"),
         )
     executable = backend.compile(graph, Options(donate=(0,)))
@@ -287,7 +288,7 @@ def test_scan_is_one_loop_whatever_its_length():
 def test_a_check_inside_a_scan_raises():
     x = tensor("f32")
     limit = ops.literal(np.array(3, np.float32))
-    body = Graph((x,), (ops.check(ops.lt(x, limit), message="too large"),))
+    body = Graph((x,), (ops.check(ops.lt(x, limit), message="too large", kind="check"),))
     xs = tensor("f32", 4)
     scanned = ops.scan(xs, body=body, carries=0, length=4)
     executable = backend.compile(Graph((xs,), (ops.proj(scanned, index=0),)))

@@ -233,3 +233,15 @@ def test_unknown_options_and_backends() -> None:
         tg.compile(lambda x: x, backend="tpu")
     with pytest.raises(TypeError, match="keep_grads"):
         tg.compile(lambda x: x, keep_grads="sometimes")
+
+
+def test_what_tracegrad_itself_calls_is_not_watched():
+    """NumPy's functions, called by ours, are no part of the user's program: only `scale` is."""
+    scale = 2.0
+    step = tg.compile(lambda x: (x.expand(3, 4) * scale).sum())
+    step(tg.ones(4))
+    ((specialisation,),) = step._cache.values()
+    places = [fact.place for fact in specialisation.facts if hasattr(fact, "place")]
+    assert "scale" in {place.name for place in places}
+    modules = {place.holder.get("__name__") for place in places if place.kind == "item"}
+    assert modules <= {__name__}
