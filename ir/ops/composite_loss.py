@@ -5,9 +5,9 @@ from __future__ import annotations
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
-from tracegrad.ir.ops.base import index_type, of_category, register, traits
+from tracegrad.ir.ops.base import index_type, of_category, register, same_type, traits
 from tracegrad.ir.ops.build import full_like, reshape, spread, to, wide
-from tracegrad.ir.ops.traits import COMPOSITE
+from tracegrad.ir.ops.traits import COMPOSITE, ELEMENTWISE
 from tracegrad.ir.types import TensorType, i64
 
 # ---- cross_entropy(logits[N, C], target: i64[N]; ignore_index) -> [N], 0 in ignored rows ----
@@ -40,9 +40,11 @@ def _cross_entropy(logits: Node, target: Node, ignore_index: int) -> Node:
 def _cross_entropy_vjp(
     ct: Node, loss: Node, logits: Node, target: Node, ignore_index: int
 ) -> tuple[Node, None]:
-    # ct (softmax - onehot), zero in ignored rows; saves the logits and computes softmax again
+    # ct (softmax - onehot), zero in ignored rows; saves the logits and one logsumexp a row (the
+    # forward's own, merged by cse), and computes softmax = exp(logits - logsumexp) again
     shape = logits.shape
-    p = ops.softmax(wide(ops.fence(logits)), axis=1)
+    sums = ops.logsumexp(wide(logits), axis=1)
+    p = ops.exp(wide(ops.fence(logits)) - spread(sums, shape, (1,)))
     hit = ops.eq(ops.iota(shape=shape, axis=1, dtype=i64), spread(target, shape, (1,)))
     kept = ops.where(_ignored(target, ignore_index), full_like(ct, 0), ct)
     per_row = spread(wide(kept), shape, (1,))
@@ -58,5 +60,33 @@ cross_entropy = register(
         decompose=_cross_entropy,
         traits=traits(COMPOSITE),
         flops=lambda node: 5.0 * node.inputs[0].type.size,
+    )
+)
+
+# ---- binary_cross_entropy(x, target): probabilities; each logarithm is cut off at -100 ----
+
+
+def _bce(x: Node, target: Node) -> Node:
+    p, t = wide(x), wide(target)
+    log_p = ops.maximum(ops.log(p), full_like(p, -100.0))
+    log_rest = ops.maximum(ops.log1p(-p), full_like(p, -100.0))
+    return to((t - 1.0) * log_rest - t * log_p, x.dtype)
+
+
+def _bce_vjp(ct: Node, loss: Node, x: Node, target: Node) -> tuple[Node, Node]:
+    # (p - t) / (p (1 - p)), finite at 0 and 1 too; and log(1 - p) - log(p)
+    p, t, ct = wide(x), wide(target), wide(ct)
+    slope = (p - t) / ops.maximum(p * (1.0 - p), full_like(p, 1e-12))
+    return to(ct * slope, x.dtype), to(ct * (ops.log1p(-p) - ops.log(p)), target.dtype)
+
+
+binary_cross_entropy = register(
+    Op(
+        "binary_cross_entropy",
+        infer=same_type("f", 2),
+        vjp=_bce_vjp,
+        decompose=_bce,
+        traits=traits(COMPOSITE, ELEMENTWISE),
+        flops=lambda node: 20.0 * node.inputs[0].type.size,
     )
 )
