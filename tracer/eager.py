@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.errors import IRTypeError
-from tracegrad.ir.types import TensorType, dtype_of
+from tracegrad.ir.types import TensorType, dtype_of, f32
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU, Program, program_for
+from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.tape import Entry, Part, weak_category
 from tracegrad.tracer.tensor import Tensor, as_tensor_operand, wrap
 
 _NUMBERS = {bool: "bool", int: "int", float: "float", complex: "complex"}
+_new = Tensor.__new__
 _programs: LRU = LRU(CACHE_SIZE)  # by shapes and NumPy dtypes, which are cheaper keys than types
 
 
@@ -28,12 +30,6 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
     values: list[Any] = []
     key: list[Any] = [op, attrs]
     tracked = False
-    operands = tuple(
-        [
-            o if o is None or isinstance(o, Tensor) or o.__class__ in _NUMBERS else operand(o, op)
-            for o in operands
-        ]
-    )
     for given in operands:
         if isinstance(given, Tensor):
             array = given._data
@@ -42,21 +38,34 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
             key.append(array.dtype)
             if given._entry is not None:
                 tracked = True
-        else:
+        elif given is None or given.__class__ in _NUMBERS:
             values.append(given)
             key.append(given.__class__)
+        else:
+            usual = tuple([o if is_usual(o) else operand(o, op) for o in operands])
+            return run_eager(op, usual, attrs, grad)
     if op.eager_only:
         return run_eager_only(op, values, attrs)
     if attrs and attrs is not getattr(op, "default_attrs", None):
         key.append(tuple(map(type, attrs)))  # 1, 1.0 and True are equal, but different attributes
+    default = get_default_dtype()
+    if default is not f32:
+        key.append(default)
     lookup_key = tuple(key)
     program = _programs.get(lookup_key)
     if program is None:
         program = _programs.add(lookup_key, find_program(op, attrs, values))
-    arrays = program.arrays(values) if program.has_numbers else values
-    if not (tracked and grad and program.differentiable):
-        return op.pack([wrap(array) for array in program.run(arrays)])
-    return record(program, operands, values, arrays)
+    if tracked and grad and program.differentiable:
+        return record(program, operands, values)
+    if program.single:
+        result = _new(Tensor)
+        result._data = program.run(values)[0]
+        return result
+    return op.pack([wrap(array) for array in program.run(values)])
+
+
+def is_usual(value: Any) -> bool:
+    return value is None or isinstance(value, Tensor) or value.__class__ in _NUMBERS
 
 
 def operand(value: Any, op: Any) -> Any:
@@ -86,47 +95,48 @@ def find_program(op: Any, attrs: tuple, values: list[Any]) -> Program:
         ) from None
 
 
-def record(
-    program: Program, operands: tuple[Any, ...], values: list[Any], arrays: list[np.ndarray]
-) -> Any:
+def record(program: Program, operands: tuple[Any, ...], values: list[Any]) -> Any:
     """Run and leave a tape entry that keeps what the gradient program reads."""
-    plan = program.plan(
-        tuple(
-            [
-                o.__class__ not in _NUMBERS and o is not None and o._entry is not None
-                for o in operands
-            ]
-        )
-    )
-    outputs, saved = program.run_recording(plan.vjp, arrays)
-    parents = tuple([
-        (o._entry or o._const or o._constant()) if isinstance(o, Tensor) else o for o in operands
-    ])  # fmt: skip
+    parents: list[Any] = []
+    wanted: list[bool] = []
+    for given in operands:
+        if isinstance(given, Tensor):
+            entry = given._entry
+            wanted.append(entry is not None)
+            parents.append(entry or given._const or given._constant())
+        else:
+            wanted.append(False)
+            parents.append(given)
+    plan = program.plan(tuple(wanted))
+    results = plan.run(values)
     for k in plan.reads_in:
         if isinstance(operands[k], Tensor):
             parents[k].value = values[k]
     flags = plan.differentiable
-    if len(outputs) == 1:
-        out = outputs[0]
-        entry = Entry(program, parents, out.shape, out.dtype)
-        entry.saved = saved
-        if plan.reads_out:
-            entry.value = out
-        result = wrap(out)
+    count = len(flags)
+    if count == 1:
+        out = results[0]
+        result = _new(Tensor)
+        result._data = out
         if flags[0]:
-            result._entry = entry
-        return program.op.pack([result])
-    whole = Entry(program, parents, (), outputs[0].dtype)
-    whole.saved = saved
+            result._entry = entry = Entry(program, tuple(parents), out.shape, out.dtype)
+            if plan.vjp.saved:
+                entry.saved = results[1:]
+            if plan.reads_out:
+                entry.value = out
+        return result if program.single else program.op.pack([result])
+    outputs = results[:count]
+    whole = Entry(program, tuple(parents), (), outputs[0].dtype)
+    whole.saved = results[count:]
     # Values that the gradient reads stand on the op's entry, one slot an output.
     whole.value = [out if k in plan.reads_out else None for k, out in enumerate(outputs)]
-    results = []
+    tensors = []
     for k, out in enumerate(outputs):
         result = wrap(out)
         if flags[k]:
             result._entry = Part(whole, k, out.shape, out.dtype)
-        results.append(result)
-    return program.op.pack(results)
+        tensors.append(result)
+    return program.op.pack(tensors)
 
 
 def run_eager_only(op: Any, values: list[Any], attrs: tuple) -> Any:

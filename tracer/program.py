@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,9 @@ from tracegrad.ir.ops import traits
 from tracegrad.ir.types import TensorType, bool_, c128, f64, i64
 from tracegrad.passes.autodiff import reverse
 from tracegrad.passes.decompose import Decompose
-from tracegrad.tracer import quiet
 from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import get_default_dtype
 
 Array = np.ndarray
 Runner = Callable[[list[Array]], list[Array]]
@@ -55,7 +55,7 @@ class VJP:
     graph inputs: cotangents of the outputs, then operand values `reads_in`, output values
     `reads_out`, then the forward intermediates `saved` (extra outputs of the recording forward).
     Outputs: one per wanted operand that has a gradient; `gradients` maps operand number to output
-    position.
+    position. `run` computes them.
     """
 
     graph: Graph
@@ -63,15 +63,19 @@ class VJP:
     reads_out: tuple[int, ...]
     saved: tuple[Node, ...]
     gradients: dict[int, int]
-    run: Runner
+
+    @cached_property
+    def run(self) -> Runner:
+        return bind(self.graph)
 
 
 @dataclass
 class RecordingPlan:
     """For one choice of tracked operands: the gradient program, which outputs are differentiable,
-    what it reads.
+    what it reads; `run` gives the outputs and then the intermediates that are kept.
     """
 
+    run: Runner
     vjp: VJP
     differentiable: tuple[bool, ...]
     reads_in: tuple[int, ...]
@@ -79,7 +83,11 @@ class RecordingPlan:
 
 
 class Program:
-    """One user-level op at one signature."""
+    """One user-level op at one signature.
+
+    run     operand values (arrays, Python numbers, Nones) -> output arrays
+    single  whether a call gives one tensor, not a tuple
+    """
 
     def __init__(self, op: Any, attrs: tuple, specs: tuple):
         self.op, self.attrs, self.specs = op, attrs, specs
@@ -89,23 +97,14 @@ class Program:
         self.operand_nodes = operands
         self.graph = Graph(self.inputs, outputs, name=op.name)
         self.types = tuple(node.type for node in outputs)
-        self.has_numbers = any(spec is None or spec.__class__ is str for spec in specs)
-        self.run = make_runner(self.graph)
+        self.single = len(outputs) == 1 and getattr(op, "results", ()) is None
         self._vjps: dict[tuple, VJP] = {}
-        self._recording: dict[tuple[Node, ...], Runner] = {}
         self._plans: dict[tuple[bool, ...], RecordingPlan] = {}
         self.differentiable = any(node.type.dtype.is_inexact for node in outputs)
 
-    def arrays(self, values: Iterable[Any]) -> list[Array]:
-        """Input arrays from operand values: arrays, Python numbers, Nones."""
-        result = []
-        for value, spec in zip(values, self.specs):
-            if spec is None:
-                continue
-            if spec.__class__ is str:
-                value = np.asarray(value, WEAK_DTYPE[spec].np)
-            result.append(value)
-        return result
+    @cached_property
+    def run(self) -> Runner:
+        return bind(self.graph, self.specs)
 
     def plan(self, wanted: tuple[bool, ...]) -> RecordingPlan:
         """What a recorded call keeps when the operands in `wanted` are tracked."""
@@ -118,20 +117,13 @@ class Program:
             bare = self.vjp(wanted, flags, save=False) if vjp.saved else vjp
             reads = tuple(sorted({*vjp.reads_in, *bare.reads_in}))
             outs = tuple(sorted({*vjp.reads_out, *bare.reads_out}))
-            found = self._plans[wanted] = RecordingPlan(vjp, flags, reads, outs)
+            if vjp.saved:
+                graph = Graph(self.inputs, (*self.graph.outputs, *vjp.saved), name=self.op.name)
+                run = bind(graph, self.specs)
+            else:
+                run = self.run
+            found = self._plans[wanted] = RecordingPlan(run, vjp, flags, reads, outs)
         return found
-
-    def run_recording(self, vjp: VJP, arrays: list[Array]) -> tuple[list[Array], list[Array]]:
-        """Outputs, and the intermediates that `vjp` wants kept."""
-        if not vjp.saved:
-            return self.run(arrays), []
-        runner = self._recording.get(vjp.saved)
-        if runner is None:
-            graph = Graph(self.inputs, (*self.graph.outputs, *vjp.saved), name=self.op.name)
-            runner = self._recording[vjp.saved] = make_runner(graph)
-        results = runner(arrays)
-        count = len(self.types)
-        return results[:count], results[count:]
 
     def vjp(
         self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool = True
@@ -180,7 +172,7 @@ class Program:
         for k, gradient in zip(wanted_operands, gradients):
             if gradient is not None:
                 positions[k] = len(positions)
-        return VJP(graph, reads_in, reads_out, saved, positions, make_runner(graph))
+        return VJP(graph, reads_in, reads_out, saved, positions)
 
 
 def worth_saving(results: tuple[Node, ...], forward: Graph) -> tuple[Node, ...]:
@@ -229,7 +221,7 @@ def program_for(op: Any, attrs: tuple, specs: tuple) -> Program:
     Raises what the op's type rules raise (shape or dtype mismatch).
     """
     # The types of literals matter: 1, 1.0 and True are equal keys but different attributes.
-    key = (op, attrs, tuple(map(type, attrs)), specs)
+    key = (op, attrs, tuple(map(type, attrs)), specs, get_default_dtype())
     program = _programs.get(key)
     if program is None:
         program = _programs.add(key, Program(op, attrs, specs))
@@ -237,13 +229,35 @@ def program_for(op: Any, attrs: tuple, specs: tuple) -> Program:
 
 
 def make_runner(graph: Graph) -> Runner:
-    """Bind a graph to NumPy; results never alias inputs.
+    """`bind` at the first call."""
+    return LazyRunner(graph)
+
+
+def bind(graph: Graph, specs: tuple | None = None) -> Runner:
+    """A graph on NumPy, for operand values of these specs (arrays if None); results never alias
+    them.
 
     Heavy or long graphs go through the code generator.
     """
+    plain = specs is None or all(spec.__class__ is TensorType for spec in specs)
     if any(map(heavy, graph.nodes)) or len(graph.nodes) > LONG:
-        return LazyCompiled(graph)
-    return LazySteps(graph)
+        executable = compile_for_numpy(graph)
+        return executable if plain else partial(run_on_values, executable, specs)  # type: ignore[no-any-return]
+    graph = Decompose(frozenset(numpy_backend.KERNELS)).run(graph)
+    return numpy_backend.straight(graph, None if plain else tuple(map(argument_kind, specs)))  # type: ignore[arg-type]
+
+
+def argument_kind(spec: Any) -> str:
+    return "" if spec is None else "number" if spec.__class__ is str else "array"
+
+
+def run_on_values(executable: Any, specs: tuple, values: list[Any]) -> list[Array]:
+    """Call with arrays made of operand values: Nones left out, numbers 0-d."""
+    return executable([  # type: ignore[no-any-return]
+        np.asarray(value, WEAK_DTYPE[spec].np) if spec.__class__ is str else value
+        for value, spec in zip(values, specs)
+        if spec is not None
+    ])  # fmt: skip
 
 
 def heavy(node: Node) -> bool:
@@ -253,23 +267,8 @@ def heavy(node: Node) -> bool:
     return node.op.has(traits.MULTI) or "strides" in node.op.attrs
 
 
-class LazyCompiled:
-    """A graph that is compiled at its first call, so that unused gradient programs cost nothing."""
-
-    __slots__ = ("graph", "executable")
-
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.executable: Any = None
-
-    def __call__(self, arrays: list[Array]) -> list[Array]:
-        if self.executable is None:
-            self.executable = compile_for_numpy(self.graph)
-        return self.executable(arrays)  # type: ignore[no-any-return]
-
-
-class LazySteps:
-    """A short graph as kernel calls resolved at its first call."""
+class LazyRunner:
+    """A graph that is bound to NumPy at its first call, so that unused ones cost nothing."""
 
     __slots__ = ("graph", "run")
 
@@ -279,7 +278,7 @@ class LazySteps:
 
     def __call__(self, arrays: list[Array]) -> list[Array]:
         if self.run is None:
-            self.run = bind_steps(Decompose(frozenset(numpy_backend.KERNELS)).run(self.graph))
+            self.run = bind(self.graph)
         return self.run(arrays)
 
 
@@ -288,57 +287,6 @@ def compile_for_numpy(graph: Graph) -> Any:
     from tracegrad.backends.optimise import optimise
 
     return numpy_backend.compile(optimise(graph))
-
-
-def bind_steps(graph: Graph) -> Runner:
-    """Straight-line calls of the graph's kernels, resolved once; attributes are bound, constants
-    computed.
-    """
-    name = {node: f"v{k}" for k, node in enumerate(graph.nodes)}
-    names: dict[str, Any] = {
-        "enter": quiet.enter,
-        "leave": quiet.leave,
-        "locate": lambda a: interpret_again(graph, a),
-    }
-    lines = []
-    for k, node in enumerate(graph.nodes[len(graph.inputs) :]):
-        if node.op.has(traits.SOURCE):
-            names[name[node]] = numpy_backend.run_node(node, [])
-            continue
-        kernel = numpy_backend.KERNELS[node.op.name]
-        names[f"k{k}"] = partial(kernel, **node.attrs) if node.attrs else kernel
-        lines.append(
-            f"        {name[node]} = k{k}({', '.join(name[operand] for operand in node.inputs)})"
-        )
-    shared = len(set(graph.outputs)) < len(graph.outputs)
-    outputs = [name[n] + (".copy()" if shared or may_alias_input(n) else "") for n in graph.outputs]
-    unpack = (
-        f"    [{', '.join(name[n] for n in graph.inputs)}] = arrays" if graph.inputs else "    pass"
-    )
-    text = "\n".join([
-        "def run(arrays):", unpack, "    token = enter()", "    try:", *lines, f"        return [{', '.join(outputs)}]",
-        "    except Exception:", "        locate(arrays)", "        raise", "    finally:", "        leave(token)",
-    ])  # fmt: skip
-    exec(
-        compile(text, "<string>", "exec"), names
-    )  # our own text: names and numbers, nothing of the user's
-    return names["run"]  # type: ignore[no-any-return]
-
-
-def interpret_again(graph: Graph, arrays: list[Array]) -> None:
-    """After a kernel failed: the interpreter fails on the same op and says which, at which line."""
-    numpy_backend.interpret(graph, arrays)
-
-
-def may_alias_input(node: Node) -> bool:
-    """Whether the kernels may return memory of an input (or a constant) for this node."""
-    while (
-        node.op.has(traits.VIEW)
-        or node.op.has(traits.IDENTITY_MARKER)
-        or node.op.name in ("cast", "proj")
-    ):
-        node = node.inputs[0]
-    return node.op is INPUT or node.op.has(traits.SOURCE)
 
 
 def evaluate_nodes(order: Iterable[Node], values: dict[Node, Any]) -> None:

@@ -38,7 +38,7 @@ def rsqrt(x: Array) -> Any:
     return 1 / np.sqrt(x)
 
 
-_PLAIN: dict[str, Callable[..., Any]] = {
+PLAIN: dict[str, Callable[..., Any]] = {
     "neg": np.negative,
     "abs": np.abs,
     "sign": np.sign,
@@ -64,10 +64,10 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "imag": np.imag,
     "conj": np.conjugate,
 }
-for _name, _ufunc in _PLAIN.items():
+for _name, _ufunc in PLAIN.items():
     _plain(_name, _ufunc)
 
-_WIDENED: dict[str, Callable[..., Any]] = {
+WIDENED: dict[str, Callable[..., Any]] = {
     "floor": np.floor,
     "ceil": np.ceil,
     "trunc": np.trunc,
@@ -95,7 +95,7 @@ _WIDENED: dict[str, Callable[..., Any]] = {
     "lgamma": special.lgamma,
     "digamma": special.digamma,
 }
-for _name, _function in _WIDENED.items():
+for _name, _function in WIDENED.items():
     _widened(_name, _function)
 
 

@@ -1,0 +1,77 @@
+"""Cached programs of eager ops: what their signature must tell apart, and what they never share."""
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+from tracegrad.backends.numpy import interpret, straight
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Graph, placeholder
+from tracegrad.ir.types import TensorType, c64, f32, f64, i64
+
+
+def test_the_default_dtype_is_part_of_the_signature():
+    x = tg.arange(3)
+    assert (x * 1.5).dtype is tg.float32 and tg.sin(x).dtype is tg.float32
+    tg.set_default_dtype(tg.float64)
+    try:
+        assert (x * 1.5).dtype is tg.float64 and tg.sin(x).dtype is tg.float64
+    finally:
+        tg.set_default_dtype(tg.float32)
+    assert (x * 1.5).dtype is tg.float32 and tg.sin(x).dtype is tg.float32
+
+
+def test_equal_attributes_of_other_types_are_other_programs():
+    x = tg.tensor([[1.0, 2.0]])
+    assert x.sum(1).shape == (1,) and x.sum(True).shape == (1,)
+    assert tg.full((2,), 1).dtype is tg.int64 and tg.full((2,), 1.0).dtype is tg.float32
+
+
+@pytest.mark.parametrize("function", [tg.real, tg.imag])
+def test_results_do_not_share_memory_with_operands(function):
+    x = tg.tensor([1 + 2j, 3 - 4j])
+    part = function(x)
+    before = part.tolist()
+    with tg.no_grad():
+        x.mul_(2)
+    assert part.tolist() == before
+    whole = tg.nn.functional.dropout(tg.ones(3), 1e-12)
+    assert whole.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("number", "node"),
+    [(0.1, f64), (1e300, f64), (float("nan"), f64), (-0.0, f64), (3, i64), (2**53 + 1, i64),
+     (2**60 + 2**36 + 1, i64), (-(2**62) - 2**38 + 1, i64)],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [f32, f64, c64])
+def test_numbers_round_once(number, node, dtype):
+    n, x = placeholder(TensorType((), node)), placeholder(TensorType((2, 3), dtype))
+    wide = ops.broadcast_to(ops.cast(n, dtype=dtype), shape=(2, 3), dims=())
+    graph = Graph((x, n), (ops.add(x, wide), wide))
+    array = np.zeros((2, 3), dtype.np)
+    expected = interpret(graph, [array, np.asarray(number, node.np)])
+    for mine, other in zip(straight(graph, ["array", "number"])([array, number]), expected):
+        assert mine.dtype == other.dtype and mine.tobytes() == other.tobytes()
+
+
+def test_numpy_error_state_is_left_alone():
+    with np.errstate(all="raise"):
+        before = np.geterr()
+        x = tg.tensor([0.0, 1e30])
+        assert (1 / x).isinf()[0].item() and tg.nn.functional.softmax(x * 1e30, 0).isnan().any()
+        with pytest.raises(Exception, match="out of range"):
+            x[tg.tensor([5])]
+        assert np.geterr() == before
+
+
+def test_numbers_and_missing_operands_reach_their_places():
+    x = tg.tensor([[-2.0, 0.5, 3.0]], requires_grad=True)
+    for low, high in ((None, 1), (0.0, None), (-1, 2.5)):
+        y = x.clamp(low, high)
+        expected = np.clip(x.detach().numpy(), low, high)
+        np.testing.assert_array_equal(y.detach().numpy(), expected)
+        x.grad = None
+        y.sum().backward()
+        inside = (x.detach().numpy() == expected).astype(np.float32)
+        np.testing.assert_array_equal(x.grad.numpy(), inside)
