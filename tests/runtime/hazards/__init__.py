@@ -1,0 +1,24 @@
+"""The trace hazards: programs that a tracing compiler gets silently wrong, one file a theme.
+
+A program gets `compile` (the identity, or a backend's) and yields reports; test_hazards.py compares.
+"""
+
+from tests.runtime.hazards import (
+    arguments,
+    attributes,
+    captured_names,
+    containers,
+    control_flow,
+    gradients,
+    modules,
+    nesting,
+    numbers,
+    optimisers,
+    parameters,
+    random_numbers,
+    results,
+    state,
+    training,
+    writes,
+)
+from tests.runtime.hazards.registry import HAZARDS
