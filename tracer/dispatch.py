@@ -82,7 +82,8 @@ class UserOp:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) == self._plain_arity and not kwargs:
             return apply(self, args, self.default_attrs)
-        operands, attrs = self.bind(args, kwargs)
+        form = (self, -1 if self.variadic else len(args), *kwargs)
+        operands, attrs = (_binders.get(form) or binder(*form))(args, kwargs)
         return apply(self, operands, attrs)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, tuple]:
@@ -149,6 +150,38 @@ class UserOp:
         return results[0] if len(results) == 1 else tuple(results)
 
 
+# How an op is called (positional operands and attributes, names given) -> `bind` for that form. As
+# many as there are right forms in programs.
+_binders: dict[tuple, Callable[[tuple, dict[str, Any]], tuple[tuple, tuple]]] = {}
+_PLAIN = frozenset((int, float, str, bool, type(None)))
+
+
+def binder(op: UserOp, count: int, *names: str) -> Callable[[tuple, dict[str, Any]], tuple]:
+    """`op.bind` for calls with `count` positional arguments and these names, as one expression."""
+    operands = [] if op.variadic else op.operands
+    known = [*operands, *op.static]
+    given = {name: f"args[{k}]" for k, name in enumerate(known[: max(count, 0)])}
+    if count > len(known) or any(name in given or name not in known for name in names):
+        return op.bind  # varargs of sizes, or a mistake
+    given.update({name: f"kwargs[{name!r}]" for name in names})
+    constants = {**op.optional, **dict(zip(op.static, op.default_attrs))}
+    if any(constants.get(name, REQUIRED) is REQUIRED for name in known if name not in given):
+        return op.bind
+    first = "args" if op.variadic else "".join(f"{given.get(n, f'c[{n!r}]')}, " for n in operands)
+    attrs = "".join(
+        f"{given[name]} if {given[name]}.__class__ in plain else hashable({given[name]}), "
+        if name in given
+        else f"c[{name!r}], "
+        for name in op.static
+    )
+    last = f"({attrs})" if any(name in given for name in op.static) else "default"
+    text = f"lambda args, kwargs: ({first if op.variadic else f'({first})'}, {last})"
+    # our own text: parameter names of emit functions
+    scope = {"c": constants, "plain": _PLAIN, "hashable": hashable, "default": op.default_attrs}
+    found = _binders[(op, count, *names)] = eval(text, scope)
+    return found  # type: ignore[no-any-return]
+
+
 def hashable(value: Any) -> Any:
     """Attributes are part of cache keys: lists become tuples, NumPy numbers Python numbers."""
     kind = type(value)
@@ -185,6 +218,13 @@ def apply(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...] = ()) -> An
     mode = get_mode()
     if mode.trace is not None:
         return mode.trace.apply(op, operands, attrs)
+    return _run_eager(op, operands, attrs, mode.grad)
+
+
+def _run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: bool) -> Any:
+    """`eager.run_eager`, which needs this module first; found at the first call."""
+    global _run_eager
     from tracegrad.tracer.eager import run_eager
 
-    return run_eager(op, operands, attrs, mode.grad)
+    _run_eager = run_eager
+    return run_eager(op, operands, attrs, grad)

@@ -8,6 +8,9 @@ from tracegrad.backends.numpy import interpret, straight
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, placeholder
 from tracegrad.ir.types import TensorType, c64, f32, f64, i64
+from tracegrad.tracer import functions
+from tracegrad.tracer.dispatch import UserOp, binder
+from tracegrad.tracer.errors import ArgumentError
 
 
 def test_the_default_dtype_is_part_of_the_signature():
@@ -75,3 +78,42 @@ def test_numbers_and_missing_operands_reach_their_places():
         y.sum().backward()
         inside = (x.detach().numpy() == expected).astype(np.float32)
         np.testing.assert_array_equal(x.grad.numpy(), inside)
+
+
+def calls(op):
+    """Ways to call `op`: every number of positional arguments, the others by name or left out."""
+    names = [*op.operands, *op.static]
+    values = {name: f"<{name}>" for name in op.operands} | {
+        name: k for k, name in enumerate(op.static)
+    }
+    for count in range(len(names) + 1):
+        for given in (
+            (),
+            names[count:],
+            names[count:][::-1],
+            names[count:][-1:],
+            names[:1],
+            ("no",),
+        ):
+            yield tuple(values[n] for n in names[:count]), {n: values.get(n) for n in given}
+
+
+def outcome(bind, args, kwargs):
+    try:
+        return bind(args, kwargs)
+    except ArgumentError as error:
+        return str(error)
+
+
+def test_binders_agree_with_bind():
+    compared = 0
+    for op in vars(functions).values():
+        if isinstance(op, UserOp) and not op.variadic:
+            for args, kwargs in calls(op):
+                expected = outcome(op.bind, args, kwargs)
+                found = outcome(binder(op, len(args), *kwargs), args, kwargs)
+                assert found == expected
+                compared += not isinstance(found, str)
+                if not isinstance(found, str) and expected[1] is op.default_attrs:
+                    assert found[1] is op.default_attrs
+    assert compared > 500
