@@ -93,8 +93,8 @@ class Runner:
         if self.jax:
             arrays = [on_jax(owners[k]) for k in sources.arguments]
             state = UNTOUCHED.pop(sources, None)
+            call.in_jax = call.only_in_jax = state is not None
             if state is not None:
-                call.in_jax = call.only_in_jax = True
                 arrays += state
             else:
                 try:

@@ -166,3 +166,21 @@ def test_a_step_that_nothing_came_between_finds_its_state_at_once():
     assert len(UNTOUCHED) == 1
     assert parameters[1].tolist() == [5.0, 5.0]
     assert not UNTOUCHED
+
+
+@pytest.mark.parametrize("backend", [None, "jax"])
+def test_a_guard_in_jax_says_nothing_of_state_that_has_views(backend):
+    guarded, viewed = tg.zeros(2), tg.ones(2)
+
+    def step():
+        if guarded.sum() < 100.0:
+            guarded.add_(viewed)
+
+    call = compiled(step, backend)
+    for _ in range(3):
+        call()
+    view = viewed[:1]
+    call()
+    view.fill_(7.0)
+    call()
+    assert guarded.tolist() == [11.0, 5.0]
