@@ -115,7 +115,12 @@ class CallProgram(Program):
             if owner is not None:
                 owner.watch(entry)
             return entry
-        return owner._const or owner._constant()  # type: ignore[no-any-return]
+        entry = owner._const or owner._constant()
+        if item.kind == "argument":
+            storage = call.tensors[int(item.name[3:])]._storage
+            if storage is not None:  # a view given by value
+                storage.watch(entry)
+        return entry
 
     def before(self, runner: Any, plan: Any, call: Any) -> dict[int, np.ndarray]:
         """Copies of the inputs that the gradient reads and the run is about to overwrite, by input."""

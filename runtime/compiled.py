@@ -27,6 +27,7 @@ from tracegrad.runtime.signature import Call, Signature
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
 from tracegrad.tracer.recording import Trace, recording_mode
 from tracegrad.tracer.state import get_mode, reset_mode, set_mode
+from tracegrad.tracer.trace_buffers import MemoryMatters
 
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
@@ -73,6 +74,7 @@ class CompiledFunction(Inspection):
         self._misses: dict[
             Any, tuple[int, int]
         ] = {}  # fact -> (number of the last recording's call, how many in a row)
+        self._by_memory: set[Any] = set()  # keys of calls where the memory behind a view matters
         self._eager_reason = ""
         self._calls = 0
         self._record_seconds = 0.0
@@ -91,6 +93,8 @@ class CompiledFunction(Inspection):
         if mode.trace is not None or self._eager_reason:
             return self.function(*args, **kwargs)  # inside another recording: inlined
         call = Call(args, kwargs, mode.grad)
+        if call.behind and call.key in self._by_memory:
+            call = Call(args, kwargs, mode.grad, by_memory=True)
         self._calls += 1
         if self.recheck and self._calls % self.recheck == 0:
             return self._recheck(call)
@@ -173,6 +177,11 @@ class CompiledFunction(Inspection):
                 final, specialisation = self._add(
                     call, recorded, program, observer.facts, specialisation, reason
                 )
+            except MemoryMatters:
+                trace.discard()
+                observer.put_back()
+                self._by_memory.add(call.key)
+                return self._record(Call(call.args, call.kwargs, call.grad, by_memory=True), reason)
             except UnsupportedError as error:
                 trace.discard()
                 observer.put_back()

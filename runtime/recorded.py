@@ -153,6 +153,7 @@ def result_of(
     cell = traced.cell
     owner = inputs.get(id(cell.owner)) if cell.owner is not None else None
     if owner is not None:
+        trace.place_seen(cell.owner)
         own = trace.inputs[owner].tensor
         return Result(
             "owner",

@@ -13,7 +13,7 @@ import numpy as np
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.storage import Storage
-from tracegrad.tracer.tensor import Tensor, metadata_changes
+from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
 
@@ -51,6 +51,7 @@ class Call:
         "leaves",
         "tensors",
         "owners",
+        "behind",
         "key",
         "_treedef",
         "before",
@@ -59,7 +60,9 @@ class Call:
         "only_in_jax",
     )
 
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], grad: bool):
+    def __init__(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], grad: bool, by_memory: bool = False
+    ):
         self.args, self.kwargs, self.grad = args, kwargs, grad
         self.before: dict[int, Any] = {}  # see autograd_call.CallProgram.before
         # Whether the captured tensors have their values in jax, and those that are updated there alone.
@@ -73,23 +76,36 @@ class Call:
         self.leaves = leaves
         tensors = self.tensors = []
         owners = self.owners = []
+        # Storages of views that are given by value; what stands for such a view is its owner here.
+        self.behind: list[Storage] = []
         parts: list[Any] = [self._treedef, grad, get_default_dtype()]
         first: dict[int, int] = {}
         for leaf in leaves:
             if isinstance(leaf, Tensor):
-                owner = leaf._storage if leaf._storage is not None else leaf
+                entry, storage = leaf._entry, leaf._storage
+                if storage is None:
+                    owner: Any = leaf
+                elif entry is None and not by_memory and (leaf._chain or leaf._family):
+                    k = first.get(id(leaf))
+                    owner = by_value(leaf) if k is None else owners[k]
+                    first.setdefault(id(leaf), len(owners))
+                    self.behind.append(storage)
+                    contiguous = leaf._data.flags.c_contiguous
+                    parts.append("view" if contiguous else leaf._data.strides)
+                else:
+                    owner = storage
                 position = first.setdefault(id(owner), len(owners))
                 tensors.append(leaf)
                 owners.append(owner)
-                array = leaf._jax if leaf._jax is not None else leaf._data
-                entry = leaf._entry
+                array = leaf if owner is storage else owner
+                array = array._jax if array._jax is not None else array._data
                 parts.append((array.shape, array.dtype, leaf.__class__, entry.__class__, position))
                 if entry is not None:
                     parts.append(leaf._grad is None)
                 if position < len(owners) - 1:
                     parts.append(any(leaf is other for other in tensors[:-1]))
-                if leaf._chain or leaf._family:
-                    parts.append((leaf._chain, leaf._family, owner.array.shape))
+                if owner is storage and (leaf._chain or leaf._family):
+                    parts.append((leaf._chain, leaf._family, storage.array.shape))
                 for name in leaf.__dict__:
                     if name[0] != "_":  # the user's own attributes
                         parts.append(
@@ -108,7 +124,8 @@ class Call:
         else:
             paths = [accessor.codify("") for accessor in accessors((self.args, self.kwargs))]
             paths = [readable(path) for path in paths]
-        parts = [(path, describe(leaf)) for path, leaf in zip(paths, self.leaves)]
+        owner_of = {id(tensor): owner for tensor, owner in zip(self.tensors, self.owners)}
+        parts = [(p, describe(leaf, owner_of.get(id(leaf)))) for p, leaf in zip(paths, self.leaves)]
         parts.append(("gradient mode", "on" if self.grad else "off"))
         parts.append(("default dtype", get_default_dtype().public_name))
         return Signature(tuple(parts))
@@ -116,7 +133,11 @@ class Call:
     def declare(self, trace: Trace) -> None:
         """Make the arguments inputs of the trace, in order."""
         for position, tensor in enumerate(self.tensors):
-            trace.declare_argument(tensor, f"arg{position}")
+            owner = self.owners[position]
+            if owner is tensor or owner is tensor._storage:
+                trace.declare_argument(tensor, f"arg{position}")
+            else:
+                trace.declare_view(tensor, owner, f"arg{position}")
 
     def note_aliases(self, specialisation: Any, recorded: Any) -> None:
         """Remember which storages are captured, to notice an argument that shares memory with one."""
@@ -148,8 +169,10 @@ class Call:
         captured = specialisation.captured
         for slot in specialisation.slots:
             owner = now(slot.place.read())
-            if id(owner) in captured or any(owner is other for other in self.owners):
+            if id(owner) in captured or any(owner is o for o in (*self.owners, *self.behind)):
                 return False
+        if self.behind and any([id(storage) in captured for storage in self.behind]):
+            return False
         if any(specialisation.shared):
             return all(
                 s in (0, id(o)) for s, o in zip(specialisation.shared, self.owners)
@@ -162,6 +185,17 @@ class Call:
 def now(owner: Any) -> Any:
     """The storage of what was captured as a tensor, if it has got one since."""
     return owner if isinstance(owner, Storage) or owner._storage is None else owner._storage
+
+
+def by_value(view: Tensor) -> Tensor:
+    """A tensor of the view's elements in order, outside the view's storage."""
+    storage = view._storage
+    if storage.jax is not None and not storage.exported and not view._chain:
+        tensor = _new(Tensor)
+        tensor._jax = storage.jax
+        return tensor
+    array = view._data
+    return wrap(array if array.flags.c_contiguous else array.copy())
 
 
 class Same:
@@ -215,10 +249,19 @@ def is_frozen(kind: type) -> bool:
     )  # fmt: skip
 
 
-def describe(leaf: Any) -> str:
+def describe(leaf: Any, owner: Any = None) -> str:
+    """One argument, with its place in memory where the call's key has it: `owner` is its storage."""
     if isinstance(leaf, Tensor):
-        grad = ", requires grad" if leaf.requires_grad else ""
-        return f"{leaf.dtype.public_name}{list(leaf.shape)}{grad}"
+        text = f"{leaf.dtype.public_name}{list(leaf.shape)}"
+        if leaf.requires_grad:
+            text += ", requires grad"
+        if not leaf._chain:
+            return text
+        if owner is leaf._storage:
+            text += f", a view at element {leaf.storage_offset()} of {list(owner.array.shape)}"
+        elif leaf.is_contiguous():
+            text += ", a view"
+        return text if leaf.is_contiguous() else f"{text}, strides {list(leaf.stride())}"
     text = repr(leaf)
     return text if len(text) <= 60 else f"{type(leaf).__name__} {text[:40]}..."
 

@@ -47,6 +47,14 @@ class Input:
     tensor: Any = None
 
 
+class MemoryMatters(BaseException):
+    """A view given by value (see `declare_view`) is written, handed out, or reached by another way.
+
+    The runtime records again, with the memory behind the view. Not an Exception: it is not for the
+    recorded function to catch.
+    """
+
+
 class TraceBuffers(Tracking):
     """The part of a Trace that knows what stands where in memory.
 
@@ -61,6 +69,10 @@ class TraceBuffers(Tracking):
         self.cells: dict[int, Cell] = {}
         self.touched_by_capture: dict[int, Any] = {}
         self._arguments: set[int] = set()
+        self._views: dict[
+            int, Tensor
+        ] = {}  # what stands for a view that is given by value, by its id
+        self._behind: dict[int, Storage] = {}  # the storages of these views
         self._owners: list[Any] = []  # keeps captured objects (and so their ids) alive
 
     def fresh(self, node: Node) -> Tensor:
@@ -76,12 +88,40 @@ class TraceBuffers(Tracking):
         self._arguments.add(id(tensor))
         self.cell_of(tensor, "argument", name)
 
+    def declare_view(self, view: Tensor, stand_in: Tensor, name: str) -> None:
+        """A view as an argument by value: `stand_in` holds its elements, and its place in memory is
+        nobody's business. So batches cut from one big tensor need one recording, not one each.
+        """
+        self._views[id(view)] = stand_in
+        self._behind[id(view._storage)] = view._storage
+        self.declare_argument(stand_in, name)
+        if not view._data.flags.c_contiguous:
+            self.cells[id(stand_in)].strides = view._data.strides
+
+    def reached(self, tensor: Tensor) -> Tensor:
+        """What stands for a tensor from outside. Raises MemoryMatters."""
+        if not self._views:
+            return tensor
+        stand_in = self._views.get(id(tensor))
+        if stand_in is None and id(tensor._storage) in self._behind:
+            raise MemoryMatters
+        return tensor if stand_in is None else stand_in
+
+    def place_seen(self, tensor: Any) -> None:
+        """Its place in memory matters. Raises MemoryMatters if it is a view given by value."""
+        if (
+            any(tensor is stand_in for stand_in in self._views.values())
+            or id(tensor) in self._views
+        ):
+            raise MemoryMatters
+
     def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
         traced = tensor._traced
         if traced is not None:
             if traced.trace is not self:
                 tensor._traced.trace.leaked(tensor)
             return traced.cell  # type: ignore[no-any-return]
+        tensor = self.reached(tensor)
         owner = tensor._storage if tensor._storage is not None else tensor
         cell = self.cells.get(id(owner))
         if cell is None and owner is not tensor:
@@ -119,6 +159,7 @@ class TraceBuffers(Tracking):
             if traced.trace is not self:
                 traced.trace.leaked(tensor)
             return traced.node  # type: ignore[no-any-return]
+        tensor = self.reached(tensor)
         cell = self.cell_of(tensor)
         base = cell.nodes.get(tensor._family)
         if base is None:  # a family first seen now: the same data with its own history
@@ -140,6 +181,7 @@ class TraceBuffers(Tracking):
     # -- views and writes ------------------------------------------------------------------------
 
     def make_view(self, tensor: Tensor, step: ViewStep) -> Tensor:
+        tensor = self.reached(tensor)
         cell, node = self.cell_of(tensor), self.node_of(tensor)
         chain, family = place_of(tensor)
         grad = get_mode().grad
@@ -153,6 +195,7 @@ class TraceBuffers(Tracking):
         return result
 
     def detach(self, tensor: Tensor) -> Tensor:
+        tensor = self.reached(tensor)
         cell = self.cell_of(tensor)
         self.node_of(tensor)
         chain, family = place_of(tensor)
@@ -169,6 +212,7 @@ class TraceBuffers(Tracking):
     def write(self, target: Tensor, value: Tensor) -> None:
         """An in-place write: the cell gets a new base value; see inplace.py for the rules."""
         cell = self.cell_of(target)
+        self.place_seen(cell.owner)
         if cell.of_numpy:
             self.refuse(
                 "a write on from_numpy(array) while recording",
@@ -211,6 +255,8 @@ class TraceBuffers(Tracking):
 
     def written_node(self, tensor: Tensor) -> Node | None:
         """The current value of a real tensor if this trace has written to its memory, else None."""
+        if id(tensor) in self._views:
+            return None
         owner = tensor._storage if tensor._storage is not None else tensor
         cell = self.cells.get(id(owner)) or self.cells.get(id(tensor))
         return self.node_of(tensor) if cell is not None and cell.written else None

@@ -22,9 +22,10 @@ class Cell:
     owner    the real Tensor or Storage it was captured from, None for a buffer born in the trace
     written  whether the trace has changed it
     of_numpy  a NumPy array outside shares its memory, and would have to see writes
+    strides   of the owner in bytes, where they are not those of a C-contiguous array
     """
 
-    __slots__ = ("nodes", "version", "owner", "written", "of_numpy")
+    __slots__ = ("nodes", "version", "owner", "written", "of_numpy", "strides")
 
     def __init__(self, node: Node, owner: Any = None, family: int = 0):
         self.nodes: dict[int, Node] = {family: node}
@@ -32,6 +33,7 @@ class Cell:
         self.owner = owner
         self.written = False
         self.of_numpy = False
+        self.strides: tuple[int, ...] | None = None
 
     @property
     def value(self) -> Node:
@@ -98,7 +100,7 @@ class TracedValue:
 
     def layout(self) -> Any:
         base = self.cell.value.type
-        array = stand_in(base.shape, base.dtype.np)
+        array = stand_in(base.shape, base.dtype.np, self.cell.strides)
         for step in self.chain:
             array = step.view(array)
         return array

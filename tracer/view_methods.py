@@ -287,6 +287,9 @@ def stride(input: Tensor, dim: int | None = None) -> Any:
 def storage_offset(input: Tensor) -> int:
     if input._storage is None:
         return 0
+    trace = get_mode().trace
+    if trace is not None:
+        trace.place_seen(input)
     base = input._storage.array
     here_, there = input._data.__array_interface__["data"][0], base.__array_interface__["data"][0]
     return int((here_ - there) // base.itemsize)

@@ -234,13 +234,17 @@ def layout_array(tensor: Tensor) -> np.ndarray:
     return tensor._data
 
 
-def stand_in(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array of C-contiguous strides that owns one element: only its layout may be used."""
-    strides = []
-    step = dtype.itemsize
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return np.lib.stride_tricks.as_strided(
-        np.empty(1, dtype), shape, tuple(reversed(strides)), writeable=False
-    )
+def stand_in(
+    shape: tuple[int, ...], dtype: np.dtype, strides: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """An array of these strides, or C-contiguous ones, that owns one element: only its layout may be
+    used.
+    """
+    if strides is None:
+        reverse = []
+        step = dtype.itemsize
+        for size in reversed(shape):
+            reverse.append(step)
+            step *= max(size, 1)
+        strides = tuple(reversed(reverse))
+    return np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, strides, writeable=False)
