@@ -57,6 +57,18 @@ class CheckFailed(BackendError):
     """A `check` node read False; the message is the node's."""
 
 
+class ValueOutOfRange(BackendError):
+    """An operand holds a value that the op is not defined for."""
+
+
+# What a `check` node raises, by its kind.
+CHECKS: dict[str, type[BackendError]] = {
+    "check": CheckFailed,
+    "value": ValueOutOfRange,
+    "linalg": LinAlgError,
+}
+
+
 class UnsupportedOp(BackendError, NotImplementedError):
     """The op has neither a kernel nor a decomposition on this backend."""
 

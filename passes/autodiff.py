@@ -120,7 +120,15 @@ def _accumulate(
     count = len(node.type.parts) if isinstance(node.type, TupleType) else 1
     parts = found.setdefault(node, [None] * count)
     before = parts[part]
-    parts[part] = cotangent if before is None or cotangent is None else ops.add(before, cotangent)
+    if before is None or cotangent is None or _is_zero(before):
+        parts[part] = cotangent
+    elif not _is_zero(cotangent):
+        parts[part] = ops.add(before, cotangent)
+
+
+def _is_zero(cotangent: Node) -> bool:
+    """Whether it is the constant zero: what a piecewise constant op hands on adds nothing."""
+    return cotangent.op is ops.constant and cotangent.attrs.value.splat == 0
 
 
 def _check_type(gradient: Node, node: Node, what: str) -> None:

@@ -232,7 +232,7 @@ def _attention(batch: Batch, node: Node, lanes: Lanes) -> Value:
 def _check(batch: Batch, node: Node, lanes: Lanes) -> Value:
     """Every example must pass."""
     every = ops.min_(lanes[0].node, axes=(0,))
-    return Lane(ops.check(every, message=node.attrs["message"]), False)
+    return Lane(ops.check(every, **node.attrs), False)
 
 
 def _shard(batch: Batch, node: Node, lanes: Lanes) -> Value:

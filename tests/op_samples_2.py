@@ -292,7 +292,10 @@ def structure_samples() -> Table:
         # no finite difference agrees with a gradient that is stopped or sent elsewhere on purpose
         "detach": [Sample(lambda rng: (normal(rng, 2, 3),))],
         "rebind": [Sample(lambda rng: (normal(rng, 3), normal(rng, 3)), {}, (0,), False)],
-        "check": [Sample(lambda rng: (np.array(True),), {"message": "all is well"})],
+        "check": [
+            Sample(lambda rng: (np.array(True),), {"message": "all is well", "kind": kind})
+            for kind in ("check", "value", "linalg")
+        ],
         "shard": [normals((2, 3), spec=("data", None))],
         "fused": [
             Sample(lambda rng: (normal(rng, 3), normal(rng, 3)), {"graph": both}, label="several"),
@@ -378,8 +381,13 @@ def loss_samples() -> Table:
             {"ignore_index": ignore}, (0,), label=label,
         )  # fmt: skip
 
+    def probabilities(rng: Rng) -> tuple[Any, ...]:
+        return rng.uniform(0.1, 0.9, (2, 3)), rng.uniform(0.1, 0.9, (2, 3))
+
     plain = rows(0, 3, 1, label="plain")
+    soft = Sample(probabilities, {}, (0, 1))
     return {
+        "binary_cross_entropy": [soft, in_dtype(soft, np.float32)],
         "cross_entropy": [
             plain,
             rows(0, -100, 2, label="ignored"),

@@ -7,7 +7,7 @@ not show them.
 ELSEWHERE = frozenset(
     """
     adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d affine_grid attention avg_pool2d
-    avg_pool3d batch_norm_eval batch_norm_train bernoulli_p bincount_sized cast contiguous cross_entropy_mean
+    avg_pool3d batch_norm_eval batch_norm_train bernoulli_p binary_cross_entropy_values bincount_sized cast contiguous cross_entropy_mean
     cross_entropy_rows eigh eigvalsh elu expand expand_as exponential fold_image gelu glu grid_sample gru_layer
     gumbel_softmax hardsigmoid hardswish hardtanh index interpolate inv is_contiguous leaky_relu linear
     local_response_norm logsigmoid lp_pool2d lstm_layer lstsq_solution mask_positions matrix_norm max_dim

@@ -283,6 +283,12 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     check_device(device)
     if end is None:
         start, end = 0, start
+    if step == 0 or (end - start) * step < 0:
+        raise ArgumentError(
+            f"arange({start}, {end}, {step}): the step does not lead from start to end",
+            where=here(),
+            fix="give a step of the sign of end - start, and not 0",
+        )
     if dtype is None:
         whole = all(isinstance(v, (int, np.integer)) for v in (start, end, step))
         dtype = i64 if whole else get_default_dtype()

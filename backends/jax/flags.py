@@ -103,6 +103,12 @@ def hazards(flags: Flags, node: Node, arguments: tuple[Any, ...], result: Any) -
             lambda: jnp.all(arguments[1] != 0),
             IntegerDivisionByZero("an integer was divided by zero", name, node.loc),
         )
+    if name == "svd":
+        flags.hazard(
+            (node, "finite"),
+            lambda: jnp.all(jnp.isfinite(arguments[0])),
+            LinAlgError("SVD did not converge: the matrix is not finite", name, node.loc),
+        )
     if name == "cholesky":
         flags.hazard(
             (node, "positive"),

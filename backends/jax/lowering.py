@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from tracegrad.backends.base import CheckFailed, KernelError, UnsupportedOp
+from tracegrad.backends.base import CHECKS, KernelError, UnsupportedOp
 from tracegrad.backends.jax import (
     lowering_contract,
     lowering_elementwise,
@@ -179,7 +179,12 @@ class Lowerer:
         return arguments[1]
 
     def check(self, node: Node, arguments: tuple[Any, ...]) -> Any:
-        self.flags.require(arguments[0], CheckFailed(node.attrs["message"], "check", node.loc))
+        message, kind = node.attrs["message"], node.attrs["kind"]
+        error = CHECKS[kind](message, "" if kind != "check" else "check", node.loc)
+        if kind == "check":
+            self.flags.require(arguments[0], error)
+        elif self.flags.watch_hazards:
+            self.flags.hazard((node.inputs[0], message), lambda: arguments[0], error)
         return arguments[0]
 
     def shard(self, node: Node, arguments: tuple[Any, ...]) -> Any:

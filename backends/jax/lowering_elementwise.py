@@ -89,7 +89,16 @@ def rem(x: Any, y: Any) -> Any:
 
 
 def power(x: Any, y: Any) -> Any:
-    return lax.pow(x, y) if is_float(x) or is_complex(x) else jnp.power(x, y)
+    if is_float(x) or is_complex(x):
+        return lax.pow(x, y)
+    if jnp.issubdtype(y.dtype, jnp.unsignedinteger):
+        return jnp.power(x, y)
+    # 1 / x**|y|, truncated: only 1 and -1 are not 0 then. jnp.power knows no negative powers.
+    zero = zeros_like(y)
+    negative = lax.lt(y, zero)
+    inverse = lax.select(lax.eq(lax.bitwise_and(y, full_like(y, 1)), zero), lax.mul(x, x), x)
+    inverse = lax.select(lax.eq(lax.abs(x), full_like(x, 1)), inverse, zeros_like(x))
+    return lax.select(negative, inverse, jnp.power(x, lax.max(y, zero)))
 
 
 def shift_right(x: Any, y: Any) -> Any:
@@ -109,7 +118,25 @@ def cast(x: Any, *, dtype: Any) -> Any:
         return lax.ne(x, zeros_like(x))
     if is_complex(x) and not dtype.is_complex:
         x = lax.real(x)
+    if is_float(x) and dtype.is_int and target != np.uint64:
+        return _truncated(x, target)
     return lax.convert_element_type(x, target)
+
+
+def _truncated(x: Any, target: Any) -> Any:
+    """A float as an integer, as NumPy and PyTorch convert on x86: through int32 (int64 for wider
+    targets), whose least number stands for whatever does not fit; narrower integers wrap. XLA alone
+    saturates.
+    """
+    through = np.dtype(np.int64 if target.itemsize > 4 or target == np.uint32 else np.int32)
+    limit = 2.0 ** (8 * through.itemsize - 1)
+    wide = lax.convert_element_type(x, jnp.promote_types(x.dtype, np.float32))
+    fits = lax.bitwise_and(
+        lax.ge(wide, full_like(wide, -limit)), lax.lt(wide, full_like(wide, limit))
+    )
+    whole = lax.convert_element_type(wide, through)
+    whole = lax.select(fits, whole, full_like(whole, np.iinfo(through).min))
+    return lax.convert_element_type(whole, target)
 
 
 def bitcast(x: Any, *, dtype: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tracegrad.backends.base import CheckFailed
+from tracegrad.backends.base import CHECKS
 from tracegrad.backends.numpy.codegen_elementwise import kernel_call
 from tracegrad.backends.numpy.codegen_writer import Writer, emits, slice_text
 from tracegrad.backends.numpy.interpret import run_node
@@ -105,8 +105,9 @@ def emit_gather(w: Writer, node: Node) -> None:
 @emits("check")
 def emit_check(w: Writer, node: Node) -> None:
     x, out = w.ref(node.inputs[0]), w.out(node)
-    w.use("CheckFailed", CheckFailed)
-    w.line(f"if not {x}: raise CheckFailed({node.attrs['message']!r})")
+    error = CHECKS[node.attrs["kind"]]
+    w.use(error.__name__, error)
+    w.line(f"if not {x}: raise {error.__name__}({node.attrs['message']!r})")
     w.call(w.np("copyto"), out, x)
 
 

@@ -69,8 +69,8 @@ def _rem_vjp(ct: Node, z: Node, x: Node, y: Node) -> tuple[Node, Node]:
     return ct, -(ct * ops.floor_div(x, y))
 
 
-def _floor_div_vjp(ct: Node, z: Node, x: Node, y: Node) -> tuple[None, None]:
-    return None, None  # piecewise constant
+def _floor_div_vjp(ct: Node, z: Node, x: Node, y: Node) -> tuple[Node, Node]:
+    return ops.zeros_like(x), ops.zeros_like(y)  # piecewise constant
 
 
 add = _binary("add", "bifc", _add_vjp, commutative=True)
@@ -100,7 +100,9 @@ def _pow_vjp(ct: Node, z: Node, x: Node, y: Node) -> tuple[Node, Node]:
 
 def _atan2_vjp(ct: Node, z: Node, y: Node, x: Node) -> tuple[Node, Node]:
     # d atan2(y, x) = (x dy - y dx) / (x^2 + y^2)
-    scaled = ct / (x * x + y * y)
+    square = x * x + y * y
+    # zero at the origin, as in PyTorch
+    scaled = ct / ops.where(ops.eq(square, ops.zeros_like(square)), ops.ones_like(square), square)
     return scaled * x, -(scaled * y)
 
 

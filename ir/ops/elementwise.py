@@ -70,9 +70,9 @@ def _unary(
     )
 
 
-def _flat(ct: Node, y: Node, x: Node) -> tuple[None]:
-    """The VJP of a piecewise constant op: no gradient, which is zero."""
-    return (None,)
+def _flat(ct: Node, y: Node, x: Node) -> tuple[Node]:
+    """The VJP of a piecewise constant op: zeros (not "no gradient"), as in PyTorch."""
+    return (ops.zeros_like(x),)
 
 
 def _derivative(partial: Callable[[Node, Node], Node]) -> VJP:
@@ -95,9 +95,9 @@ def _abs_vjp(ct: Node, y: Node, x: Node) -> tuple[Node]:
     return (ct * ops.sign(x),)
 
 
-def _sign_vjp(ct: Node, y: Node, x: Node) -> tuple[Node | None]:
+def _sign_vjp(ct: Node, y: Node, x: Node) -> tuple[Node]:
     if not x.dtype.is_complex:
-        return (None,)
+        return (ops.zeros_like(x),)
     # y = x / |x| turns with x but keeps length 1: the radial part of ct falls away
     size = ops.abs_(x)
     zero = ops.eq(size, ops.zeros_like(size))

@@ -43,17 +43,24 @@ rebind = register(
 )
 
 
-def _check_type(x: TensorType, message: str) -> TensorType:
+KINDS = ("check", "value", "linalg")  # what a check that fails raises: see backends/base.py
+
+
+def _check_type(x: TensorType, message: str, kind: str) -> TensorType:
     if tensor(x) != TensorType((), bool_):
         raise IRTypeError(f"a check takes bool[], not {x}")
+    if kind not in KINDS:
+        raise IRTypeError(f"a check has one of the kinds {KINDS}, not {kind!r}")
     return x
 
 
-# x; where it is false at run time an error with `message` and the user's line is raised.
+# x; where it is false at run time an error with `message` and the user's line is raised. Kind
+# "check" is raised when the call ends; "value" and "linalg" where the op that asks for them would
+# raise: on JAX at the next synchronisation, so that they cost a training loop no wait.
 check = register(
     Op(
         "check",
-        attrs=("message",),
+        attrs=("message", "kind"),
         infer=_check_type,
         not_differentiable="its value is a bool",
         traits=traits(EFFECT),

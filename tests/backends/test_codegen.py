@@ -161,7 +161,7 @@ def test_a_state_that_is_not_contiguous_is_updated_all_the_same() -> None:
 def test_a_check_that_fails_leaves_state_as_it_was() -> None:
     a = tensor(4)
     positive = ops.lt(ops.zeros_like(ops.sum_(a, axes=(0,))), ops.sum_(a, axes=(0,)))
-    checked = ops.check(positive, message="the sum must be positive")
+    checked = ops.check(positive, message="the sum must be positive", kind="check")
     update_first = Graph((a,), (a + 1.0, checked), ("a",), (), ("state",), ("state:a", "check"))
     given = [-np.ones(4, np.float32)]
     with pytest.raises(BackendError, match="must be positive"):

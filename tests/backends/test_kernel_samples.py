@@ -113,7 +113,7 @@ def test_values_are_dropped_after_their_last_reader() -> None:
 def test_check_raises_its_message() -> None:
     x = placeholder(TensorType((), bool_))
     with at(Loc("model.py", 9)):
-        graph = Graph((x,), (ops.check(x, message="loss is not finite"),))
+        graph = Graph((x,), (ops.check(x, message="loss is not finite", kind="check"),))
     assert interpret(graph, [np.array(True)])[0]
     with pytest.raises(base.CheckFailed, match=r"loss is not finite\n.*model.py:9"):
         interpret(graph, [np.array(False)])

@@ -135,6 +135,12 @@ def nll_loss(
 
 
 def _check_classes(name: str, input: Tensor, target: Tensor) -> None:
+    if target.dtype not in (tg.int64, tg.uint8):
+        raise ShapeError(
+            f"{name}: class indices of dtype {target.dtype.public_name}",
+            why="class indices are int64 (or uint8), as in PyTorch",
+            fix="give target.long()",
+        )
     wanted = (input.shape[0], *input.shape[2:])
     if tuple(target.shape) != wanted:
         raise ShapeError(
@@ -235,9 +241,7 @@ def binary_cross_entropy(
     """-(t log x + (1 - t) log(1 - x)) of probabilities; each log is clamped at -100."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     _same_shape("binary_cross_entropy", input, target)
-    log_x = input.log().clamp(min=-100)
-    log_rest = (1 - input).log().clamp(min=-100)
-    values = (target - 1) * log_rest - target * log_x
+    values = functions.binary_cross_entropy_values(input, target)
     return reduced(values if weight is None else values * weight, reduction)
 
 

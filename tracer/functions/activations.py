@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
-from tracegrad.ir.graph import Node
+from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.build import full, full_like
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, i64
 from tracegrad.tracer.dispatch import user_op
-from tracegrad.tracer.functions.axes import axis_of
+from tracegrad.tracer.functions.axes import axis_of, reshape
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -157,7 +157,8 @@ def tanhshrink(input: Operand, /) -> Node:
 def softshrink(input: Operand, /, lambd: float = 0.5) -> Node:
     """input moved towards 0 by lambd, 0 within."""
     x = floating("softshrink", input)
-    low = ops.where(ops.lt(x, full_like(x, -lambd)), x + lambd, ops.zeros_like(x))
+    # Asked so that a nan, of which nothing is true, ends in the branch that keeps it.
+    low = ops.where(ops.le(full_like(x, -lambd), x), ops.zeros_like(x), x + lambd)
     return ops.where(above(x, lambd), x - lambd, low)
 
 
@@ -197,9 +198,9 @@ def logsigmoid(input: Operand, /) -> Node:
 
 @user_op
 def threshold(input: Operand, /, threshold: float, value: float) -> Node:
-    """input where above threshold, else value."""
+    """input where above threshold, else value; nan stays nan."""
     x = as_node(input)
-    return ops.where(above(x, threshold), x, full_like(x, value))
+    return ops.where(ops.le(x, full_like(x, threshold)), full_like(x, value), x)
 
 
 @user_op
@@ -228,21 +229,28 @@ def _soft(name: str, input: Operand, dim: int | None, dtype: DType | None) -> tu
 def softmax(input: Operand, /, dim: int | None = None, *, dtype: DType | None = None) -> Node:
     """exp(input) scaled to sum 1 along dim."""
     x, axis = _soft("softmax", input, dim, dtype)
-    return ops.softmax(x, axis=axis) if x.ndim else ops.ones_like(x)
+    return _along(ops.softmax, x, axis)
+
+
+def _along(op: Op, x: Node, axis: int) -> Node:
+    """A softmax along an axis, which may be empty, or the axis that a 0-d tensor counts as having."""
+    if not x.type.size:
+        return ops.exp(x)
+    return op(x, axis=axis) if x.ndim else reshape(op(reshape(x, (1,)), axis=0), ())
 
 
 @user_op
 def softmin(input: Operand, /, dim: int | None = None, *, dtype: DType | None = None) -> Node:
     """softmax(-input)."""
     x, axis = _soft("softmin", input, dim, dtype)
-    return ops.softmax(ops.neg(x), axis=axis) if x.ndim else ops.ones_like(x)
+    return _along(ops.softmax, ops.neg(x), axis)
 
 
 @user_op
 def log_softmax(input: Operand, /, dim: int | None = None, *, dtype: DType | None = None) -> Node:
     """The logarithm of softmax along dim."""
     x, axis = _soft("log_softmax", input, dim, dtype)
-    return ops.log_softmax(x, axis=axis) if x.ndim else ops.zeros_like(x)
+    return _along(ops.log_softmax, x, axis)
 
 
 # ---------------------------------------------------------------- random: the key is an operand

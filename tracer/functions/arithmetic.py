@@ -10,8 +10,9 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.types import bool_
-from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.dispatch import Weak, user_op
 from tracegrad.tracer.functions import promotion
+from tracegrad.tracer.functions.checking import required
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -146,10 +147,15 @@ def pow_(input: Operand, exponent: Operand, /) -> Node:
     """input ** exponent. Integers refuse a negative integer exponent where it is known."""
     value = constant_value(exponent)
     x, y = common(input, exponent)
-    if isinstance(value, int) and value < 0 and not x.dtype.is_inexact:
-        raise IRTypeError(
-            f"pow() of {x.dtype.public_name} tensors to the negative power {value}; use floats"
-        )
+    if isinstance(exponent, Weak) and x.dtype.is_int:
+        if isinstance(value, int) and value < 0:
+            raise IRTypeError(
+                f"pow() of {x.dtype.public_name} tensors to the negative power {value}; use floats"
+            )
+        if value is None:
+            power_ = exponent.node
+            legal = ops.le(ops.zeros_like(power_), power_)
+            x = required(x, legal, "integers to a negative integer power; use floats")
     if x.dtype.is_bool:
         x, y = cast(x, promotion.i64), cast(y, promotion.i64)
         return cast(ops.pow_(x, y), bool_)
@@ -219,20 +225,21 @@ nextafter = float_binary_of(ops.nextafter, "The next float from input towards ot
 def fmax(input: Operand, other: Operand, /) -> Node:
     """The larger of two; a nan loses."""
     x, y = common(input, other)
-    return _ignoring_nan(ops.maximum, x, y)
+    return _ignoring_nan(ops.le(y, x), x, y)
 
 
 @user_op
 def fmin(input: Operand, other: Operand, /) -> Node:
     """The smaller of two; a nan loses."""
     x, y = common(input, other)
-    return _ignoring_nan(ops.minimum, x, y)
+    return _ignoring_nan(ops.le(x, y), x, y)
 
 
-def _ignoring_nan(op: Op, x: Node, y: Node) -> Node:
-    if not x.dtype.is_float:
-        return op(x, y)
-    return op(ops.where(ops.isnan(x), y, x), ops.where(ops.isnan(y), x, y))
+def _ignoring_nan(first_wins: Node, x: Node, y: Node) -> Node:
+    """x where it wins or y is nan, else y: a tie gives the whole gradient to x, as in PyTorch."""
+    if x.dtype.is_float:
+        first_wins = ops.or_(first_wins, ops.isnan(y))
+    return ops.where(first_wins, x, y)
 
 
 @user_op
@@ -243,14 +250,23 @@ def clamp(input: Operand, min: Operand | None = None, max: Operand | None = None
     bounds = [b for b in (min, max) if b is not None]
     nodes = list(common(input, *bounds))
     x = nodes.pop(0)
-    # where, not maximum: at a bound the whole gradient goes to the input.
     if min is not None:
         low = nodes.pop(0)
-        x = ops.where(ops.lt(x, low), low, x)
+        x = _bounded(x, ops.le(low, x), min, low, ops.maximum)
     if max is not None:
         high = nodes.pop(0)
-        x = ops.where(ops.lt(high, x), high, x)
+        x = _bounded(x, ops.le(x, high), max, high, ops.minimum)
     return _nan_bounds(x, min, max)
+
+
+def _bounded(x: Node, inside: Node, given: Operand, bound: Node, extreme: Op) -> Node:
+    """x where inside, else the bound. At the bound the whole gradient goes to x; a nan keeps its
+    value and gets none.
+    """
+    outside = extreme(ops.detach(x), bound)
+    if isinstance(given, Node):  # a tensor bound: it gets the gradient only where it is the value
+        outside = ops.where(ops.eq(outside, bound), bound, ops.detach(x))
+    return ops.where(inside, x, outside)
 
 
 def _nan_bounds(x: Node, *bounds: Operand | None) -> Node:
@@ -364,12 +380,12 @@ def logaddexp2(input: Operand, other: Operand, /) -> Node:
 
 @user_op
 def heaviside(input: Operand, values: Operand, /) -> Node:
-    """0 below zero, 1 above, `values` at zero."""
+    """0 below zero (and of nan), 1 above, `values` at zero."""
     x, at_zero = common(input, values)
     zero, one = ops.zeros_like(x), ops.ones_like(x)
     step = ops.where(ops.lt(zero, x), one, zero)
     result = ops.where(ops.eq(x, zero), at_zero, step)
-    return ops.where(ops.isnan(x), x, result) if x.dtype.is_float else result
+    return result
 
 
 @user_op

@@ -10,6 +10,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.types import TensorType, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.errors import UnsupportedError
+from tracegrad.tracer.functions.checking import required
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -31,6 +32,9 @@ def one_hot_classes(input: Operand, /, num_classes: int) -> Node:
     target = as_node(input)
     if target.dtype is not i64:
         raise IRTypeError(f"one_hot() needs int64 classes, not {target.dtype.public_name}")
+    count = ops.splat(num_classes, target.type)
+    legal = ops.and_(ops.le(ops.zeros_like(target), target), ops.lt(target, count))
+    target = required(target, legal, f"one_hot() needs classes in [0, {num_classes})")
     return cast(indicator(target, num_classes), i64)
 
 

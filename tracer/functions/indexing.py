@@ -23,12 +23,17 @@ from tracegrad.tracer.functions.promotion import (
 )
 
 
-def wrapped(index: Operand, size: int) -> Node:
-    """An integer index as i64 in [0, size): negative ones count from the end."""
+def places(index: Operand) -> Node:
+    """An integer index as i64. What lies outside [0, size), negative ones too, raises at run time."""
     node = as_node(index)
     if not node.dtype.is_int:
         raise IRTypeError(f"an index must be an integer tensor, not {node.dtype.public_name}")
-    node = cast(node, i64)
+    return cast(node, i64)
+
+
+def wrapped(index: Operand, size: int) -> Node:
+    """An integer index as i64 in [0, size): negative ones count from the end."""
+    node = places(index)
     return ops.where(ops.lt(node, ops.zeros_like(node)), node + size, node)
 
 
@@ -106,7 +111,7 @@ def _along(input: Operand, dim: int, index: Operand, name: str) -> tuple[Node, i
             f"{name}(): index {list(node.shape)} does not fit input {list(x.shape)} outside "
             f"dimension {axis}"
         )
-    return x, axis, wrapped(node, x.shape[axis] if x.ndim else 1)
+    return x, axis, places(node)
 
 
 def _cropped(x: Node, shape: tuple[int, ...], axis: int) -> Node:
@@ -216,8 +221,7 @@ def take(input: Operand, index: Operand, /) -> Node:
     return ops.gather(flat, wrapped(index, flat.shape[0]), axes=(0,))
 
 
-def _vector_index(index: Operand, size: int, name: str) -> Node:
-    at = wrapped(index, size)
+def _vector_index(at: Node, name: str) -> Node:
     if at.ndim > 1:
         raise IRTypeError(f"{name}(): index must be a vector, got {list(at.shape)}")
     return reshape(at, (at.type.size,))
@@ -230,7 +234,7 @@ def index_select_(input: Operand, index: Operand, /, *, dim: int) -> Node:
     axis = axis_of(dim, x.ndim)
     if x.ndim == 0:
         return x
-    at = _vector_index(index, x.shape[axis], "index_select")
+    at = _vector_index(places(index), "index_select")
     return moved(ops.gather(x, at, axes=(axis,)), 0, axis)
 
 
@@ -239,7 +243,9 @@ def _index_written(
 ) -> Node:
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
-    at = _vector_index(index, x.shape[axis], name)
+    # index_fill alone counts negative indices from the end.
+    at = wrapped(index, x.shape[axis]) if name == "index_fill" else places(index)
+    at = _vector_index(at, name)
     shape = (*x.shape[:axis], at.shape[0], *x.shape[axis + 1 :])
     if isinstance(source, Node) and source.ndim and source.shape != shape:
         raise IRTypeError(f"{name}(): the source has shape {list(source.shape)}, not {list(shape)}")

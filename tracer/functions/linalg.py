@@ -11,6 +11,7 @@ from tracegrad.ir.ops.build import adjoint, along, full_like, part, swap
 from tracegrad.ir.types import TensorType, f64, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import moved, reshape
+from tracegrad.tracer.functions.checking import required
 from tracegrad.tracer.functions.matmul import matmul, product
 from tracegrad.tracer.functions.promotion import (
     Operand,
@@ -69,9 +70,12 @@ def solve_triangular(
     return swap(turned)
 
 
-def solved(a: Node, b: Node) -> Node:
-    """a^-1 b through LU with row pivots: a[p] = L U."""
+def solved(a: Node, b: Node, name: str) -> Node:
+    """a^-1 b through LU with row pivots: a[p] = L U. A singular `a` raises LinAlgError at run time."""
     packed, pivots = (part(ops.lu(a), k) for k in (0, 1))
+    pivot = ops.detach(diagonal_of(packed, 0, -2, -1))
+    regular = ops.bitwise_not(ops.eq(pivot, ops.zeros_like(pivot)))
+    packed = required(packed, regular, f"{name}: the matrix is singular", "linalg")
     rows = ops.take_along(b, along(pivots, b.shape, range(b.ndim - 1)), axis=b.ndim - 2)
     low = ops.triangular_solve(packed, rows, lower=True, transpose=False, unit_diagonal=True)
     return ops.triangular_solve(packed, low, lower=False, transpose=False, unit_diagonal=False)
@@ -90,7 +94,8 @@ def solve(A: Operand, B: Operand, /, *, left: bool = True) -> Node:
     if a.shape[-1] != b.shape[-2]:
         raise IRTypeError(f"solve(): A {list(a.shape)} and B {list(b.shape)} do not fit")
     batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    x = solved(expand(a, (*batch, *a.shape[-2:])), expand(b, (*batch, *b.shape[-2:])))
+    a, b = expand(a, (*batch, *a.shape[-2:])), expand(b, (*batch, *b.shape[-2:]))
+    x = solved(a, b, "linalg.solve")
     if vector:
         return reshape(x, x.shape[:-1])
     return x if left else swap(x)
@@ -100,7 +105,7 @@ def solve(A: Operand, B: Operand, /, *, left: bool = True) -> Node:
 def inv(input: Operand, /) -> Node:
     """The inverse of square matrices."""
     x = matrix("inv", input, square=True)
-    return solved(x, identity_like(x))
+    return solved(x, identity_like(x), "linalg.inv")
 
 
 def _parity(pivots: Node, like: Node) -> Node:
@@ -228,7 +233,7 @@ def matrix_power(input: Operand, /, n: int) -> Node:
     """Square matrices to an integer power, by repeated squaring."""
     x = matrix("matrix_power", input, square=True)
     if n < 0:
-        x, n = solved(x, identity_like(x)), -n
+        x, n = solved(x, identity_like(x), "linalg.matrix_power"), -n
     result = None
     while n:
         if n % 2:

@@ -6,20 +6,38 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import wide_dtype
-from tracegrad.ir.types import i64
+from tracegrad.ir.types import i64, u8
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.activations import floating
-from tracegrad.tracer.functions.promotion import Operand, as_node, cast
+from tracegrad.tracer.functions.checking import required
+from tracegrad.tracer.functions.promotion import Operand, as_node, cast, common, require_dtype
+
+
+def require_classes(name: str, target: Node) -> None:
+    """Raise IRTypeError unless `target` has a dtype of class indices: int64, or uint8."""
+    if target.dtype not in (i64, u8):
+        raise IRTypeError(
+            f"{name}() needs class indices of int64, not {target.dtype.public_name}; "
+            "use target.long()"
+        )
+
+
+@user_op
+def binary_cross_entropy_values(input: Operand, target: Operand, /) -> Node:
+    """-(t log x + (1 - t) log(1 - x)) of probabilities; each logarithm is cut off at -100."""
+    x, t = common(input, target)
+    require_dtype("binary_cross_entropy", (x,), "f")
+    for value, name in ((x, "input"), (t, "target")):
+        legal = ops.and_(ops.le(ops.zeros_like(x), value), ops.le(value, ops.ones_like(x)))
+        x = required(x, legal, f"binary_cross_entropy() needs {name} values between 0 and 1")
+    return ops.binary_cross_entropy(x, t)
 
 
 @user_op
 def cross_entropy_rows(logits: Operand, target: Operand, /, *, ignore_index: int = -100) -> Node:
     """-log softmax(logits[N, C]) at target[N] (integers), 0 where target is ignore_index."""
     x, classes = floating("cross_entropy", logits), as_node(target)
-    if not classes.dtype.is_int:
-        raise IRTypeError(
-            f"cross_entropy() needs integer class indices, not {classes.dtype.public_name}"
-        )
+    require_classes("cross_entropy", classes)
     if x.ndim != 2 or classes.shape != x.shape[:1]:
         raise IRTypeError(
             f"cross_entropy() needs logits[N, C] and target[N], got {list(x.shape)}, "

@@ -14,6 +14,7 @@ from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, bf16, f16, f32, f64, i64, u64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import reshape
+from tracegrad.tracer.functions.checking import required
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -168,6 +169,13 @@ def multinomial(
     if num_samples > count and not replacement:
         raise IRTypeError(f"multinomial() cannot draw {num_samples} of {count} without replacement")
     weights = cast(weights, f32) if weights.dtype in (f16, bf16) else weights
+    legal = ops.and_(ops.le(ops.zeros_like(weights), weights), ops.isfinite(weights))
+    weights = required(
+        weights, legal, "multinomial() needs weights that are finite and not below 0"
+    )
+    some = ops.lt(ops.zeros_like(weights), weights)
+    enough = ops.max_(some, axes=(axis,))
+    weights = required(weights, enough, "multinomial() needs a weight above 0 in every row")
     if replacement:
         # How many cumulated probabilities lie at or below u: inverse of the distribution function.
         total = ops.cumsum(weights, axis=axis)

@@ -339,7 +339,9 @@ def logsumexp(input: Operand, /, dim: Any, keepdim: bool = False) -> Node:
     axes = axes_of(dim, x.ndim)
     if not axes:
         return x
-    if len(axes) == 1:
+    if not count(x.shape, axes):
+        reduced = ops.log(ops.sum_(ops.exp(x), axes=axes))  # of nothing: log 0
+    elif len(axes) == 1:
         reduced = ops.logsumexp(x, axis=axes[0])
     else:
         flat = joined_axes(x, axes)

@@ -17,8 +17,10 @@ def horner(x: Any, coefficients: tuple[float, ...]) -> Any:
     return total
 
 
-# float32: the rational x P(x^2) / Q(x^2) that XLA and Eigen use; beyond |x| = 3.83 erf rounds to 1.
-ERF32_LIMIT = 3.832506856900711
+# float32: the rational x P(x^2) / Q(x^2) that XLA and Eigen use. Beyond |x| = 3.84 erf rounds to 1;
+# the limit is a number near it where the rational, as computed here, is exactly 1: else gelu(x) would
+# grow with -x instead of being 0.
+ERF32_LIMIT = 3.8399858474731445
 ERF32_P = (2.2905065861350646e-4, 3.4082910107109506e-3, 5.0955695062380861e-2,
            1.8520832239976145e-1, 1.128379143519084)  # fmt: skip
 ERF32_Q = (-1.1791602954361697e-7, 2.3547966471313185e-5, 1.0179625278914885e-3,

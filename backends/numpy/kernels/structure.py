@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.backends.base import CheckFailed, KernelError
+from tracegrad.backends.base import CHECKS, KernelError
 from tracegrad.backends.numpy.kernels.registry import Array, kernel
 from tracegrad.ir.graph import Graph
 
@@ -89,7 +89,7 @@ def shard(x: Array, spec: tuple[str | None, ...]) -> Array:
 
 
 @kernel("check")
-def check(x: Array, message: str) -> Array:
+def check(x: Array, message: str, kind: str) -> Array:
     if not x:
-        raise CheckFailed(message)
+        raise CHECKS[kind](message)
     return x
