@@ -4,6 +4,7 @@ A program is a list of steps; a step names its operands by numbers into the pool
 far. A step that one library refuses must be refused by the other one too.
 """
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 
@@ -115,9 +116,12 @@ def loss_of(lib, pool):
     return total
 
 
-def starting_arrays(numpy):
-    return (
-        numpy.linspace(-1, 1, 6).reshape(2, 3),
-        numpy.linspace(0.5, 1.5, 3),
-        numpy.linspace(-2, 0.3, 6).reshape(2, 3),
+def leaves_of(lib):
+    """What a program starts with: two leaves that require gradients, and one that does not."""
+    arrays = (
+        np.linspace(-1, 1, 6).reshape(2, 3),
+        np.linspace(0.5, 1.5, 3),
+        np.linspace(-2, 0.3, 6).reshape(2, 3),
     )
+    x, y, z = map(lib.tensor, arrays)
+    return x.requires_grad_(), y.requires_grad_(), z

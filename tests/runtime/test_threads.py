@@ -1,0 +1,68 @@
+"""Compiled functions called from several threads."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+from tests.runtime.programs import BACKENDS
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_that_update_one_state(backend):
+    total = tg.zeros(1000)
+
+    def f(x):
+        total.add_(x)
+        return total.sum()
+
+    g = tg.compile(f, backend=backend)
+    g(tg.zeros(1000))
+
+    def work():
+        for _ in range(50):
+            g(tg.ones(1000))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (total == 200).all()
+
+
+def test_threads_record_different_functions_at_once():
+    """Attribute hooks are installed for recording threads only; eager code in others is not
+    disturbed.
+    """
+    model = tg.nn.Linear(4, 4)
+    x = tg.ones(2, 4)
+    expected = model(x).detach().numpy()
+    failures = []
+
+    def record(k):
+        try:
+            for n in range(5):
+                f = tg.compile(lambda x, k=k, n=n: model(x) * (k + n))
+                np.testing.assert_allclose(
+                    f(x).detach().numpy(), expected * (k + n), rtol=1e-5, atol=1e-6
+                )
+        except BaseException as error:
+            failures.append(error)
+
+    def eager():
+        try:
+            for _ in range(100):
+                np.testing.assert_array_equal(model(x).detach().numpy(), expected)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=record, args=(k,)) for k in (1, 2, 3)]
+    threads.append(threading.Thread(target=eager))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    assert "__getattribute__" not in vars(tg.tracer.Observed)
