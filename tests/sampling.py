@@ -1,6 +1,6 @@
 """What a sample of an op is, and the arrays that samples are made of.
 
-`tests/op_samples.py` holds the table. A sample is a valid call of one op: its inputs, its
+`tests/op_samples` holds the table. A sample is a valid call of one op: its inputs, its
 attributes, and which inputs a gradient check may perturb. Inputs stay clear of kinks and poles
 unless the point of the sample is to sit on one.
 """

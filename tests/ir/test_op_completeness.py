@@ -60,7 +60,7 @@ def test_has_a_jax_lowering_or_a_decomposition(op: Op) -> None:
 def test_has_samples(op: Op) -> None:
     if op is ops.proj:
         pytest.skip("proj is part of every sample of a several-result op")
-    assert SAMPLES.get(op.name), f"{op.name}: add samples to tests/op_samples.py or op_samples_2.py"
+    assert SAMPLES.get(op.name), f"{op.name}: add samples to tests/op_samples"
 
 
 @EVERY_OP
@@ -71,7 +71,7 @@ def test_differentiable_ops_have_a_checked_sample(op: Op) -> None:
         pytest.skip(f"no finite difference judges the gradient of {op.name}")
     samples = SAMPLES.get(op.name, [])
     assert any(s.differentiable and s.grad_check for s in samples), (
-        f"{op.name}: add a sample with differentiable=(...) to tests/op_samples*.py"
+        f"{op.name}: add a sample with differentiable=(...) to tests/op_samples"
     )
 
 
@@ -118,7 +118,7 @@ def test_is_named_in_the_documentation(op: Op) -> None:
 
 
 def test_no_kernel_or_sample_is_for_an_unknown_op() -> None:
-    assert not set(SAMPLES) - set(OPS), "tests/op_samples*.py sample ops that do not exist"
+    assert not set(SAMPLES) - set(OPS), "tests/op_samples has samples of ops that do not exist"
     assert not set(KERNELS) - set(OPS), "backends/numpy/kernels has ops that ir/ops lacks"
 
 
