@@ -4,7 +4,7 @@ import dataclasses
 from collections import namedtuple
 
 import tracegrad as tg
-from tests.runtime.hazards.registry import hazard
+from tests.runtime.hazards.registry import Scaled, hazard
 from tests.runtime.programs import ramp
 
 
@@ -42,21 +42,6 @@ def method_of_a_class_replaced(compile):
     yield g(ramp(3))
     Local.scale = lambda self, x: x * 3
     yield g(ramp(3))
-
-
-class Scaled(tg.nn.Module):
-    def __init__(self, scale=1.0):
-        super().__init__()
-        self.linear = tg.nn.Linear(3, 3)
-        self.scale = scale
-        self.steps = [1.0, 2.0]
-        self.options = {"shift": 0.0}
-
-    def forward(self, x):
-        y = self.linear(x) * self.scale + self.options["shift"]
-        for step in self.steps:
-            y = y + step
-        return y
 
 
 @hazard

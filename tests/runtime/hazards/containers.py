@@ -3,23 +3,8 @@
 import numpy as np
 
 import tracegrad as tg
-from tests.runtime.hazards.registry import hazard, linear
+from tests.runtime.hazards.registry import Scaled, hazard, linear
 from tests.runtime.programs import ramp
-
-
-class Scaled(tg.nn.Module):
-    def __init__(self, scale=1.0):
-        super().__init__()
-        self.linear = tg.nn.Linear(3, 3)
-        self.scale = scale
-        self.steps = [1.0, 2.0]
-        self.options = {"shift": 0.0}
-
-    def forward(self, x):
-        y = self.linear(x) * self.scale + self.options["shift"]
-        for step in self.steps:
-            y = y + step
-        return y
 
 
 @hazard

@@ -12,6 +12,23 @@ def hazard(function):
     return function
 
 
+class Scaled(tg.nn.Module):
+    """A layer, and plain Python state beside it."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.linear = tg.nn.Linear(3, 3)
+        self.scale = scale
+        self.steps = [1.0, 2.0]
+        self.options = {"shift": 0.0}
+
+    def forward(self, x):
+        y = self.linear(x) * self.scale + self.options["shift"]
+        for step in self.steps:
+            y = y + step
+        return y
+
+
 def linear():
     return tg.nn.Linear(3, 1)
 
