@@ -251,7 +251,7 @@ def test_random_bits_and_dropout_tiles() -> None:
 
 ATTENTION = [
     (5, 5, 4, 4, True), (5, 7, 4, 3, False), (300, 300, 8, 8, True), (300, 200, 8, 8, True),
-    (200, 300, 8, 6, True), (130, 260, 8, 8, False), (1, 3, 2, 2, True),
+    (200, 300, 8, 6, True), (130, 260, 8, 8, False), (1, 3, 2, 2, True), (100, 250, 8, 6, True),
 ]  # fmt: skip
 
 

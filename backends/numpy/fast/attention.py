@@ -1,24 +1,31 @@
 """Scaled dot-product attention by tiles of queries: the T x S weights never exist beyond one tile.
 
-A tile is some rows of one head, kept as [keys, queries]: NumPy reduces over the first axis, and
+A tile is some rows of a head, kept as [keys, queries]: NumPy reduces over the first axis, and
 broadcasts along the last, two to three times as fast as the other way round. Causal tiles stop at
-their last visible key, so about half of the work of long sequences is never done. Heads are shared
-over threads. The online part of flash attention (Dao et al. 2022) is not needed: a tile sees whole
-rows; backward needs the logsumexp.
+their last visible key, so about half of the work of long sequences is never done. Heads of short
+sequences go through together, as many as fill a tile; groups of heads are shared over threads. The
+online part of flash attention (Dao et al. 2022) is not needed: a tile sees whole rows; backward
+needs the logsumexp.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tracegrad.backends.numpy.fast.reduce import ones
-from tracegrad.backends.numpy.fast.work import Array, run_shares, share_count, split
+from tracegrad.backends.numpy.fast.work import Array, run_shares, share_count
 
-TILE_BYTES = 1 << 19  # scores of one tile
+TILE_BYTES = 1 << 19  # scores of one tile, all heads of a group together
 MOST_ROWS = 128
 Ints = tuple[int, ...]
+
+
+def part(buffer: Array, shape: Ints) -> Array:
+    """The beginning of a flat buffer."""
+    return buffer[: math.prod(shape)].reshape(shape)
 
 
 class _Tiles:
@@ -33,10 +40,16 @@ class _Tiles:
         fitting = TILE_BYTES // (max(keys, 1) * dtype.itemsize)
         self.rows = max(1, min(self.queries, MOST_ROWS, fitting))
         self.shares = share_count(threads, batch * heads, flops)
-        self.ranges = split(batch * heads, self.shares, max(batch * heads, 1))
-        self.scores = [
-            [np.empty(self.rows * keys, dtype) for _ in range(buffers)] for _ in range(self.shares)
-        ]
+        even = heads if self.shares == 1 else batch * heads // (4 * self.shares)
+        self.heads = max(1, min(heads, fitting // self.rows, even))
+        groups = [
+            (b, slice(h, min(h + self.heads, heads)))
+            for b in range(batch) for h in range(0, heads, self.heads)
+        ]  # fmt: skip
+        bounds = [len(groups) * k // self.shares for k in range(self.shares + 1)]
+        self.groups = [groups[start:stop] for start, stop in zip(bounds, bounds[1:])]
+        size = self.heads * self.rows * keys
+        self.scores = [[np.empty(size, dtype) for _ in range(buffers)] for _ in range(self.shares)]
         # query c of a tile may see key r of the tile's own keys when r <= c
         self.hidden = np.tril(np.full((self.rows, self.rows), -np.inf, dtype), -1)
 
@@ -54,7 +67,7 @@ class _Tiles:
     def hide(self, scores: Array, first: int, last: int, seen: int) -> None:
         """-inf where a query would look ahead; only to the tile's own keys can it."""
         if self.causal and seen > first:
-            own = scores[first:seen]
+            own = scores[:, first:seen]
             np.add(own, self.hidden[: seen - first, : last - first], out=own)
 
 
@@ -72,9 +85,9 @@ class Attention:
         s, e = v_shape[2:]
         flops = 2.0 * b * h * t * s * (d + e) / (2 if causal else 1)
         self.tiles = _Tiles(q_shape, s, causal, flops, np.dtype(dtype), 1, threads)
-        rows = self.tiles.rows
-        self.scaled = [np.empty((rows, d), dtype) for _ in range(self.tiles.shares)]
-        self.rows = [np.empty((2, rows), dtype) for _ in range(self.tiles.shares)]
+        size, shares = self.tiles.heads * self.tiles.rows, range(self.tiles.shares)
+        self.scaled = [np.empty(size * d, dtype) for _ in shares]
+        self.rows = [np.empty((2, size), dtype) for _ in shares]
         self.scale = np.array(scale, dtype)
 
     @property
@@ -85,15 +98,12 @@ class Attention:
         tiles = self.tiles.tiles()
 
         def share(index: int) -> None:
-            for first_head, last_head in self.tiles.ranges[index]:
-                for number in range(first_head, last_head):
-                    head = divmod(number, q.shape[1])
-                    for first, last, seen in tiles:
-                        rows, keys = (*head, slice(first, last)), (*head, slice(0, seen))
-                        self._tile(
-                            index, first, last, seen, q[rows], k[keys], v[keys], out[rows],
-                            lse[rows],
-                        )  # fmt: skip
+            for group in self.tiles.groups[index]:
+                for first, last, seen in tiles:
+                    rows, keys = (*group, slice(first, last)), (*group, slice(0, seen))
+                    self._tile(
+                        index, first, last, seen, q[rows], k[keys], v[keys], out[rows], lse[rows]
+                    )
 
         run_shares(share, self.tiles.shares)
 
@@ -101,19 +111,19 @@ class Attention:
         self, index: int, first: int, last: int, seen: int, q: Array, k: Array, v: Array,
         out: Array, lse: Array,
     ) -> None:  # fmt: skip
-        n = last - first
-        scores = self.tiles.scores[index][0][: n * seen].reshape(seen, n)
-        scaled = self.scaled[index][:n]
-        top, mass = self.rows[index][:, :n]
+        heads, n, _ = q.shape
+        scores = part(self.tiles.scores[index][0], (heads, seen, n))
+        scaled = part(self.scaled[index], q.shape)
+        top, mass = (part(row, (heads, n)) for row in self.rows[index])
         np.multiply(q, self.scale, out=scaled)
-        np.matmul(k, scaled.T, out=scores)
+        np.matmul(k, scaled.swapaxes(1, 2), out=scores)
         self.tiles.hide(scores, first, last, seen)
-        np.maximum.reduce(scores, 0, None, top)
-        np.subtract(scores, top, out=scores)
+        np.maximum.reduce(scores, 1, None, top)
+        np.subtract(scores, top[:, None], out=scores)
         np.exp(scores, out=scores)
         np.matmul(ones(seen, scores.dtype), scores, out=mass)
-        np.matmul(scores.T, v, out=out)
-        np.divide(out, mass[:, None], out=out)
+        np.matmul(scores.swapaxes(1, 2), v, out=out)
+        np.divide(out, mass[:, :, None], out=out)
         np.log(mass, out=lse)
         np.add(lse, top, out=lse)
 
@@ -132,12 +142,13 @@ class AttentionBackward:
         s, e = v_shape[2:]
         flops = 2.0 * b * h * t * s * (3 * d + 2 * e) / (2 if causal else 1)
         self.tiles = _Tiles(q_shape, s, causal, flops, np.dtype(dtype), 2, threads)
-        rows, shares = self.tiles.rows, range(self.tiles.shares)
-        self.scaled = [np.empty((rows, d), dtype) for _ in shares]
-        self.product = [np.empty((rows, e), dtype) for _ in shares]
-        self.inner = [np.empty(rows, dtype) for _ in shares]
-        self.to_k = [np.empty((s, d), dtype) for _ in shares]
-        self.to_v = [np.empty((s, e), dtype) for _ in shares]
+        heads, shares = self.tiles.heads, range(self.tiles.shares)
+        size = heads * self.tiles.rows
+        self.scaled = [np.empty(size * d, dtype) for _ in shares]
+        self.product = [np.empty(size * e, dtype) for _ in shares]
+        self.inner = [np.empty(size, dtype) for _ in shares]
+        self.to_k = [np.empty(heads * s * d, dtype) for _ in shares]
+        self.to_v = [np.empty(heads * s * e, dtype) for _ in shares]
         self.scale = np.array(scale, dtype)
 
     @property
@@ -153,18 +164,16 @@ class AttentionBackward:
         tiles = self.tiles.tiles()[::-1]
 
         def share(index: int) -> None:
-            for first_head, last_head in self.tiles.ranges[index]:
-                for number in range(first_head, last_head):
-                    head = divmod(number, q.shape[1])
-                    if not tiles or tiles[0][2] < self.tiles.keys:  # keys that no query sees
-                        dk[head] = 0
-                        dv[head] = 0
-                    for first, last, seen in tiles:
-                        rows, keys = (*head, slice(first, last)), (*head, slice(0, seen))
-                        self._tile(
-                            index, first, last, seen, ct[rows], q[rows], k[keys], v[keys],
-                            out[rows], lse[rows], dq[rows], dk[keys], dv[keys],
-                        )  # fmt: skip
+            for group in self.tiles.groups[index]:
+                if not tiles or tiles[0][2] < self.tiles.keys:  # keys that no query sees
+                    dk[group] = 0
+                    dv[group] = 0
+                for first, last, seen in tiles:
+                    rows, keys = (*group, slice(first, last)), (*group, slice(0, seen))
+                    self._tile(
+                        index, first, last, seen, ct[rows], q[rows], k[keys], v[keys],
+                        out[rows], lse[rows], dq[rows], dk[keys], dv[keys],
+                    )  # fmt: skip
 
         run_shares(share, self.tiles.shares)
 
@@ -172,24 +181,24 @@ class AttentionBackward:
         self, index: int, first: int, last: int, seen: int, ct: Array, q: Array, k: Array,
         v: Array, out: Array, lse: Array, dq: Array, dk: Array, dv: Array,
     ) -> None:  # fmt: skip
-        n = last - first
-        weight, slope = (b[: n * seen].reshape(seen, n) for b in self.tiles.scores[index])
-        scaled, inner = self.scaled[index][:n], self.inner[index][:n]
+        heads, n, _ = q.shape
+        weight, slope = (part(b, (heads, seen, n)) for b in self.tiles.scores[index])
+        scaled, inner = part(self.scaled[index], q.shape), part(self.inner[index], (heads, n))
         np.multiply(q, self.scale, out=scaled)
-        np.matmul(k, scaled.T, out=weight)
+        np.matmul(k, scaled.swapaxes(1, 2), out=weight)
         self.tiles.hide(weight, first, last, seen)
-        np.subtract(weight, lse, out=weight)
+        np.subtract(weight, lse[:, None], out=weight)
         np.exp(weight, out=weight)
-        product = np.multiply(ct, out, out=self.product[index][:n])
-        np.matmul(product, ones(product.shape[1], product.dtype), out=inner)
-        np.matmul(v, ct.T, out=slope)
-        np.subtract(slope, inner, out=slope)
+        product = np.multiply(ct, out, out=part(self.product[index], ct.shape))
+        np.matmul(product, ones(product.shape[2], product.dtype), out=inner)
+        np.matmul(v, ct.swapaxes(1, 2), out=slope)
+        np.subtract(slope, inner[:, None], out=slope)
         np.multiply(slope, weight, out=slope)
         if last == self.tiles.queries:
             np.matmul(weight, ct, out=dv)
             np.matmul(slope, scaled, out=dk)
         else:
-            np.add(dv, np.matmul(weight, ct, out=self.to_v[index][:seen]), out=dv)
-            np.add(dk, np.matmul(slope, scaled, out=self.to_k[index][:seen]), out=dk)
-        np.matmul(slope.T, k, out=dq)
+            np.add(dv, np.matmul(weight, ct, out=part(self.to_v[index], dv.shape)), out=dv)
+            np.add(dk, np.matmul(slope, scaled, out=part(self.to_k[index], dk.shape)), out=dk)
+        np.matmul(slope.swapaxes(1, 2), k, out=dq)
         np.multiply(dq, self.scale, out=dq)
