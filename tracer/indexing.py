@@ -14,13 +14,17 @@ from tracegrad.tracer.creation import as_tensor
 from tracegrad.tracer.errors import ArgumentError, ShapeError, UnsupportedError
 from tracegrad.tracer.inplace import fitted, write
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.program import CACHE_SIZE, LRU
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor, wrap
-from tracegrad.tracer.views import Reshape, Slice, make_view
+from tracegrad.tracer.views import Reshape, Slice, ViewStep, make_views, shape_of
 
 
 def getitem(self: Tensor, index: Any) -> Tensor:
     """A view for ints, slices, None and Ellipsis; a copy where a tensor, array or list takes part."""
+    steps = basic_steps(self, index)
+    if steps is not None:
+        return make_views(self, steps)
     view, advanced = resolve(self, index)
     if not advanced:
         return view
@@ -37,7 +41,8 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         result = functions.masked_fill(self, mask, value)
         write(self, fitted(self, result, "x[mask] = value"))
         return
-    view, advanced = resolve(self, index)
+    steps = basic_steps(self, index)
+    view, advanced = resolve(self, index) if steps is None else (make_views(self, steps), [])
     value = value if isinstance(value, Tensor) else as_tensor(value)
     if value.dtype is not self.dtype:
         value = value.to(self.dtype)  # type: ignore[attr-defined]
@@ -66,8 +71,37 @@ def is_advanced(item: Any) -> bool:
     return isinstance(item, (Tensor, np.ndarray, list)) and not isinstance(item, (bool, np.bool_))
 
 
+_basic: LRU = LRU(CACHE_SIZE)
+
+
+def basic_steps(self: Tensor, index: Any) -> tuple[ViewStep, ...] | None:
+    """The view steps of an index of plain ints, slices, None and Ellipsis, worked out once for
+    equal ones; None for another index.
+    """
+    key: list[Any] = [shape_of(self)]
+    for item in index if index.__class__ is tuple else (index,):
+        kind = item.__class__
+        if kind is slice:
+            start, stop, step = item.start, item.stop, item.step
+            for bound in (start, stop, step):
+                if bound is not None and bound.__class__ is not int:
+                    return None
+            item = (start, stop, step)
+        elif kind is not int and item is not None and item is not Ellipsis:
+            return None
+        key.append(item)
+    lookup_key = tuple(key)
+    return _basic.get(lookup_key) or _basic.add(lookup_key, parse(self, index)[0])  # type: ignore[no-any-return]
+
+
 def resolve(self: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Any]]]:
     """The view of the basic part, and (axis of that view, index) for every advanced item."""
+    steps, advanced = parse(self, index)
+    return make_views(self, steps) if steps else self, advanced
+
+
+def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[int, Any]]]:
+    """The view steps of the basic part, and (axis of that view, index) for every advanced item."""
     items = list(index) if isinstance(index, tuple) else [index]
     items = [as_tensor(item) if isinstance(item, (list, np.ndarray)) else item for item in items]
     consumed = sum(consumes(item) for item in items if item is not None and item is not Ellipsis)
@@ -117,12 +151,14 @@ def resolve(self: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Any]]]:
                 )
             start[axis], stop[axis] = position % size, position % size + 1
         axis += 1
-    view = self
-    if stop != list(self.shape) or any(start) or any(s != 1 for s in step):
-        view = make_view(view, Slice(tuple(start), tuple(stop), tuple(step)))
-    if tuple(shape) != view.shape or (view is self and not advanced):
-        view = make_view(view, Reshape(tuple(shape)))
-    return view, advanced
+    steps: list[ViewStep] = []
+    kept: tuple[int, ...] = tuple(self.shape)
+    if stop != list(kept) or any(start) or any(s != 1 for s in step):
+        steps.append(Slice(tuple(start), tuple(stop), tuple(step)))
+        kept = tuple(-(-(b - a) // c) for a, b, c in zip(start, stop, step))
+    if tuple(shape) != kept or not (steps or advanced):
+        steps.append(Reshape(tuple(shape)))
+    return tuple(steps), advanced
 
 
 def consumes(item: Any) -> int:

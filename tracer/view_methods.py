@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import wraps
 from math import prod
 from typing import Any
 
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.program import CACHE_SIZE, LRU
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.views import (
@@ -14,11 +17,46 @@ from tracegrad.tracer.views import (
     Reshape,
     Slice,
     Transpose,
+    ViewStep,
     detach,
     layout_array,
-    make_view,
+    make_views,
+    shape_of,
     strides_of,
 )
+
+Shape = tuple[int, ...]
+Steps = tuple[ViewStep, ...]
+_steps: LRU = LRU(CACHE_SIZE)
+
+
+def remembered(resolve: Callable[..., Steps], input: Tensor, args: tuple, kwargs: dict) -> Steps:
+    """`resolve(shape of input, *args, **kwargs)`, worked out once for equal plain arguments."""
+    shape = shape_of(input)
+    if not (plain(args) and (not kwargs or plain(kwargs.values()))):
+        return resolve(shape, *args, **kwargs)
+    key = (resolve, shape, args, *kwargs.items())
+    return _steps.get(key) or _steps.add(key, resolve(shape, *args, **kwargs))  # type: ignore[no-any-return]
+
+
+def plain(values: Iterable[Any]) -> bool:
+    """Ints, None and tuples of ints: equal ones mean the same (not so for 1, True and 1.0)."""
+    for value in values:
+        if value.__class__ is not int and value is not None:
+            if not isinstance(value, tuple) or any([v.__class__ is not int for v in value]):
+                return False
+    return True
+
+
+def by_shape(resolve: Callable[..., Steps]) -> Callable[..., Tensor]:
+    """A view function, from the steps that it takes for an input of some shape."""
+
+    @wraps(resolve)
+    def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        steps = remembered(resolve, input, args, kwargs)
+        return make_views(input, steps) if steps else input
+
+    return function
 
 
 def ints(values: tuple[Any, ...]) -> tuple[int, ...]:
@@ -52,32 +90,39 @@ def resolve_shape(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
     )  # fmt: skip
 
 
+def reshaping(input: Shape, *shape: Any) -> Steps:
+    return (Reshape(resolve_shape(ints(shape), prod(input))),)
+
+
 def view(input: Tensor, *shape: Any) -> Tensor:
     """The same memory under another shape (or, given a dtype, other element type of equal size).
 
     Raises ShapeError when the strides do not allow it without a copy; `reshape` copies then.
     """
-    target = resolve_shape(ints(shape), input.numel())
-    try:
-        layout_array(input).reshape(target, copy=False)
-    except ValueError:
+    steps = remembered(reshaping, input, shape, {})
+    if not can_view(input, steps):
         raise ShapeError(
-            f"view{tuple(target)} of a tensor of shape {tuple(input.shape)} and strides {strides_of(input)}",
+            f"view{tuple(steps[0].shape)} of a tensor of shape {tuple(input.shape)} and strides {strides_of(input)}",  # type: ignore[attr-defined]
             where=here(), why="these strides cannot be one view of that shape", fix="use x.reshape(...)",
-        ) from None  # fmt: skip
-    return make_view(input, Reshape(target))
+        )  # fmt: skip
+    return make_views(input, steps)
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """A view of another shape where the strides allow it, else a copy."""
-    target = resolve_shape(ints(shape), input.numel())
-    if target == input.shape:
-        return make_view(input, Reshape(target))
+    steps = remembered(reshaping, input, shape, {})
+    return make_views(input if can_view(input, steps) else input.clone(), steps)  # type: ignore[attr-defined]
+
+
+def can_view(input: Tensor, steps: Steps) -> bool:
+    """Whether the one reshaping step needs no copy."""
+    if input._traced is None and (input._storage is None or input._data.flags.c_contiguous):
+        return True
     try:
-        layout_array(input).reshape(target, copy=False)
+        layout_array(input).reshape(steps[0].shape, copy=False)  # type: ignore[attr-defined]
     except ValueError:
-        input = input.clone()  # type: ignore[attr-defined]
-    return make_view(input, Reshape(target))
+        return False
+    return True
 
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
@@ -88,44 +133,49 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     return reshape(input, *other.shape)
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+@by_shape
+def permute(input: Shape, *dims: Any) -> Steps:
     """The same memory with its axes in the order `dims`."""
-    perm = tuple(axis_of(d, input.ndim) for d in ints(dims))
-    if sorted(perm) != list(range(input.ndim)):
-        raise ShapeError(f"permute{perm} of a tensor of {input.ndim} dimensions", where=here())
-    return make_view(input, Transpose(perm))
+    perm = tuple(axis_of(d, len(input)) for d in ints(dims))
+    if sorted(perm) != list(range(len(input))):
+        raise ShapeError(f"permute{perm} of a tensor of {len(input)} dimensions", where=here())
+    return (Transpose(perm),)
 
 
-def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+@by_shape
+def transpose(input: Shape, dim0: int, dim1: int) -> Steps:
     """The same memory with two axes exchanged."""
-    a, b = axis_of(dim0, input.ndim), axis_of(dim1, input.ndim)
-    perm = list(range(input.ndim))
+    a, b = axis_of(dim0, len(input)), axis_of(dim1, len(input))
+    perm = list(range(len(input)))
     if perm:
         perm[a], perm[b] = perm[b], perm[a]
-    return make_view(input, Transpose(tuple(perm)))
+    return (Transpose(tuple(perm)),)
 
 
-def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
+@by_shape
+def movedim(input: Shape, source: Any, destination: Any) -> Steps:
     """Move axes to new places, the others keeping their order."""
-    sources = [axis_of(d, input.ndim) for d in ints((source,))]
-    targets = [axis_of(d, input.ndim) for d in ints((destination,))]
-    perm: list[Any] = [None] * input.ndim
+    sources = [axis_of(d, len(input)) for d in ints((source,))]
+    targets = [axis_of(d, len(input)) for d in ints((destination,))]
+    perm: list[Any] = [None] * len(input)
     for s, t in zip(sources, targets, strict=True):
         perm[t] = s
-    rest = iter(d for d in range(input.ndim) if d not in sources)
-    return make_view(input, Transpose(tuple(next(rest) if p is None else p for p in perm)))
+    rest = iter(d for d in range(len(input)) if d not in sources)
+    return (Transpose(tuple(next(rest) if p is None else p for p in perm)),)
 
 
-def t(input: Tensor) -> Tensor:
+@by_shape
+def t(input: Shape) -> Steps:
     """Transpose of a matrix; tensors of fewer than two dimensions are returned as they are."""
-    if input.ndim > 2:
-        raise ShapeError(f"t() needs at most 2 dimensions, got {input.ndim}", where=here())
-    return input if input.ndim < 2 else transpose(input, 0, 1)
+    if len(input) > 2:
+        raise ShapeError(f"t() needs at most 2 dimensions, got {len(input)}", where=here())
+    return () if len(input) < 2 else (Transpose((1, 0)),)
 
 
-def reversed_axes(input: Tensor) -> Tensor:
+@by_shape
+def reversed_axes(input: Shape) -> Steps:
     """`x.T`."""
-    return make_view(input, Transpose(tuple(reversed(range(input.ndim)))))
+    return (Transpose(tuple(reversed(range(len(input))))),)
 
 
 def matrix_transpose(input: Tensor) -> Tensor:
@@ -133,24 +183,25 @@ def matrix_transpose(input: Tensor) -> Tensor:
     return transpose(input, -2, -1)
 
 
-def expand(input: Tensor, *sizes: Any) -> Tensor:
+@by_shape
+def expand(input: Shape, *sizes: Any) -> Steps:
     """Dimensions of size 1 repeated without memory; -1 keeps a size.
 
     Writing in place is refused.
     """
     wanted = ints(sizes)
-    offset = len(wanted) - input.ndim
+    offset = len(wanted) - len(input)
     shape = tuple(
-        (input.shape[k - offset] if size == -1 else size) if k >= offset else size
+        (input[k - offset] if size == -1 else size) if k >= offset else size
         for k, size in enumerate(wanted)
     )
-    fits = offset >= 0 and all(a in (1, b) for a, b in zip(input.shape, shape[offset:]))
+    fits = offset >= 0 and all(a in (1, b) for a, b in zip(input, shape[offset:]))
     if not fits or -1 in shape:
         raise ShapeError(
-            f"expand to {list(wanted)} of a tensor of shape {list(input.shape)}", where=here()
+            f"expand to {list(wanted)} of a tensor of shape {list(input)}", where=here()
         )
     # Nothing repeated: an ordinary view, which may be written through.
-    return make_view(input, Reshape(shape) if prod(shape) == input.numel() else Expand(shape))
+    return (Reshape(shape) if prod(shape) == prod(input) else Expand(shape),)
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
@@ -161,20 +212,22 @@ def broadcast_to(input: Tensor, size: Any) -> Tensor:
     return expand(input, *ints((tuple(size),)))
 
 
-def unsqueeze(input: Tensor, dim: int) -> Tensor:
+@by_shape
+def unsqueeze(input: Shape, dim: int) -> Steps:
     """Insert an axis of size 1."""
-    k = axis_of(dim, input.ndim + 1)
-    return make_view(input, Reshape((*input.shape[:k], 1, *input.shape[k:])))
+    k = axis_of(dim, len(input) + 1)
+    return (Reshape((*input[:k], 1, *input[k:])),)
 
 
-def squeeze(input: Tensor, dim: Any = None) -> Tensor:
+@by_shape
+def squeeze(input: Shape, dim: Any = None) -> Steps:
     """Drop axes of size 1: all, or those named."""
     if dim is None:
-        dropped = set(range(input.ndim))
+        dropped = set(range(len(input)))
     else:
-        dropped = {axis_of(d, input.ndim) for d in ints((dim,))}
-    shape = tuple(s for k, s in enumerate(input.shape) if not (k in dropped and s == 1))
-    return make_view(input, Reshape(shape))
+        dropped = {axis_of(d, len(input)) for d in ints((dim,))}
+    shape = tuple(s for k, s in enumerate(input) if not (k in dropped and s == 1))
+    return (Reshape(shape),)
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -203,30 +256,36 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
     return view(input, *input.shape[:k], *inner, *input.shape[k + 1 :])
 
 
-def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+@by_shape
+def narrow(input: Shape, dim: int, start: int, length: int) -> Steps:
     """`length` elements of one axis from `start`."""
-    k = axis_of(dim, input.ndim)
-    size = input.shape[k]
+    return (narrowing(input, dim, start, length),)
+
+
+def narrowing(shape: Shape, dim: int, start: int, length: int) -> Slice:
+    k = axis_of(dim, len(shape))
+    size = shape[k]
     begin = int(start) + (size if start < 0 else 0)
     if not (0 <= begin and begin + length <= size and length >= 0):
         raise ShapeError(
             f"narrow({dim}, {start}, {length}) of a dimension of size {size}", where=here()
         )
-    low, high = [0] * input.ndim, list(input.shape)
+    low, high = [0] * len(shape), list(shape)
     low[k], high[k] = begin, begin + int(length)
-    return make_view(input, Slice(tuple(low), tuple(high), (1,) * input.ndim))
+    return Slice(tuple(low), tuple(high), (1,) * len(shape))
 
 
-def select(input: Tensor, dim: int, index: int) -> Tensor:
+@by_shape
+def select(input: Shape, dim: int, index: int) -> Steps:
     """One position of an axis, the axis dropped."""
-    k = axis_of(dim, input.ndim)
+    k = axis_of(dim, len(input))
     index = int(index)
-    if not -input.shape[k] <= index < input.shape[k]:
+    if not -input[k] <= index < input[k]:
         raise IndexError(
-            f"index {index} is out of range for dimension {k} of size {input.shape[k]} ({here()})"
+            f"index {index} is out of range for dimension {k} of size {input[k]} ({here()})"
         )
-    part = narrow(input, k, index % input.shape[k], 1)
-    return make_view(part, Reshape((*input.shape[:k], *input.shape[k + 1 :])))
+    part = narrowing(input, k, index % input[k], 1)
+    return part, Reshape((*input[:k], *input[k + 1 :]))
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:

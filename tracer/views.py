@@ -8,6 +8,7 @@ value of the view back into its base. Views of any depth are chains of steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.types import TensorType, dtype_of
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.program import program_for
+from tracegrad.tracer.program import CACHE_SIZE, LRU, program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import storage_of
 from tracegrad.tracer.tape import Entry
@@ -29,6 +30,7 @@ class ViewStep:
 
     eager_only = ""
     name = "view"
+    repeats = False  # whether several elements of the view are one place in memory
 
     def view(self, array: np.ndarray) -> np.ndarray:
         """The NumPy view. Raises ValueError when there is none without a copy."""
@@ -103,9 +105,12 @@ class Slice(ViewStep):
     step: tuple[int, ...]
     name = "slice"
 
+    @cached_property
+    def index(self) -> tuple[Any, ...]:
+        return (*map(slice, self.start, self.stop, self.step), ...)
+
     def view(self, array: np.ndarray) -> np.ndarray:
-        index = tuple(slice(a, b, c) for a, b, c in zip(self.start, self.stop, self.step))
-        return array[(*index, ...)]
+        return array[self.index]
 
     def emit(self, base: Node) -> Node:
         return ops.slice_(base, start=self.start, stop=self.stop, step=self.step)
@@ -118,6 +123,7 @@ class Slice(ViewStep):
 class Expand(ViewStep):
     shape: tuple[int, ...]
     name = "expand"
+    repeats = True
 
     def view(self, array: np.ndarray) -> np.ndarray:
         return np.broadcast_to(array, self.shape)
@@ -164,10 +170,17 @@ def emit_write_chain(chain: tuple[ViewStep, ...], base: Node, value: Node) -> No
     return value
 
 
+_programs: LRU = LRU(CACHE_SIZE)  # by step, shape and NumPy dtype
+
+
 def view_entry(step: ViewStep, parent: Entry) -> Entry:
     """The tape entry of one view step."""
-    program = program_for(step, (), (TensorType(parent.shape, dtype_of(parent.dtype)),))
-    return Entry(program, (parent,), program.types[0].shape, parent.dtype)
+    key = (step, parent.shape, parent.dtype)
+    found = _programs.get(key)
+    if found is None:
+        program = program_for(step, (), (TensorType(parent.shape, dtype_of(parent.dtype)),))
+        found = _programs.add(key, (program, program.types[0].shape))
+    return Entry(found[0], (parent,), found[1], parent.dtype)
 
 
 def mark_unwritable(view: Tensor, tensor: Tensor, grad: bool) -> None:
@@ -183,18 +196,31 @@ def mark_unwritable(view: Tensor, tensor: Tensor, grad: bool) -> None:
 
 def make_view(tensor: Tensor, step: ViewStep) -> Tensor:
     """A view of `tensor`, eager or recorded. ValueError when NumPy would have to copy."""
+    return make_views(tensor, (step,))
+
+
+def make_views(tensor: Tensor, steps: tuple[ViewStep, ...]) -> Tensor:
+    """A view through one or more steps."""
     mode = get_mode()
     if mode.trace is not None:
-        return mode.trace.make_view(tensor, step)  # type: ignore[no-any-return]
-    storage = storage_of(tensor)
-    result = wrap(step.view(tensor._data))
+        for step in steps:
+            tensor = mode.trace.make_view(tensor, step)
+        return tensor
+    storage = tensor._storage or storage_of(tensor)
+    array = tensor._data
+    for step in steps:
+        array = step.view(array)
+    result = wrap(array)
     result._storage = storage
-    result._chain = (*tensor._chain, step)
+    result._chain = tensor._chain + steps
     if tensor._family:
         result._family = tensor._family
-    entry = tensor._entry
-    if entry is not None and mode.grad:
-        result._entry = view_entry(step, entry)
+    if mode.grad:
+        entry = tensor._entry
+        if entry is not None:
+            for step in steps:
+                entry = view_entry(step, entry)
+            result._entry = entry
     mark_unwritable(result, tensor, mode.grad)
     storage.add(result)
     return result
@@ -214,6 +240,13 @@ def detach(tensor: Tensor) -> Tensor:
     storage.families += 1
     storage.add(result)
     return result
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """`tensor.shape`, as a plain tuple."""
+    if tensor._jax is not None or tensor._traced is not None:
+        return tuple(tensor.shape)
+    return tensor._data.shape
 
 
 def strides_of(tensor: Tensor) -> tuple[int, ...]:
