@@ -53,48 +53,6 @@ def unbatched(x: Node, lacked: bool) -> Node:
     return reshape(x, x.shape[1:]) if lacked else x
 
 
-def _conv(
-    rank: int,
-    input: Operand,
-    weight: Operand,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-) -> Node:
-    name = f"conv{rank}d"
-    x, lacked = batched(name, input, rank)
-    w = as_node(weight)
-    require_same_dtype(name, x, w, None if bias is None else as_node(bias))
-    if w.ndim != rank + 2 or x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
-        raise IRTypeError(
-            f"{name}(): input {list(x.shape)} has {x.shape[1]} channels, weight {list(w.shape)} "
-            f"with "
-            f"groups={groups} takes {w.shape[1] * groups if w.ndim == rank + 2 else '?'} "
-            f"and gives {w.shape[0]} (a multiple of groups)"
-        )
-    steps, holes = sizes(stride, rank, "stride"), sizes(dilation, rank, "dilation")
-    pairs = padding_pairs(padding, w.shape[2:], steps, holes)
-    for size, kernel, hole, (low, high) in zip(x.shape[2:], w.shape[2:], holes, pairs):
-        if size + low + high < hole * (kernel - 1) + 1:
-            raise IRTypeError(
-                f"{name}(): the padded input size {size + low + high} is smaller than the "
-                f"kernel's reach {hole * (kernel - 1) + 1} (input {list(x.shape)}, weight "
-                f"{list(w.shape)})"
-            )
-    out = ops.conv(
-        x,
-        w,
-        strides=steps,
-        padding=pairs,
-        lhs_dilation=(1,) * rank,
-        rhs_dilation=holes,
-        groups=groups,
-    )
-    return unbatched(with_bias(out, bias), lacked)
-
-
 def padding_pairs(
     padding: Any, kernel: Ints, strides: Ints, dilation: Ints
 ) -> tuple[tuple[int, int], ...]:
@@ -114,147 +72,113 @@ def padding_pairs(
     return tuple((p, p) for p in sizes(padding, len(kernel), "padding"))
 
 
-@user_op
-def conv1d(
-    input: Operand,
-    weight: Operand,
-    bias: Operand | None = None,
-    /,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Node:
-    """input[N, C, L] with weight[O, C / groups, K], bias[O]: cross-correlation."""
-    return _conv(1, input, weight, bias, stride, padding, dilation, groups)
+_AXES = {1: ("L", "K"), 2: ("H, W", "KH, KW"), 3: ("D, H, W", "KD, KH, KW")}  # input, kernel
 
 
-@user_op
-def conv2d(
-    input: Operand,
-    weight: Operand,
-    bias: Operand | None = None,
-    /,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Node:
-    """input[N, C, H, W] with weight[O, C / groups, KH, KW], bias[O]: cross-correlation."""
-    return _conv(2, input, weight, bias, stride, padding, dilation, groups)
+def _make_conv(rank: int) -> Any:
+    name, (space, window) = f"conv{rank}d", _AXES[rank]
+
+    def emit(
+        input: Operand,
+        weight: Operand,
+        bias: Operand | None = None,
+        /,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Node:
+        x, lacked = batched(name, input, rank)
+        w = as_node(weight)
+        require_same_dtype(name, x, w, None if bias is None else as_node(bias))
+        if w.ndim != rank + 2 or x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
+            raise IRTypeError(
+                f"{name}(): input {list(x.shape)} has {x.shape[1]} channels, weight "
+                f"{list(w.shape)} with groups={groups} takes "
+                f"{w.shape[1] * groups if w.ndim == rank + 2 else '?'} "
+                f"and gives {w.shape[0]} (a multiple of groups)"
+            )
+        steps, holes = sizes(stride, rank, "stride"), sizes(dilation, rank, "dilation")
+        pairs = padding_pairs(padding, w.shape[2:], steps, holes)
+        for size, kernel, hole, (low, high) in zip(x.shape[2:], w.shape[2:], holes, pairs):
+            if size + low + high < hole * (kernel - 1) + 1:
+                raise IRTypeError(
+                    f"{name}(): the padded input size {size + low + high} is smaller than the "
+                    f"kernel's reach {hole * (kernel - 1) + 1} (input {list(x.shape)}, weight "
+                    f"{list(w.shape)})"
+                )
+        out = ops.conv(
+            x,
+            w,
+            strides=steps,
+            padding=pairs,
+            lhs_dilation=(1,) * rank,
+            rhs_dilation=holes,
+            groups=groups,
+        )
+        return unbatched(with_bias(out, bias), lacked)
+
+    emit.__name__ = emit.__qualname__ = name
+    emit.__doc__ = (
+        f"input[N, C, {space}] with weight[O, C / groups, {window}], bias[O]: cross-correlation."
+    )
+    return user_op(emit)
 
 
-@user_op
-def conv3d(
-    input: Operand,
-    weight: Operand,
-    bias: Operand | None = None,
-    /,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Node:
-    """input[N, C, D, H, W] with weight[O, C / groups, KD, KH, KW], bias[O]: cross-correlation."""
-    return _conv(3, input, weight, bias, stride, padding, dilation, groups)
-
-
-def _conv_transpose(
-    rank: int,
-    input: Operand,
-    weight: Operand,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: int,
-    dilation: Any,
-) -> Node:
+def _make_conv_transpose(rank: int) -> Any:
     """The adjoint of conv: the input spread by the stride, correlated with the flipped filter."""
-    name = f"conv_transpose{rank}d"
-    x, lacked = batched(name, input, rank)
-    w = as_node(weight)
-    require_same_dtype(name, x, w, None if bias is None else as_node(bias))
-    if w.ndim != rank + 2 or x.shape[1] != w.shape[0] or w.shape[0] % groups:
-        raise IRTypeError(
-            f"{name}(): input {list(x.shape)} does not have the channels of weight "
-            f"{list(w.shape)} (in, out, ..)"
+    name, (space, window) = f"conv_transpose{rank}d", _AXES[rank]
+
+    def emit(
+        input: Operand,
+        weight: Operand,
+        bias: Operand | None = None,
+        /,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Node:
+        x, lacked = batched(name, input, rank)
+        w = as_node(weight)
+        require_same_dtype(name, x, w, None if bias is None else as_node(bias))
+        if w.ndim != rank + 2 or x.shape[1] != w.shape[0] or w.shape[0] % groups:
+            raise IRTypeError(
+                f"{name}(): input {list(x.shape)} does not have the channels of weight "
+                f"{list(w.shape)} (in, out, ..)"
+            )
+        steps, holes = sizes(stride, rank, "stride"), sizes(dilation, rank, "dilation")
+        pads, extra = sizes(padding, rank, "padding"), sizes(output_padding, rank, "output_padding")
+        if any(e >= max(s, h) for e, s, h in zip(extra, steps, holes)):
+            raise IRTypeError(
+                f"{name}(): output_padding {extra} must be smaller than stride or dilation"
+            )
+        inside, outside, kernel = w.shape[0], w.shape[1] * groups, w.shape[2:]
+        grouped = reshape(
+            reverse_axes(w, tuple(range(2, rank + 2))),
+            (groups, inside // groups, w.shape[1], *kernel),
         )
-    steps, holes = sizes(stride, rank, "stride"), sizes(dilation, rank, "dilation")
-    pads, extra = sizes(padding, rank, "padding"), sizes(output_padding, rank, "output_padding")
-    if any(e >= max(s, h) for e, s, h in zip(extra, steps, holes)):
-        raise IRTypeError(
-            f"{name}(): output_padding {extra} must be smaller than stride or dilation"
+        swapped = ops.transpose(grouped, perm=(0, 2, 1, *range(3, rank + 3)))
+        reach = [hole * (size - 1) for size, hole in zip(kernel, holes)]
+        out = ops.conv(
+            x,
+            reshape(swapped, (outside, inside // groups, *kernel)),
+            strides=(1,) * rank,
+            padding=tuple((r - p, r - p + e) for r, p, e in zip(reach, pads, extra)),
+            lhs_dilation=steps,
+            rhs_dilation=holes,
+            groups=groups,
         )
-    inside, outside, kernel = w.shape[0], w.shape[1] * groups, w.shape[2:]
-    grouped = reshape(
-        reverse_axes(w, tuple(range(2, rank + 2))), (groups, inside // groups, w.shape[1], *kernel)
+        return unbatched(with_bias(out, bias), lacked)
+
+    emit.__name__ = emit.__qualname__ = name
+    emit.__doc__ = (
+        f"input[N, C, {space}] with weight[C, O / groups, {window}], bias[O]: the gradient of "
+        f"conv{rank}d, as an upsampling."
     )
-    swapped = ops.transpose(grouped, perm=(0, 2, 1, *range(3, rank + 3)))
-    reach = [hole * (size - 1) for size, hole in zip(kernel, holes)]
-    out = ops.conv(
-        x,
-        reshape(swapped, (outside, inside // groups, *kernel)),
-        strides=(1,) * rank,
-        padding=tuple((r - p, r - p + e) for r, p, e in zip(reach, pads, extra)),
-        lhs_dilation=steps,
-        rhs_dilation=holes,
-        groups=groups,
-    )
-    return unbatched(with_bias(out, bias), lacked)
+    return user_op(emit)
 
 
-@user_op
-def conv_transpose1d(
-    input: Operand,
-    weight: Operand,
-    bias: Operand | None = None,
-    /,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> Node:
-    """input[N, C, L] with weight[C, O / groups, K]: the gradient of conv1d, as an upsampling."""
-    return _conv_transpose(
-        1, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
-
-
-@user_op
-def conv_transpose2d(
-    input: Operand,
-    weight: Operand,
-    bias: Operand | None = None,
-    /,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> Node:
-    """input[N, C, H, W] with weight[C, O / groups, KH, KW]: the gradient of conv2d, as an
-    upsampling.
-    """
-    return _conv_transpose(
-        2, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
-
-
-@user_op
-def conv_transpose3d(
-    input: Operand,
-    weight: Operand,
-    bias: Operand | None = None,
-    /,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> Node:
-    """input[N, C, D, H, W] with weight[C, O / groups, KD, KH, KW]: the gradient of conv3d."""
-    return _conv_transpose(
-        3, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
+conv1d, conv2d, conv3d = map(_make_conv, (1, 2, 3))
+conv_transpose1d, conv_transpose2d, conv_transpose3d = map(_make_conv_transpose, (1, 2, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 from typing import Any
 
 from tracegrad.ir import ops
@@ -79,8 +80,8 @@ def contract(x: Node, a: Labels, y: Node, b: Labels, needed: set[Any]) -> tuple[
     left = [label for label in a if label not in shared]
     right = [label for label in b if label not in shared]
     sizes = {**dict(zip(b, y.shape)), **dict(zip(a, x.shape))}
-    shape = {group: _size(sizes, labels) for group, labels in
-             (("batch", batch), ("inner", inner), ("left", left), ("right", right))}  # fmt: skip
+    groups = {"batch": batch, "inner": inner, "left": left, "right": right}
+    shape = {group: prod(sizes[label] for label in labels) for group, labels in groups.items()}
     x = transpose(x, tuple(a.index(label) for label in (*batch, *left, *inner)))
     y = transpose(y, tuple(b.index(label) for label in (*batch, *inner, *right)))
     if inner:
@@ -97,13 +98,6 @@ def contract(x: Node, a: Labels, y: Node, b: Labels, needed: set[Any]) -> tuple[
         )
     labels = (*batch, *left, *right)
     return reshape(product, tuple(sizes[label] for label in labels)), labels
-
-
-def _size(sizes: dict[Any, int], labels: list[Any]) -> int:
-    result = 1
-    for label in labels:
-        result *= sizes[label]
-    return result
 
 
 def _summed_out(x: Node, labels: Labels, needed: set[Any]) -> tuple[Node, Labels]:

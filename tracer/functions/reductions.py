@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tracegrad.ir import ops
@@ -242,85 +243,42 @@ def root(x: Node) -> Node:
     return ops.where(zero, ops.zeros_like(x), ops.sqrt(safe))
 
 
-def _spread_arguments(dim: Any, unbiased: bool | None, correction: Any) -> tuple[Any, float]:
-    if isinstance(dim, bool):  # var(False): the old spelling of unbiased=False
-        dim, unbiased = None, dim
-    if correction is None:
-        correction = 1 if unbiased is None or unbiased else 0
-    return dim, float(correction)
+def _make_moments(name: str, doc: str, finish: Callable[[Node, Node], Any]) -> Any:
+    """An op of mean and variance: `finish(mean, variance)` is what it returns."""
+
+    def emit(
+        input: Operand,
+        /,
+        dim: Any = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        *,
+        correction: Any = None,
+    ) -> Any:
+        x = as_node(input)
+        require_dtype(name, (x,), "f")
+        if isinstance(dim, bool):  # var(False): the old spelling of unbiased=False
+            dim, unbiased = None, dim
+        if correction is None:
+            correction = 1 if unbiased is None or unbiased else 0
+        axes = axes_of(dim, x.ndim)
+        kept = [keep(m, x.shape, axes, keepdim) for m in moments(x, axes, float(correction))]
+        found = finish(*kept)
+        if isinstance(found, tuple):
+            return tuple(cast(value, x.dtype) for value in found)
+        return cast(found, x.dtype)
+
+    emit.__name__ = emit.__qualname__ = name
+    emit.__doc__ = f"{doc} over dim (all by default), the variance divided by n - correction (1)."
+    return user_op(emit)
 
 
-def _moments(
-    input: Operand, name: str, dim: Any, unbiased: bool | None, keepdim: bool, correction: Any
-) -> tuple[Node, Node]:
-    x = as_node(input)
-    require_dtype(name, (x,), "f")
-    dim, correction = _spread_arguments(dim, unbiased, correction)
-    axes = axes_of(dim, x.ndim)
-    mean, var = moments(x, axes, correction)
-    return keep(mean, x.shape, axes, keepdim), keep(var, x.shape, axes, keepdim)
-
-
-@user_op
-def var(
-    input: Operand,
-    /,
-    dim: Any = None,
-    unbiased: bool | None = None,
-    keepdim: bool = False,
-    *,
-    correction: Any = None,
-) -> Node:
-    """The variance over dim (all by default), divided by n - correction (1)."""
-    return cast(_moments(input, "var", dim, unbiased, keepdim, correction)[1], as_node(input).dtype)
-
-
-@user_op
-def std(
-    input: Operand,
-    /,
-    dim: Any = None,
-    unbiased: bool | None = None,
-    keepdim: bool = False,
-    *,
-    correction: Any = None,
-) -> Node:
-    """The standard deviation over dim (all by default), from the variance divided by n -
-    correction (1).
-    """
-    return cast(
-        root(_moments(input, "std", dim, unbiased, keepdim, correction)[1]), as_node(input).dtype
-    )
-
-
-@user_op
-def var_mean(
-    input: Operand,
-    /,
-    dim: Any = None,
-    unbiased: bool | None = None,
-    keepdim: bool = False,
-    *,
-    correction: Any = None,
-) -> tuple[Node, Node]:
-    """Variance and mean over dim."""
-    mean, var = _moments(input, "var_mean", dim, unbiased, keepdim, correction)
-    return cast(var, as_node(input).dtype), cast(mean, as_node(input).dtype)
-
-
-@user_op
-def std_mean(
-    input: Operand,
-    /,
-    dim: Any = None,
-    unbiased: bool | None = None,
-    keepdim: bool = False,
-    *,
-    correction: Any = None,
-) -> tuple[Node, Node]:
-    """Standard deviation and mean over dim."""
-    mean, var = _moments(input, "std_mean", dim, unbiased, keepdim, correction)
-    return cast(root(var), as_node(input).dtype), cast(mean, as_node(input).dtype)
+var = _make_moments("var", "The variance", lambda mean, var: var)
+std = _make_moments("std", "The standard deviation", lambda mean, var: root(var))
+var_mean = _make_moments("var_mean", "Variance and mean", lambda mean, var: (var, mean))
+std_mean = _make_moments(
+    "std_mean", "Standard deviation and mean", lambda mean, var: (root(var), mean)
+)
 
 
 def joined_axes(x: Node, axes: tuple[int, ...]) -> Node:
