@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from tracegrad.backends.base import CHECKS
 from tracegrad.backends.numpy.codegen_elementwise import kernel_call
 from tracegrad.backends.numpy.codegen_writer import Writer, emits, slice_text
@@ -100,6 +102,23 @@ def emit_gather(w: Writer, node: Node) -> None:
     w.line(f"check_bounds({index}, {x.shape[axis]}, {axis})")
     front = source if axis == 0 else f"moveaxis({source}, {axis}, 0)"
     w.line(f"take({front}, {index}, 0, {w.out(node)}, 'clip')")
+
+
+@emits("take_along")
+def emit_take_along(w: Writer, node: Node) -> None:
+    """Along the last axis: a take from the flat array; NumPy's own indexing makes a grid an axis."""
+    x, index = node.inputs
+    size = x.shape[-1]
+    flat = all(w.placed.view(value).contiguous for value in (x, node))
+    if not flat or node.attrs["axis"] != x.ndim - 1 or not x.type.size * node.type.size:
+        emit_kernel(w, node)
+        return
+    rows = w.constant(np.arange(0, x.type.size, size).reshape(*x.shape[:-1], 1))
+    places = w.view(w.workspace(index.shape, index.dtype))
+    w.use("check_bounds", check_bounds)
+    w.line(f"check_bounds({w.ref(index)}, {size}, {node.attrs['axis']})")
+    w.call(w.np("add"), w.ref(index), rows, places)
+    w.call(w.np("take"), w.reshape(x, (x.type.size,)), places, "0", w.out(node), "'clip'")
 
 
 @emits("check")
