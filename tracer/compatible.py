@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
-from tracegrad.tracer import composed, functions
+from tracegrad.tracer import composed, functions, inplace_views, strided_views
 from tracegrad.tracer.creation import empty, tensor
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
@@ -66,7 +66,7 @@ LEGACY = {
         "Bool": bool_,
     }.items()
 }
-METHODS = composed.METHODS | {
+METHODS = {
     "new": new,
     "data_ptr": data_ptr,
     "pin_memory": same,
@@ -76,6 +76,7 @@ METHODS = composed.METHODS | {
     "is_conj": lambda self: False,
     "is_inference": lambda self: False,
 }
+TABLES = (composed.METHODS, strided_views.METHODS, inplace_views.METHODS, METHODS)
 PROPERTIES = {
     "mH": composed.adjoint,
     "H": composed.adjoint,
@@ -88,7 +89,7 @@ PROPERTIES = {
     for kind in ("sparse", "quantized", "meta", "mps", "xpu", "nested", "mkldnn")
 }
 # Functions that write into their first operand: torch.relu_(x) is x.relu_().
-FUNCTIONS: dict[str, Any] = dict(LEGACY)
+FUNCTIONS: dict[str, Any] = LEGACY | strided_views.FUNCTIONS
 WRITERS = """
 abs_ acos_ asin_ atan_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ cos_ cosh_ erf_ erfc_ exp2_ exp_
 expm1_ fill_ fix_ floor_ frac_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_
@@ -108,9 +109,10 @@ def writer(name: str) -> Any:
 
 def attach() -> None:
     """Gives Tensor these methods and properties where nothing stands yet, and fills FUNCTIONS."""
-    for name, function in METHODS.items():
-        if not hasattr(Tensor, name):
-            setattr(Tensor, name, function)
+    for table in TABLES:
+        for name, function in table.items():
+            if not hasattr(Tensor, name):
+                setattr(Tensor, name, function)
     for name, getter in PROPERTIES.items():
         if not hasattr(Tensor, name):
             setattr(Tensor, name, property(getter))

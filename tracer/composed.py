@@ -11,30 +11,9 @@ from tracegrad.tracer import functions, view_methods
 from tracegrad.tracer.creation import arange, linspace, tensor
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.strided_views import diagonal
 from tracegrad.tracer.tensor import Size, Tensor
 from tracegrad.tracer.view_methods import axis_of
-from tracegrad.tracer.views import layout_array
-
-
-def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """The diagonal of two axes as the last axis: a view where the strides allow it, else a copy."""
-    a, b = axis_of(dim1, input.ndim), axis_of(dim2, input.ndim)
-    if a == b:
-        raise ShapeError(
-            f"diagonal: dim1 and dim2 are both axis {a}", where=here(), fix="name two axes"
-        )
-    matrix = view_methods.movedim(input, (a, b), (-2, -1))
-    strides = layout_array(matrix).strides
-    if (
-        strides[-2] < strides[-1]
-    ):  # the transpose's diagonal is the same, and its rows are whole in memory
-        matrix, offset = view_methods.transpose(matrix, -2, -1), -offset
-    rows, columns = matrix.shape[-2:]
-    length = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
-    flat = view_methods.reshape(matrix, *matrix.shape[:-2], rows * columns)
-    start = offset if offset >= 0 else -offset * columns
-    stop = start + (length - 1) * (columns + 1) + 1 if length else start
-    return flat[..., start : stop : columns + 1]  # type: ignore[index,no-any-return]
 
 
 def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
@@ -45,19 +24,6 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
         )
     places = arange(self.shape[0])[:, None] == arange(self.shape[1])  # type: ignore[index]
     return self.masked_fill_(places, fill_value)  # type: ignore[attr-defined,no-any-return]
-
-
-def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """Windows of `size` every `step` along one axis, as a new last axis (a copy)."""
-    k = axis_of(dimension, input.ndim)
-    count = (input.shape[k] - size) // step + 1
-    if size > input.shape[k] or step <= 0:
-        raise ShapeError(
-            f"unfold: windows of {size} every {step} on an axis of {input.shape[k]}", where=here()
-        )
-    places = (arange(count)[:, None] * step + arange(size)).reshape(-1)  # type: ignore[index]
-    picked = functions.index_select(input, k, places)
-    return view_methods.movedim(view_methods.unflatten(picked, k, (count, size)), k + 1, -1)
 
 
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
@@ -275,7 +241,6 @@ def dropout(input: Tensor, p: float, train: bool) -> Tensor:
 FUNCTIONS = {
     f.__name__: f
     for f in (
-        diagonal,
         tensor_split,
         hsplit,
         vsplit,
@@ -306,9 +271,7 @@ FUNCTIONS = {
 METHODS = {
     f.__name__: f
     for f in (
-        diagonal,
         fill_diagonal_,
-        unfold,
         tensor_split,
         hsplit,
         vsplit,

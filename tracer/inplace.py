@@ -22,7 +22,7 @@ from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import UNTOUCHED, Storage, protect_saved, writable
 from tracegrad.tracer.tape import Constant, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
-from tracegrad.tracer.views import IDENTITY, Expand, WriteBack, view_entry
+from tracegrad.tracer.views import IDENTITY, WriteBack, view_entry
 
 
 def write(target: Tensor, value: Tensor) -> Tensor:
@@ -49,9 +49,9 @@ def write(target: Tensor, value: Tensor) -> Tensor:
 
 def check_allowed(target: Tensor, grad: bool, tracked: bool) -> None:
     """Refuse what PyTorch refuses. Raises InPlaceError."""
-    if any(isinstance(step, Expand) for step in target._chain):
+    if any(step.repeats for step in target._chain):
         raise InPlaceError(
-            "in-place write on an expanded tensor", where=here(),
+            "in-place write on an expanded tensor (or overlapping windows)", where=here(),
             why="several of its elements are one place in memory", fix="write on x.clone()",
         )  # fmt: skip
     if not grad:
@@ -190,7 +190,7 @@ def quick_in_place(
                 and a.flags.writeable
                 and (not kwargs or alpha.__class__ is float)
             ):
-                if any(isinstance(step, Expand) for step in self._chain):
+                if any(step.repeats for step in self._chain):
                     return slow(self, other, **kwargs)
                 protect_saved(self)
                 token = quiet.enter()

@@ -25,7 +25,7 @@ from tracegrad.tracer.tape import Leaf
 from tracegrad.tracer.tensor import Tensor, _new
 from tracegrad.tracer.trace_tracking import Tracking
 from tracegrad.tracer.traced import Cell, TracedValue
-from tracegrad.tracer.views import Expand, ViewStep, emit_chain, emit_write_chain, mark_unwritable
+from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain, mark_unwritable
 
 
 @dataclass(eq=False)
@@ -266,9 +266,12 @@ class TraceBuffers(Tracking):
             check_allowed(target, grad, tracked)
             return
         traced = target._traced
-        if any(isinstance(step, Expand) for step in traced.chain):
+        if any(step.repeats for step in traced.chain):
             raise InPlaceError(
-                "in-place write on an expanded tensor", where=here(), fix="write on x.clone()"
+                "in-place write on an expanded tensor (or overlapping windows)",
+                where=here(),
+                why="several of its elements are one place in memory",
+                fix="write on x.clone()",
             )
         if grad and (node in self.leaf_of or traced.cell.nodes[traced.family] in self.leaf_of):
             raise InPlaceError(
