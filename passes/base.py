@@ -67,10 +67,6 @@ class Pipeline:
             graph = after
         return graph
 
-    def observed_by(self, *observers: Observer) -> Pipeline:
-        """The same passes with more observers."""
-        return Pipeline(self.passes, (*self.observers, *observers))
-
     def until(self, count: int) -> Pipeline:
         """The first `count` passes: what a bisection runs."""
         return Pipeline(self.passes[:count], self.observers)

@@ -17,7 +17,7 @@ import numpy as np
 from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node
-from tracegrad.ir.types import TensorType, bool_, f64, i64
+from tracegrad.ir.types import bool_, f64, i64
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
@@ -238,11 +238,5 @@ def _install() -> None:
         setattr(TracedNumber, f"__{kind.__name__}__", compare(kind))
 
 
+# Assigning __eq__ after the class body keeps the class hashable: __hash__ guards the exact value.
 _install()
-# Assigning __eq__ after the class body keeps the class hashable: __hash__ above guards the exact
-# value.
-SCALAR_TYPES = {
-    "float": TensorType((), f64),
-    "int": TensorType((), i64),
-    "bool": TensorType((), bool_),
-}

@@ -182,7 +182,7 @@ def test_errors_of_a_pass_name_it() -> None:
 def test_history_and_timing() -> None:
     history, timing = History(), Timing()
     graph = one_op()
-    pipeline = Pipeline((CSE(), Doubles())).observed_by(history, timing)
+    pipeline = Pipeline((CSE(), Doubles()), (history, timing))
     after = pipeline.run(graph)
     assert [name for name, _ in history.graphs] == ["trace", "cse", "doubles"]
     assert history.graphs[0][1] is graph and history.graphs[-1][1] is after

@@ -8,7 +8,7 @@ conv.ConvPlan                                `conv` and its gradients, by what t
 windows.WindowMax, WindowSum, SelectScatter
 attention.Attention, AttentionBackward       `sdpa`, `sdpa_backward`
 lstm.LstmForward, LstmBackward               `lstm`, `lstm_backward`
-reduce.sum_last, sum_first, add_rows         GEMV sums; the gradient of an embedding
+reduce.sum_first, add_rows                   a sum as a product; the gradient of an embedding
 special.erf, gelu, sigmoid                   tile formulas
 random.bits_into, dropout_tile               Threefry
 blas, pool, work                             threads

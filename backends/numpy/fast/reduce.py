@@ -15,7 +15,6 @@ import numpy as np
 from tracegrad.backends.numpy.fast.work import Array
 
 GEMV_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-LAST_AXIS_LIMIT = 4096  # beyond it the pairwise sum is both fast and more accurate
 
 
 @lru_cache(maxsize=64)
@@ -24,16 +23,6 @@ def ones(n: int, dtype: np.dtype[Any]) -> Array:
     vector = np.ones(n, dtype)
     vector.flags.writeable = False
     return vector
-
-
-def gemv_sums_last(n: int, dtype: np.dtype[Any]) -> bool:
-    """Whether `sum_last` should be used for a contiguous last axis of n."""
-    return dtype in GEMV_DTYPES and 8 <= n <= LAST_AXIS_LIMIT
-
-
-def sum_last(x: Array, out: Array) -> None:
-    """out[m] = sum of each row of x[m, n]; float32 or float64. inf + -inf is nan, as in any sum."""
-    np.matmul(x, ones(x.shape[1], x.dtype), out=out)
 
 
 def sum_first(x: Array, out: Array) -> None:
