@@ -102,16 +102,18 @@ def resolve(self: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Any]]]:
 
 def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[int, Any]]]:
     """The view steps of the basic part, and (axis of that view, index) for every advanced item."""
+    sizes = shape_of(self)
+    ndim = len(sizes)
     items = list(index) if isinstance(index, tuple) else [index]
     items = [as_tensor(item) if isinstance(item, (list, np.ndarray)) else item for item in items]
     consumed = sum(consumes(item) for item in items if item is not None and item is not Ellipsis)
     ellipses = [k for k, item in enumerate(items) if item is Ellipsis]
-    if len(ellipses) > 1 or consumed > self.ndim:
-        raise IndexError(f"too many indices for a tensor of {self.ndim} dimensions ({here()})")
+    if len(ellipses) > 1 or consumed > ndim:
+        raise IndexError(f"too many indices for a tensor of {ndim} dimensions ({here()})")
     at = ellipses[0] if ellipses else len(items)
-    items[at : at + len(ellipses)] = [slice(None)] * (self.ndim - consumed)
+    items[at : at + len(ellipses)] = [slice(None)] * (ndim - consumed)
 
-    start, stop, step = [0] * self.ndim, list(self.shape), [1] * self.ndim
+    start, stop, step = [0] * ndim, list(sizes), [1] * ndim
     shape: list[int] = []
     advanced: list[tuple[int, Any]] = []
     axis = 0
@@ -125,15 +127,15 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
                 where=here(),
                 fix="index with a tensor mask, or use None and slices",
             )
-        size = self.shape[axis] if axis < self.ndim else 0
+        size = sizes[axis] if axis < ndim else 0
         if isinstance(item, slice):
             start[axis], stop[axis], step[axis] = bounds(item, size)
             shape.append(-(-(stop[axis] - start[axis]) // step[axis]))
         elif isinstance(item, Tensor) and (item.ndim or item.dtype is bool_):
             advanced.append((len(shape), item))
-            for k in range(max(consumes(item), 0)):
-                shape.append(self.shape[axis + k])
-            axis += consumes(item)
+            used = consumes(item)
+            shape += sizes[axis : axis + used]
+            axis += used
             continue
         elif isinstance(item, Tensor) and get_mode().trace is not None:
             advanced.append((len(shape), item))  # a traced position: a gather, not a guard
@@ -152,7 +154,7 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
             start[axis], stop[axis] = position % size, position % size + 1
         axis += 1
     steps: list[ViewStep] = []
-    kept: tuple[int, ...] = tuple(self.shape)
+    kept: tuple[int, ...] = sizes
     if stop != list(kept) or any(start) or any(s != 1 for s in step):
         steps.append(Slice(tuple(start), tuple(stop), tuple(step)))
         kept = tuple(-(-(b - a) // c) for a, b, c in zip(start, stop, step))
@@ -201,10 +203,11 @@ def place(view: Tensor, advanced: list[tuple[int, Any]]) -> tuple[tuple[int, ...
                 positions.append(axis + k)
                 indices.append(wrap(found))
         else:
-            if not item.dtype.is_int:
+            dtype = item.dtype
+            if not dtype.is_int:
                 raise IndexError(
-                    f"an index tensor must be of integers or bools, got {item.dtype} ({here()})"
+                    f"an index tensor must be of integers or bools, got {dtype} ({here()})"
                 )
             positions.append(axis)
-            indices.append(item if item.dtype is i64 else item.to(i64))
+            indices.append(item if dtype is i64 else item.to(i64))
     return tuple(positions), indices

@@ -269,16 +269,18 @@ def _gather(w: Any, node: Node) -> str | None:
     if node.attrs.axes != (0,) or not indices[0].type.size or not indices[0].type.shape:
         return None
     index = w.whole(indices[0])
-    _within(w, index, source.type.shape[0], 0)
+    _within(w, index, indices[0].type.dtype, source.type.shape[0], 0)
     # the bounds are checked: `clip` spares the slow checking mode of take
     return f"{w.whole(source)}.take({index}, 0, None, 'clip')"
 
 
-def _within(w: Any, index: str, size: int, axis: int) -> None:
+def _within(w: Any, index: str, dtype: Any, size: int, axis: int) -> None:
     """A line that raises IndexOutOfRange unless every index is in [0, size)."""
-    low, high = w.use(np.minimum.reduce), w.use(np.maximum.reduce)
+    seen = index
+    if dtype.np.kind == "i":  # negative ones are large then
+        seen = f"{index}.view({w.use(np.dtype(f'u{dtype.itemsize}'))})"
     w.line(
-        f"if {low}({index}, None) < 0 or {high}({index}, None) >= {size}: "
+        f"if {w.use(np.maximum.reduce)}({seen}, None) >= {size}: "
         f"{w.use(check_bounds)}({index}, {size}, {axis})"
     )
 
@@ -292,9 +294,11 @@ def _cross_entropy(w: Any, node: Node) -> str | None:
     dtype, where = node.type.dtype.np, w.use(np.where)
     x, wanted = w.whole(logits), w.whole(target)
     zero = _number(w, dtype, 0)
-    ignored = w.let(f"{wanted} == {node.attrs.ignore_index}")
-    column = w.let(f"{where}({ignored}, 0, {wanted})")
-    _within(w, column, classes, 1)
+    integer = target.type.dtype.np
+    no_row = _number(w, integer, node.attrs.ignore_index)
+    ignored = w.let(f"{w.use(np.equal)}({wanted}, {no_row})")
+    column = w.let(f"{where}({ignored}, {_number(w, integer, 0)}, {wanted})")
+    _within(w, column, target.type.dtype, classes, 1)
     top = w.let(f"{w.use(np.maximum.reduce)}({x}, 1, None, None, True)")
     shift = w.let(f"{where}({w.use(np.isfinite)}({top}), {top}, {zero})")
     e = w.let(f"{w.use(np.subtract)}({x}, {shift})")
