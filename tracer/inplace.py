@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.backends.numpy import quiet
 from tracegrad.ir.types import TensorType, dtype_of
-from tracegrad.tracer import quiet
 from tracegrad.tracer.errors import InPlaceError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.backends.numpy import KERNELS
+from tracegrad.backends.numpy import KERNELS, quiet
 from tracegrad.ir.types import TensorType, f32
-from tracegrad.tracer import functions, quiet
+from tracegrad.tracer import functions
 from tracegrad.tracer.dispatch import UserOp, apply
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
