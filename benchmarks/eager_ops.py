@@ -1,6 +1,5 @@
 """Eager overhead: one add on 8 elements with and without recording, a 100-op chain with its
-backward, and 40 chains
-of different lengths (whose structures repeat only after a whole round)."""
+backward, and 40 chains of different lengths (whose structures repeat only after a whole round)."""
 
 from __future__ import annotations
 

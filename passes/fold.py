@@ -83,11 +83,8 @@ class Fold(Pass):
             return None
         try:
             (array,) = self.evaluate(Graph((), (node,), name="fold"), [])
-        except (
-            ArithmeticError,
-            RuntimeError,
-        ):  # it fails at run time as well, with the user's line
-            return None
+        except (ArithmeticError, RuntimeError):
+            return None  # it fails at run time as well, with the user's line
         return Const(array)
 
 

@@ -78,9 +78,8 @@ class _Fuser:
         self.graph, self.rules = graph, rules
         self.domain: dict[Node, Shape] = {}
         self.rows: set[Node] = set()  # members that hold one value a row
-        self.absorbed: set[Node] = (
-            set()
-        )  # broadcasts and splats: made again in every group that reads
+        # Broadcasts and splats: made again in every group that reads them.
+        self.absorbed: set[Node] = set()
         self.stage: dict[Node, int] = {}
         self.users = graph.users()
         self.outputs = frozenset(graph.outputs)

@@ -2,8 +2,7 @@
 
 Rules without `assumes` give the same values for every input, the sign of zero included: that is
 why `x + 0` is here for integers and `x + (-0.0)` for floats, but not `x + 0.0`, which turns -0.0
-into 0.0.
-(The sign and payload of a nan are not values.)
+into 0.0. (The sign and payload of a nan are not values.)
 """
 
 from __future__ import annotations

@@ -71,9 +71,8 @@ class CompiledFunction(Inspection):
         self._cache: dict[Any, list[Specialisation]] = {}
         self._signatures: list[Signature] = []
         self._events: list[Any] = []
-        self._misses: dict[
-            Any, tuple[int, int]
-        ] = {}  # fact -> (number of the last recording's call, how many in a row)
+        # fact -> (number of the last recording's call, how many in a row)
+        self._misses: dict[Any, tuple[int, int]] = {}
         self._by_memory: set[Any] = set()  # keys of calls where the memory behind a view matters
         self._eager_reason = ""
         self._calls = 0

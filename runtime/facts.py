@@ -349,9 +349,8 @@ def checker(facts: list[Any]) -> Callable[[], int | None]:
         if k not in captured:
             lines.append(f"    if not ({condition(fact, k, names)}): return {k}")
     lines.append("    return None")
-    exec(
-        compile("\n".join(lines), "<tracegrad facts>", "exec"), names
-    )  # our own text; no user input in it
+    # Our own text; no user input in it.
+    exec(compile("\n".join(lines), "<tracegrad facts>", "exec"), names)
     check: Any = names["check"]
     check.facts = facts
     return check  # type: ignore[no-any-return]

@@ -29,8 +29,7 @@ class Result:
     tracked  whether gradients flow into it from outside
     detached  "owner": seen without the owner's history
     freed    whether its graph has been walked backwards already: as in PyTorch it still requires
-             grad, and a second
-             backward is an error
+             grad, and a second backward is an error
     """
 
     kind: str
@@ -123,9 +122,7 @@ def finish(
         add_gradient(recorded, slot, keep_grads)
         for grad in recorded.grads[before:]:
             grad.argument = given.get(id(grad.tensor), -1)
-            if (
-                grad.kind == "set"
-            ):  # where the gradient itself is returned, it is the one in `.grad`
+            if grad.kind == "set":  # a gradient that is itself returned is the one in `.grad`
                 for made in handed_out.get(id(slot.value), ()):
                     made.kind, made.index, made.chain = "grad", before, ()
     return recorded

@@ -283,9 +283,8 @@ class Runner:
         for result in plan.results:
             leaves.append(self.one_result(plan, result, outputs, call, made, entries))
         bound = []
-        for (
-            effect
-        ) in plan.effects:  # all values before the first name: one may be the old value of another
+        # All values before the first name: one may be the old value of another.
+        for effect in plan.effects:
             values = [
                 self.one_result(plan, result, outputs, call, made, entries)
                 for result in effect.results

@@ -51,9 +51,8 @@ class Segment:
     sources: list[Any]  # Inputs, and (depth, position) of imports
     slice: list[Node] = field(default_factory=list)
     exports: list[Node] = field(default_factory=list)
-    outside: dict[Node, Any] = field(
-        default_factory=dict
-    )  # where the slice's outer operands come from
+    # Where the slice's outer operands come from.
+    outside: dict[Node, Any] = field(default_factory=dict)
     guard_kind: str = ""
     children: dict[Any, Segment] = field(default_factory=dict)
     recorded: Recorded | None = None

@@ -158,9 +158,8 @@ class Call:
 
     def aliases_fit(self, specialisation: Any) -> bool:
         """Whether the arguments share memory with captured state exactly as they did when recorded."""
-        if (
-            specialisation.changes != metadata_changes[0]
-        ):  # a captured tensor may have got a storage since
+        if specialisation.changes != metadata_changes[0]:
+            # A captured tensor may have got a storage since.
             specialisation.changes = metadata_changes[0]
             specialisation.captured = {id(now(source)) for source in specialisation.sources}
         for position, gradient in specialisation.gradients:

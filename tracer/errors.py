@@ -32,6 +32,7 @@ class GradientError(TracegradError, RuntimeError):
     """backward() or grad() that cannot be: no graph, freed graph, non-scalar loss."""
 
     code = "TG001"
+    usual_fix = "make the result depend on tensors that require grad, and reduce it to one element"
 
 
 class InPlaceError(TracegradError, RuntimeError):
@@ -62,6 +63,24 @@ class ArgumentError(TracegradError, TypeError):
     """A function was called with arguments it does not take."""
 
     code = "TG006"
+    usual_fix = "help() of the function says what it takes"
+
+
+class InvalidValueError(TracegradError, ValueError, RuntimeError):
+    """A value that an argument, a hyper-parameter or an option cannot have.
+
+    PyTorch raises ValueError for some of these and RuntimeError for others: this is both.
+    """
+
+    code = "TG011"
+    usual_fix = "give a value that the message allows"
+
+
+class OutOfRangeError(TracegradError, IndexError):
+    """A position, dimension or number of dimensions that the tensor does not have."""
+
+    code = "TG012"
+    usual_fix = "print the shape of the tensor on that line; the last position or dimension is -1"
 
 
 class ShapeError(TracegradError, RuntimeError):

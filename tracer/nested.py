@@ -69,9 +69,8 @@ class NestedTrace(Trace):
 
     def make_view(self, tensor: Tensor, step: Any) -> Tensor:
         if tensor._traced is None or tensor._traced.trace is not self:
-            tensor = self.fresh(
-                self.node_of(tensor)
-            )  # a view of an outside tensor: its current value
+            # A view of an outside tensor: of its current value.
+            tensor = self.fresh(self.node_of(tensor))
         return super().make_view(tensor, step)
 
     def write(self, target: Tensor, value: Tensor) -> None:

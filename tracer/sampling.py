@@ -7,6 +7,7 @@ from typing import Any
 from tracegrad.ir.types import i64
 from tracegrad.tracer import functions
 from tracegrad.tracer.creation import check_device, size_of
+from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.inplace import fitted, write
 from tracegrad.tracer.random import next_key
 from tracegrad.tracer.state import get_default_dtype
@@ -140,7 +141,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     training.
     """
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise InvalidValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
     result = functions.dropout(input, next_key(), p=float(p))

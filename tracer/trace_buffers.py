@@ -69,10 +69,9 @@ class TraceBuffers(Tracking):
         self.cells: dict[int, Cell] = {}
         self.touched_by_capture: dict[int, Any] = {}
         self._arguments: set[int] = set()
-        self._views: dict[
-            int, Tensor
-        ] = {}  # what stands for a view that is given by value, by its id
-        self._behind: dict[int, Storage] = {}  # the storages of these views
+        # What stands for a view that is given by value, by the view's id; and their storages.
+        self._views: dict[int, Tensor] = {}
+        self._behind: dict[int, Storage] = {}
         self._owners: list[Any] = []  # keeps captured objects (and so their ids) alive
 
     def fresh(self, node: Node) -> Tensor:

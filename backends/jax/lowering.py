@@ -38,9 +38,8 @@ LOWERINGS: dict[str, lowering_elementwise.Lowering] = {
     **lowering_linalg.LOWERINGS,
     **lowering_random.LOWERINGS,
 }
-CLAIMED: frozenset[str] = (
-    frozenset()
-)  # composites lowered whole: none, XLA fuses their parts itself
+# Composites lowered whole: none, XLA fuses their parts itself.
+CLAIMED: frozenset[str] = frozenset()
 
 # Ops that hold graphs or concern the run as a whole; lowered by methods of `Lowerer`.
 STRUCTURE = frozenset(

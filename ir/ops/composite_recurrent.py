@@ -1,7 +1,7 @@
 """LSTM layer (Hochreiter & Schmidhuber 1997 with forget gates), one layer, one direction.
 
-Gates in PyTorch's order i, f, g, o: c' = sigmoid(f) c + sigmoid(i) tanh(g) and h' = sigmoid(o)
-tanh(c').
+Gates in PyTorch's order i, f, g, o:
+c' = sigmoid(f) c + sigmoid(i) tanh(g) and h' = sigmoid(o) tanh(c').
 Backward keeps the inputs and y: the gates of all steps follow from y by one product, only the cell
 states and the cotangents need a loop.
 """

@@ -220,9 +220,8 @@ def cube(lib):
         @staticmethod
         def backward(ctx, g):
             (x,) = ctx.saved_tensors
-            return g * ctx.power * x ** (
-                ctx.power - 1
-            ) * 1.25, None  # wrong on purpose: it must be used
+            # Wrong by 1.25 on purpose: it must be used.
+            return 1.25 * g * ctx.power * x ** (ctx.power - 1), None
 
     return Cube
 

@@ -164,10 +164,8 @@ POSITIONS = [
 @pytest.mark.parametrize("shapes", [((4,), (4,)), ((2, 1), (3,)), ((2, 2), ())])
 def test_advanced_indexing(positions, key, shapes):
     if shapes[1] == () and len(positions) == 2:
-        shapes = (
-            shapes[0],
-            (1,),
-        )  # PyTorch reads a 0-d index as an int; so does the parser of x[...]
+        # PyTorch reads a 0-d index as an int; so does the parser of x[...].
+        shapes = (shapes[0], (1,))
     x = floats(3, 4, 5)
     used = [integers(*shape, low=-3, high=3) for shape in shapes][: len(positions)]
     agree(lambda a, *i: F.index(a, *i, positions=positions), lambda a, *i: a[at(key, i)], x, *used)

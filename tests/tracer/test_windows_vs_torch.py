@@ -75,9 +75,8 @@ def test_pools(rank, options):
 
 def test_more_pools():
     agree(F.max_pool2d, TF.max_pool2d, floats(2, 3, 9, 8), 2, dilation=2, stride=1)
-    agree(
-        F.max_pool2d, TF.max_pool2d, torch.zeros(1, 1, 4, 4, dtype=torch.float64), 2
-    )  # ties: the first
+    ties = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    agree(F.max_pool2d, TF.max_pool2d, ties, 2)  # the first gets the gradient
     agree(F.avg_pool2d, TF.avg_pool2d, floats(2, 3, 6, 6), (3, 2), (2, 1), divisor_override=5)
     agree(F.lp_pool2d, TF.lp_pool2d, floats(2, 3, 6, 6, low=0.1, high=2), 2.0, 3, 2)
 

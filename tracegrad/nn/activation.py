@@ -10,6 +10,7 @@ from tracegrad.nn import init
 from tracegrad.nn.module import Module
 from tracegrad.nn.parameter import Parameter
 from tracegrad.tracer import Tensor
+from tracegrad.tracer.errors import InvalidValueError
 
 
 class _InPlace(Module):
@@ -278,7 +279,7 @@ class Hardtanh(Module):
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
         super().__init__()
         if not max_val > min_val:
-            raise AssertionError(f"max_val ({max_val}) must be larger than min_val ({min_val})")
+            raise InvalidValueError(f"max_val ({max_val}) must be larger than min_val ({min_val})")
         self.min_val = min_val
         self.max_val = max_val
         self.inplace = inplace

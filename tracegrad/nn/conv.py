@@ -11,6 +11,7 @@ from tracegrad.nn import init
 from tracegrad.nn.module import Module
 from tracegrad.nn.parameter import Parameter
 from tracegrad.tracer import Tensor
+from tracegrad.tracer.errors import InvalidValueError
 
 
 def ntuple(value: Any, count: int) -> tuple[int, ...]:
@@ -33,23 +34,23 @@ class _Conv(Module):
     ):  # fmt: skip
         super().__init__()
         if groups <= 0:
-            raise ValueError("groups must be a positive integer")
+            raise InvalidValueError("groups must be a positive integer")
         if in_channels % groups:
-            raise ValueError("in_channels must be divisible by groups")
+            raise InvalidValueError("in_channels must be divisible by groups")
         if out_channels % groups:
-            raise ValueError("out_channels must be divisible by groups")
+            raise InvalidValueError("out_channels must be divisible by groups")
         if padding_mode not in _PAD_MODES:
-            raise ValueError(
+            raise InvalidValueError(
                 f"padding_mode must be one of {set(_PAD_MODES)}, but got "
                 f"padding_mode='{padding_mode}'"
             )
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
-                raise ValueError(
+                raise InvalidValueError(
                     f"Invalid padding string {padding!r}, should be one of {{'valid', 'same'}}"
                 )
             if padding == "same" and any(s != 1 for s in ntuple(stride, self.rank)):
-                raise ValueError("padding='same' is not supported for strided convolutions")
+                raise InvalidValueError("padding='same' is not supported for strided convolutions")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = ntuple(kernel_size, self.rank)
@@ -164,7 +165,9 @@ class _ConvTranspose(_Conv):
         dilation: Any = 1, padding_mode: str = "zeros", device: Any = None, dtype: Any = None,
     ):  # fmt: skip
         if padding_mode != "zeros":
-            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
+            raise InvalidValueError(
+                f'Only "zeros" padding mode is supported for {type(self).__name__}'
+            )
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype, output_padding,
@@ -185,7 +188,7 @@ class _ConvTranspose(_Conv):
             )
             most = least + self.stride[axis] - 1
             if not least <= wanted[axis] <= most:
-                raise ValueError(
+                raise InvalidValueError(
                     f"requested an output size of {list(wanted)}, but axis {axis} can only be "
                     f"{least} to {most} for an input of {list(input.shape)}"
                 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from tracegrad.nn import functional as F
 from tracegrad.nn.module import Module
 from tracegrad.tracer import Tensor
+from tracegrad.tracer.errors import InvalidValueError
 
 
 class _Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
         if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+            raise InvalidValueError(f"dropout probability has to be between 0 and 1, but got {p}")
         self.p = p
         self.inplace = inplace
 

@@ -30,6 +30,7 @@ from tracegrad.nn.losses import (
     triplet_margin_loss,
 )
 from tracegrad.tracer import Tensor, functions, no_grad
+from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.functions import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -141,7 +142,7 @@ def tanh(input: Tensor) -> Tensor:
 
 def _check_rate(p: float) -> None:
     if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise InvalidValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -204,7 +205,7 @@ def batch_norm(
     """
     if not training:
         if running_mean is None or running_var is None:
-            raise RuntimeError(
+            raise InvalidValueError(
                 "Expected running_mean and running_var to be defined when training=False"
             )
         return functions.batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)

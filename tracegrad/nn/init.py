@@ -11,6 +11,7 @@ import numpy as np
 
 import tracegrad as tg
 from tracegrad.tracer import Tensor, no_grad
+from tracegrad.tracer.errors import InvalidValueError
 
 _LINEAR = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
            "conv_transpose3d", "sigmoid")  # fmt: skip
@@ -27,11 +28,11 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else param
         if isinstance(slope, bool) or not isinstance(slope, int | float):
-            raise ValueError(f"negative_slope {param} not a valid number")
+            raise InvalidValueError(f"negative_slope {param} not a valid number")
         return math.sqrt(2.0 / (1 + slope**2))
     if nonlinearity == "selu":
         return 0.75
-    raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+    raise InvalidValueError(f"Unsupported nonlinearity {nonlinearity}")
 
 
 @no_grad()
@@ -93,7 +94,7 @@ def zeros_(tensor: Tensor) -> Tensor:
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix; `tensor` must have two dimensions."""
     if tensor.dim() != 2:
-        raise ValueError("Only tensors with 2 dimensions are supported")
+        raise InvalidValueError("Only tensors with 2 dimensions are supported")
     return tensor.copy_(tg.from_numpy(np.eye(*tensor.shape)))
 
 
@@ -102,9 +103,9 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """Convolution weights that pass each input channel through unchanged (per group)."""
     shape = tuple(tensor.shape)
     if len(shape) not in (3, 4, 5):
-        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+        raise InvalidValueError("Only tensors with 3, 4, or 5 dimensions are supported")
     if shape[0] % groups:
-        raise ValueError("dim 0 must be divisible by groups")
+        raise InvalidValueError("dim 0 must be divisible by groups")
     per_group = shape[0] // groups
     values = np.zeros(shape)
     centre = tuple(size // 2 for size in shape[2:])
@@ -117,7 +118,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 def _fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     shape = tuple(tensor.shape)
     if len(shape) < 2:
-        raise ValueError(
+        raise InvalidValueError(
             "Fan in and fan out can not be computed for tensor with fewer than 2 dimensions"
         )
     receptive = math.prod(shape[2:])
@@ -127,7 +128,9 @@ def _fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
 def _fan(tensor: Tensor, mode: str) -> int:
     fans = dict(zip(("fan_in", "fan_out"), _fan_in_and_fan_out(tensor)))
     if mode.lower() not in fans:
-        raise ValueError(f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out']")
+        raise InvalidValueError(
+            f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out']"
+        )
     return fans[mode.lower()]
 
 
@@ -179,7 +182,7 @@ def kaiming_normal_(
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: tg.Generator | None = None) -> Tensor:
     """A (semi-)orthogonal matrix, dimensions after the first flattened, drawn uniformly (Haar)."""
     if tensor.dim() < 2:
-        raise ValueError("Only tensors with 2 or more dimensions are supported")
+        raise InvalidValueError("Only tensors with 2 or more dimensions are supported")
     if tensor.numel() == 0:
         return tensor
     rows = tensor.shape[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.tracer import Tensor, functions
-from tracegrad.tracer.errors import ShapeError
+from tracegrad.tracer.errors import InvalidValueError, ShapeError
 
 
 def legacy_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
@@ -23,7 +23,9 @@ def legacy_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
 def check_reduction(reduction: str) -> str:
     """`reduction` itself. Raises ValueError for an unknown one."""
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{reduction} is not a valid value for reduction: none, mean or sum")
+        raise InvalidValueError(
+            f"{reduction} is not a valid value for reduction: none, mean or sum"
+        )
     return reduction
 
 
@@ -73,7 +75,9 @@ def cross_entropy(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+        raise InvalidValueError(
+            f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
+        )
     single = input.dim() == 1
     if single:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
@@ -210,7 +214,7 @@ def smooth_l1_loss(
     """d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     if beta < 0:
-        raise ValueError("smooth_l1_loss does not support negative values for beta")
+        raise InvalidValueError("smooth_l1_loss does not support negative values for beta")
     input, target = _pair("smooth_l1_loss", input, target)
     size = (input - target).abs()
     if beta == 0:
@@ -227,7 +231,7 @@ def huber_loss(
     """d^2 / 2 where |d| <= delta, delta (|d| - delta / 2) elsewhere."""
     check_reduction(reduction)
     if delta <= 0:
-        raise ValueError("huber_loss does not support non-positive values for delta.")
+        raise InvalidValueError("huber_loss does not support non-positive values for delta.")
     input, target = _pair("huber_loss", input, target)
     size = (input - target).abs()
     values = functions.where(size <= delta, size * size * 0.5, (size - 0.5 * delta) * delta)

@@ -20,6 +20,7 @@ from tracegrad.nn.members import Members, WalkMixin
 from tracegrad.nn.parameter import Buffer, Parameter
 from tracegrad.nn.state import StateDictMixin
 from tracegrad.tracer import Observed, Tensor, current_trace, scope
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 _TABLES = ("_parameter_names", "_buffer_names", "_module_names")
 
@@ -28,9 +29,8 @@ class Module(WalkMixin, StateDictMixin, Observed):
     """Base of layers and models. Subclasses define `forward`; `super().__init__()` comes first."""
 
     training: bool
-    _noted_elsewhere = frozenset(
-        {"_forward_hooks", "_forward_pre_hooks"}
-    )  # never rebound; their entries are observed
+    # Never rebound; their entries are observed.
+    _noted_elsewhere = frozenset({"_forward_hooks", "_forward_pre_hooks"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Module(WalkMixin, StateDictMixin, Observed):
             self.register_buffer(name, value, value.persistent)
         elif name in own.get("_parameter_names", ()):
             if value is not None:
-                raise TypeError(
+                raise ArgumentError(
                     f"cannot assign '{type(value).__name__}' as parameter '{name}' "
                     "(tracegrad.nn.Parameter or None expected); wrap it in nn.Parameter(...), or "
                     f"write into the existing one: self.{name}.copy_(value) under no_grad"
@@ -80,14 +80,14 @@ class Module(WalkMixin, StateDictMixin, Observed):
             super().__setattr__(name, None)
         elif name in own.get("_module_names", ()):
             if value is not None:
-                raise TypeError(
+                raise ArgumentError(
                     f"cannot assign '{type(value).__name__}' as child module '{name}' "
                     "(tracegrad.nn.Module or None expected)"
                 )
             super().__setattr__(name, None)
         elif name in own.get("_buffer_names", ()):
             if value is not None and not isinstance(value, Tensor):
-                raise TypeError(
+                raise ArgumentError(
                     f"cannot assign '{type(value).__name__}' as buffer '{name}' "
                     "(tracegrad.Tensor or None expected)"
                 )
@@ -119,7 +119,7 @@ class Module(WalkMixin, StateDictMixin, Observed):
 
     def _check_member_name(self, kind: str, name: str, table: dict[str, None]) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"{kind} name should be a string. Got {type(name).__name__}")
+            raise ArgumentError(f"{kind} name should be a string. Got {type(name).__name__}")
         if "." in name:
             raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
         if name == "":
@@ -132,7 +132,7 @@ class Module(WalkMixin, StateDictMixin, Observed):
         self._check_initialised("parameters")
         self._check_member_name("parameter", name, self._parameter_names)
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(
+            raise ArgumentError(
                 f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
                 "(tracegrad.nn.Parameter or None required)"
             )
@@ -143,7 +143,7 @@ class Module(WalkMixin, StateDictMixin, Observed):
         self._check_initialised("buffers")
         self._check_member_name("buffer", name, self._buffer_names)
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(
+            raise ArgumentError(
                 f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
                 "(tracegrad.Tensor or None required)"
             )
@@ -157,7 +157,7 @@ class Module(WalkMixin, StateDictMixin, Observed):
         """Add a child under `name`."""
         self._check_initialised("modules")
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+            raise ArgumentError(f"{type(module).__name__} is not a Module subclass")
         self._check_member_name("module", name, self._module_names)
         self._put_member(self._module_names, name, module)
         if module is not None:
@@ -230,7 +230,7 @@ class Module(WalkMixin, StateDictMixin, Observed):
     def train(self, mode: bool = True) -> Module:
         """Set training mode on the whole tree (dropout, batch norm)."""
         if not isinstance(mode, bool):
-            raise ValueError("training mode is expected to be boolean")
+            raise InvalidValueError("training mode is expected to be boolean")
         self.training = mode
         for child in self.children():
             child.train(mode)
@@ -272,7 +272,7 @@ class Module(WalkMixin, StateDictMixin, Observed):
         device = kwargs.pop("device", None)
         kwargs.pop("non_blocking", None)
         if kwargs:
-            raise TypeError(f"to() got unexpected arguments {sorted(kwargs)}")
+            raise ArgumentError(f"to() got unexpected arguments {sorted(kwargs)}")
         for argument in args:
             if isinstance(argument, Tensor):
                 dtype = argument.dtype
@@ -281,7 +281,7 @@ class Module(WalkMixin, StateDictMixin, Observed):
             elif argument is not None and not isinstance(argument, bool):
                 device = argument
         if dtype is not None and not dtype.is_inexact:
-            raise TypeError(
+            raise ArgumentError(
                 "nn.Module.to only accepts floating point or complex dtypes, but got desired "
                 f"dtype={dtype}"
             )

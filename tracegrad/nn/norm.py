@@ -10,6 +10,7 @@ from tracegrad.nn import init
 from tracegrad.nn.module import Module
 from tracegrad.nn.parameter import Parameter
 from tracegrad.tracer import Tensor, no_grad
+from tracegrad.tracer.errors import InvalidValueError
 
 
 class _RunningNorm(Module):
@@ -60,7 +61,7 @@ class _RunningNorm(Module):
     def _check_rank(self, input: Tensor) -> None:
         if input.dim() not in self._ranks:
             expected = " or ".join(f"{rank}D" for rank in self._ranks)
-            raise ValueError(f"expected {expected} input (got {input.dim()}D input)")
+            raise InvalidValueError(f"expected {expected} input (got {input.dim()}D input)")
 
     def extra_repr(self) -> str:
         return (
@@ -248,7 +249,7 @@ class GroupNorm(Module):
     ):  # fmt: skip
         super().__init__()
         if num_channels % num_groups:
-            raise ValueError(
+            raise InvalidValueError(
                 f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})"
             )
         self.num_groups = num_groups

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from tracegrad.tracer import Tensor
+from tracegrad.tracer.errors import ArgumentError
 
 
 def is_plain(tensor: Tensor) -> bool:
@@ -36,7 +37,7 @@ class _Registered(Tensor):
         if data is None:
             return object.__new__(cls)
         if not isinstance(data, Tensor):
-            raise TypeError(
+            raise ArgumentError(
                 f"{cls.__name__} needs a Tensor, got {type(data).__name__}; "
                 "wrap the values in tracegrad.tensor(...) first"
             )

@@ -17,6 +17,7 @@ from tracegrad.nn import init
 from tracegrad.nn.module import Module
 from tracegrad.nn.parameter import Parameter
 from tracegrad.tracer import Tensor
+from tracegrad.tracer.errors import InvalidValueError, ShapeError
 
 _GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 
@@ -31,12 +32,12 @@ class _Recurrent(Module):
     ):  # fmt: skip
         super().__init__()
         if not 0 <= dropout <= 1:
-            raise ValueError(
+            raise InvalidValueError(
                 "dropout should be a number in range [0, 1] representing the probability of an "
                 f"element being zeroed, got {dropout}"
             )
         if hidden_size <= 0 or num_layers <= 0:
-            raise ValueError("hidden_size and num_layers must be greater than zero")
+            raise InvalidValueError("hidden_size and num_layers must be greater than zero")
         if dropout > 0 and num_layers == 1:
             warnings.warn(
                 "dropout option adds dropout after all but last recurrent layer, so non-zero "
@@ -99,11 +100,11 @@ class _Recurrent(Module):
     def _run(self, input: Tensor, states: tuple[Tensor, ...] | None) -> Any:
         """All layers; `states` are [layers * directions, N, H] (or without N)."""
         if input.dim() not in (2, 3):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.kind}: Expected input to be 2D or 3D, got {input.dim()}D instead"
             )
         if input.shape[-1] != self.input_size:
-            raise RuntimeError(
+            raise ShapeError(
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, "
                 f"got {input.shape[-1]}"
             )
@@ -120,7 +121,7 @@ class _Recurrent(Module):
             states = tuple(s if batched else s.unsqueeze(1) for s in states)
             for state in states:
                 if tuple(state.shape) != shape:
-                    raise RuntimeError(
+                    raise ShapeError(
                         f"Expected hidden size {shape}, got {list(state.shape)} "
                         "(layers * directions, batch, hidden)"
                     )
@@ -215,7 +216,7 @@ class RNN(_OneState):
 
 def _check_nonlinearity(name: str) -> None:
     if name not in ("tanh", "relu"):
-        raise ValueError(f"Unknown nonlinearity '{name}'. Select from 'tanh' or 'relu'.")
+        raise InvalidValueError(f"Unknown nonlinearity '{name}'. Select from 'tanh' or 'relu'.")
 
 
 class _Cell(Module):

@@ -10,7 +10,7 @@ from tracegrad.nn import init
 from tracegrad.nn.module import Module
 from tracegrad.nn.parameter import Parameter
 from tracegrad.tracer import Tensor, no_grad
-from tracegrad.tracer.errors import UnsupportedError
+from tracegrad.tracer.errors import InvalidValueError, UnsupportedError
 
 
 class Embedding(Module):
@@ -35,7 +35,7 @@ class Embedding(Module):
                 )
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
-                raise AssertionError("Padding_idx must be within num_embeddings")
+                raise InvalidValueError("Padding_idx must be within num_embeddings")
             padding_idx %= num_embeddings
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim

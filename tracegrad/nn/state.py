@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tracegrad.errors import StateDictError
 from tracegrad.tracer import Tensor, no_grad
+from tracegrad.tracer.errors import ArgumentError
 
 _EXTRA = "_extra_state"
 
@@ -148,7 +149,7 @@ class StateDictMixin:
         `strict`) and every size mismatch (always); entries that fit have been copied by then.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+            raise ArgumentError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
         missing: list[str] = []
         unexpected: list[str] = []
         errors: list[str] = []

@@ -16,6 +16,7 @@ from tracegrad.nn.module import Module
 from tracegrad.nn.norm import LayerNorm
 from tracegrad.nn.parameter import Parameter
 from tracegrad.tracer import Tensor
+from tracegrad.tracer.errors import InvalidValueError
 
 
 class MultiheadAttention(Module):
@@ -34,7 +35,7 @@ class MultiheadAttention(Module):
     ):  # fmt: skip
         super().__init__()
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
-            raise AssertionError(
+            raise InvalidValueError(
                 f"embed_dim must be divisible by num_heads, got {embed_dim} and {num_heads}"
             )
         self.embed_dim = embed_dim
@@ -108,7 +109,7 @@ class MultiheadAttention(Module):
     ) -> tuple[Tensor, Tensor | None]:
         batched = query.dim() == 3
         if is_causal and attn_mask is None:
-            raise RuntimeError(
+            raise InvalidValueError(
                 "Need attn_mask if specifying the is_causal hint; pass "
                 "tg.ones(length, length, dtype=tg.bool).triu(1)"
             )
@@ -225,7 +226,7 @@ class TransformerEncoderLayer(Module):
         self.dropout2 = Dropout(dropout)
         if isinstance(activation, str):
             if activation not in _ACTIVATIONS:
-                raise RuntimeError(f"activation should be relu/gelu, not {activation}")
+                raise InvalidValueError(f"activation should be relu/gelu, not {activation}")
             activation = _ACTIVATIONS[activation]
         self.activation = activation
 

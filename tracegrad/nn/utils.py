@@ -7,6 +7,7 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.tracer import Tensor, no_grad
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 
 def _with_grad(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -33,7 +34,7 @@ def get_total_norm(
     else:
         total = sum((t.abs() ** norm_type).sum() for t in listed) ** (1.0 / norm_type)
     if error_if_nonfinite and not bool(total.isfinite()):
-        raise RuntimeError(
+        raise InvalidValueError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, "
             "so it cannot be clipped. To disable this error and scale the gradients by the "
             "non-finite norm anyway, set `error_if_nonfinite=False`"
@@ -73,11 +74,11 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     """Write consecutive slices of `vec` into the parameters. Raises ValueError if sizes differ."""
     if not isinstance(vec, Tensor):
-        raise TypeError(f"expected a Tensor, but got: {type(vec).__name__}")
+        raise ArgumentError(f"expected a Tensor, but got: {type(vec).__name__}")
     listed = list(parameters)
     size = sum(p.numel() for p in listed)
     if size != vec.numel():
-        raise ValueError(f"the vector has {vec.numel()} elements, the parameters {size}")
+        raise InvalidValueError(f"the vector has {vec.numel()} elements, the parameters {size}")
     start = 0
     with no_grad():
         for p in listed:
@@ -92,7 +93,7 @@ def fuse_conv_bn_eval(conv: Any, bn: Any) -> Any:
     from tracegrad.nn.parameter import Parameter
 
     if conv.training or bn.training:
-        raise AssertionError("Fusion only for eval!")
+        raise InvalidValueError("Fusion only for eval!")
     fused = copy.deepcopy(conv)
     with no_grad():
         scale = (bn.running_var + bn.eps).rsqrt()

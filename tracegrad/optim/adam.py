@@ -7,6 +7,8 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.optim.optimizer import Optimizer, check_range
+from tracegrad.tracer.errors import InvalidValueError
+from tracegrad.tracer.pieces import pieces
 
 
 class Adam(Optimizer):
@@ -28,7 +30,7 @@ class Adam(Optimizer):
         check_range("weight_decay", weight_decay)
         for index, beta in enumerate(betas):
             if not 0.0 <= beta < 1.0:
-                raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
+                raise InvalidValueError(f"Invalid beta parameter at index {index}: {beta}")
         super().__init__(
             params,
             {
@@ -40,8 +42,6 @@ class Adam(Optimizer):
         )  # fmt: skip
 
     def _update_group(self, group: Any) -> None:
-        lr, eps, weight_decay = group["lr"], group["eps"], group["weight_decay"]
-        beta1, beta2 = group["betas"]
         for p in group["params"]:
             grad = p.grad
             if grad is None:
@@ -50,23 +50,34 @@ class Adam(Optimizer):
             m = self.init_slot(p, "exp_avg", lambda p=p: tg.zeros_like(p))
             v = self.init_slot(p, "exp_avg_sq", lambda p=p: tg.zeros_like(p))
             step.add_(1.0)
-            if group["maximize"]:
-                grad = -grad
-            if weight_decay:
-                if group["decoupled_weight_decay"]:
-                    p.mul_(1 - lr * weight_decay)
-                else:
-                    grad = grad + p * weight_decay
-            m.mul_(beta1).add_(grad * (1 - beta1))
-            v.mul_(beta2).add_(grad * grad * (1 - beta2))
             t = step.item()  # a float64 number, in a trace too
-            correction1 = 1 - beta1**t
-            root_correction2 = (1 - beta2**t) ** 0.5
+            slots = [m, v]
             if group["amsgrad"]:
-                largest = self.init_slot(p, "max_exp_avg_sq", lambda p=p: tg.zeros_like(p))
-                v = largest.copy_(tg.maximum(largest, v))
-            denominator = v.sqrt().div_(root_correction2).add_(eps)
-            p.sub_(m / denominator * (lr / correction1))
+                slots.append(self.init_slot(p, "max_exp_avg_sq", lambda p=p: tg.zeros_like(p)))
+            for grad_, p_, *slots_ in pieces(grad, p, *slots):
+                self._update(group, t, grad_, p_, *slots_)
+
+    def _update(
+        self, group: Any, t: Any, grad: Any, p: Any, m: Any, v: Any, largest: Any = None
+    ) -> None:
+        """Step `t` of one parameter, or of a piece of it."""
+        lr, weight_decay = group["lr"], group["weight_decay"]
+        beta1, beta2 = group["betas"]
+        if group["maximize"]:
+            grad = -grad
+        if weight_decay:
+            if group["decoupled_weight_decay"]:
+                p.mul_(1 - lr * weight_decay)
+            else:
+                grad = grad + p * weight_decay
+        m.mul_(beta1).add_(grad * (1 - beta1))
+        v.mul_(beta2).add_(grad * grad * (1 - beta2))
+        correction1 = 1 - beta1**t
+        root_correction2 = (1 - beta2**t) ** 0.5
+        if largest is not None:
+            v = largest.copy_(tg.maximum(largest, v))
+        denominator = v.sqrt().div_(root_correction2).add_(group["eps"])
+        p.sub_(m / denominator * (lr / correction1))
 
 
 class AdamW(Adam):

@@ -26,6 +26,7 @@ from tracegrad.optim.schedule_curves import (
     StepLR,
 )
 from tracegrad.tracer import host_action
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 
 class OneCycleLR(LRScheduler):
@@ -41,16 +42,18 @@ class OneCycleLR(LRScheduler):
     ):  # fmt: skip
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
-                raise ValueError(
+                raise InvalidValueError(
                     "You must define either total_steps OR (epochs AND steps_per_epoch)"
                 )
             total_steps = epochs * steps_per_epoch
         if total_steps <= 0:
-            raise ValueError(f"Expected positive integer total_steps, but got {total_steps}")
+            raise InvalidValueError(f"Expected positive integer total_steps, but got {total_steps}")
         if not 0 <= pct_start <= 1:
-            raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
+            raise InvalidValueError(
+                f"Expected float between 0 and 1 pct_start, but got {pct_start}"
+            )
         if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(
+            raise InvalidValueError(
                 f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}"
             )
         self.total_steps = total_steps
@@ -73,7 +76,7 @@ class OneCycleLR(LRScheduler):
                 group["min_lr"] = group["initial_lr"] / final_div_factor
         if cycle_momentum:
             if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
-                raise ValueError(
+                raise InvalidValueError(
                     "optimizer must support momentum or beta1 with `cycle_momentum` option enabled"
                 )
             self.use_beta1 = "betas" in optimizer.defaults
@@ -100,7 +103,7 @@ class OneCycleLR(LRScheduler):
     def get_lr(self) -> list[float]:
         step = self.last_epoch
         if step > self.total_steps:
-            raise ValueError(
+            raise InvalidValueError(
                 f"Tried to step {step} times. The specified number of total steps is "
                 f"{self.total_steps}"
             )
@@ -154,20 +157,22 @@ class SequentialLR(_Composite):
         last_epoch: int = -1,
     ):  # fmt: skip
         if not schedulers:
-            raise ValueError("SequentialLR expects at least one scheduler, but got no scheduler.")
+            raise InvalidValueError(
+                "SequentialLR expects at least one scheduler, but got no scheduler."
+            )
         for index, scheduler in enumerate(schedulers):
             if isinstance(scheduler, ReduceLROnPlateau):
-                raise ValueError(
+                raise InvalidValueError(
                     "SequentialLR does not support `ReduceLROnPlateau` scheduler, whose step needs "
                     f"a metric, but got one at index {index}"
                 )
             if scheduler.optimizer is not optimizer:
-                raise ValueError(
+                raise InvalidValueError(
                     "SequentialLR expects all schedulers to belong to the same optimizer, but got "
                     f"scheduler {type(scheduler).__name__} at index {index} with another one"
                 )
         if len(milestones) != len(schedulers) - 1:
-            raise ValueError(
+            raise InvalidValueError(
                 "Sequential Schedulers expects number of schedulers provided to be one more than "
                 f"the number of milestone points, but got number of schedulers {len(schedulers)} "
                 f"and the number of milestones to be equal to {len(milestones)}"
@@ -200,11 +205,13 @@ class ChainedScheduler(_Composite):
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None):
         if not schedulers:
-            raise ValueError("ChainedScheduler expects at least one scheduler, but got none.")
+            raise InvalidValueError(
+                "ChainedScheduler expects at least one scheduler, but got none."
+            )
         optimizer = optimizer or schedulers[0].optimizer
         for index, scheduler in enumerate(schedulers):
             if isinstance(scheduler, ReduceLROnPlateau) or scheduler.optimizer is not optimizer:
-                raise ValueError(
+                raise InvalidValueError(
                     "ChainedScheduler expects schedulers of one optimizer, none of them "
                     f"ReduceLROnPlateau; index {index} ({type(scheduler).__name__}) is not"
                 )
@@ -232,13 +239,13 @@ class ReduceLROnPlateau(LRScheduler):
         min_lr: float | list[float] = 0, eps: float = 1e-8,
     ):  # fmt: skip
         if factor >= 1.0:
-            raise ValueError("Factor should be < 1.0.")
+            raise InvalidValueError("Factor should be < 1.0.")
         if mode not in ("min", "max"):
-            raise ValueError(f"mode {mode} is unknown!")
+            raise InvalidValueError(f"mode {mode} is unknown!")
         if threshold_mode not in ("rel", "abs"):
-            raise ValueError(f"threshold mode {threshold_mode} is unknown!")
+            raise InvalidValueError(f"threshold mode {threshold_mode} is unknown!")
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+            raise ArgumentError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
         self.mode = mode
         self.factor = factor

@@ -24,6 +24,7 @@ from tracegrad.tracer import (
     no_grad,
     note_item,
 )
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 
 class Optimizer(Observed):
@@ -33,7 +34,7 @@ class Optimizer(Observed):
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         if isinstance(params, Tensor):
-            raise TypeError(
+            raise ArgumentError(
                 "params argument given to the optimizer should be an iterable of Tensors or "
                 f"dicts, but got {type(params).__name__}; pass [tensor] for a single one"
             )
@@ -42,7 +43,7 @@ class Optimizer(Observed):
         self.param_groups: list[Any] = []
         groups = list(params)
         if not groups:
-            raise ValueError("optimizer got an empty parameter list")
+            raise InvalidValueError("optimizer got an empty parameter list")
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for group in groups:
@@ -51,11 +52,11 @@ class Optimizer(Observed):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with options of their own, the defaults for those not given."""
         if not isinstance(param_group, dict):
-            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+            raise ArgumentError(f"param_group must be a dict, but got {type(param_group)}")
         group = dict(param_group)
         given = group["params"]
         if isinstance(given, set):
-            raise TypeError(
+            raise ArgumentError(
                 "optimizer parameters need to be organized in ordered collections, but the "
                 "ordering of tensors in sets will change between runs. Please use a list instead."
             )
@@ -65,19 +66,21 @@ class Optimizer(Observed):
             entries = [parameter for _, parameter in entries]
         for parameter in entries:
             if not isinstance(parameter, Tensor):
-                raise TypeError(
+                raise ArgumentError(
                     "optimizer can only optimize Tensors, but one of the params is "
                     + type(parameter).__name__
                 )
             if not parameter.is_leaf:
-                raise ValueError("can't optimize a non-leaf Tensor")
+                raise InvalidValueError("can't optimize a non-leaf Tensor")
         for name, default in self.defaults.items():
             group.setdefault(name, default)
         if len({id(p) for p in entries}) < len(entries):
-            raise ValueError("optimizer contains a parameter group with duplicate parameters")
+            raise InvalidValueError(
+                "optimizer contains a parameter group with duplicate parameters"
+            )
         known = {id(p) for other in self.param_groups for p in other["params"]}
         if any(id(p) in known for p in entries):
-            raise ValueError("some parameters appear in more than one parameter group")
+            raise InvalidValueError("some parameters appear in more than one parameter group")
         group["params"] = entries
         self.param_groups.append(ParamGroup(group))
 
@@ -143,14 +146,14 @@ class Optimizer(Observed):
         """
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
-            raise ValueError(
+            raise InvalidValueError(
                 "loaded state dict has a different number of parameter groups "
                 f"({len(saved)}, this optimizer has {len(self.param_groups)})"
             )
         parameter_of: dict[Any, Tensor] = {}
         for mine, theirs in zip(self.param_groups, saved):
             if len(mine["params"]) != len(theirs["params"]):
-                raise ValueError(
+                raise InvalidValueError(
                     "loaded state dict contains a parameter group that doesn't match the size of "
                     "optimizer's group"
                 )
@@ -205,4 +208,4 @@ def plain(group: Any) -> dict[str, Any]:
 def check_range(name: str, value: Any, low: float = 0.0, high: float | None = None) -> None:
     """Raise ValueError unless low <= value (< high)."""
     if value is not None and (not low <= value or (high is not None and not value < high)):
-        raise ValueError(f"Invalid {name} value: {value}")
+        raise InvalidValueError(f"Invalid {name} value: {value}")

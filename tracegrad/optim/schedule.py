@@ -12,6 +12,7 @@ from typing import Any
 
 from tracegrad.optim.optimizer import Optimizer
 from tracegrad.tracer import Observed, host_action
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 
 class LRScheduler(Observed):
@@ -22,7 +23,7 @@ class LRScheduler(Observed):
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+            raise ArgumentError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
         if last_epoch == -1:
             for group in optimizer.param_groups:
@@ -105,5 +106,5 @@ def per_group(value: Any, optimizer: Optimizer, name: str) -> list[Any]:
     if not isinstance(value, list | tuple):
         return [value] * count
     if len(value) != count:
-        raise ValueError(f"Expected {count} values for {name}, but got {len(value)}")
+        raise InvalidValueError(f"Expected {count} values for {name}, but got {len(value)}")
     return list(value)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tracegrad.optim.optimizer import Optimizer
 from tracegrad.optim.schedule import LRScheduler, per_group
+from tracegrad.tracer.errors import InvalidValueError
 
 
 class _LambdaBase(LRScheduler):
@@ -104,7 +105,9 @@ class ConstantLR(LRScheduler):
         last_epoch: int = -1,
     ):  # fmt: skip
         if not 0 <= factor <= 1:
-            raise ValueError("Constant multiplicative factor expected to be between 0 and 1.")
+            raise InvalidValueError(
+                "Constant multiplicative factor expected to be between 0 and 1."
+            )
         self.factor = factor
         self.total_iters = total_iters
         super().__init__(optimizer, last_epoch)
@@ -129,12 +132,12 @@ class LinearLR(LRScheduler):
         total_iters: int = 5, last_epoch: int = -1,
     ):  # fmt: skip
         if not 0 < start_factor <= 1:
-            raise ValueError(
+            raise InvalidValueError(
                 "Starting multiplicative factor expected to be greater than 0 and less or equal "
                 "to 1."
             )
         if not 0 <= end_factor <= 1:
-            raise ValueError("Ending multiplicative factor expected to be between 0 and 1.")
+            raise InvalidValueError("Ending multiplicative factor expected to be between 0 and 1.")
         self.start_factor = start_factor
         self.end_factor = end_factor
         self.total_iters = total_iters
@@ -230,9 +233,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         last_epoch: int = -1,
     ):  # fmt: skip
         if T_0 <= 0 or not isinstance(T_0, int):
-            raise ValueError(f"Expected positive integer T_0, but got {T_0}")
+            raise InvalidValueError(f"Expected positive integer T_0, but got {T_0}")
         if T_mult < 1 or not isinstance(T_mult, int):
-            raise ValueError(f"Expected integer T_mult >= 1, but got {T_mult}")
+            raise InvalidValueError(f"Expected integer T_mult >= 1, but got {T_mult}")
         self.T_0 = T_0
         self.T_i = T_0
         self.T_mult = T_mult
@@ -258,7 +261,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
                 self.T_i *= self.T_mult
         else:
             if epoch < 0:
-                raise ValueError(f"Expected non-negative epoch, but got {epoch}")
+                raise InvalidValueError(f"Expected non-negative epoch, but got {epoch}")
             self.T_i, self.T_cur = self._place(epoch)
         self.last_epoch = math.floor(epoch)
         self._set(self.get_lr())

@@ -8,6 +8,8 @@ from typing import Any
 import tracegrad as tg
 from tracegrad.optim.optimizer import Optimizer, check_range
 from tracegrad.tracer import new_state, note_item
+from tracegrad.tracer.errors import InvalidValueError
+from tracegrad.tracer.pieces import pieces
 
 
 class SGD(Optimizer):
@@ -27,7 +29,7 @@ class SGD(Optimizer):
         check_range("momentum", momentum)
         check_range("weight_decay", weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+            raise InvalidValueError("Nesterov momentum requires a momentum and zero dampening")
         super().__init__(
             params,
             {
@@ -40,27 +42,32 @@ class SGD(Optimizer):
         self._started: dict[Any, Any] = {}
 
     def _update_group(self, group: Any) -> None:
-        lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
-        dampening = group["dampening"]
+        momentum, dampening = group["momentum"], group["dampening"]
         for p in group["params"]:
             grad = p.grad
             if grad is None:
                 continue
-            if group["maximize"]:
-                grad = -grad
-            if weight_decay:
-                grad = grad + p * weight_decay
+            slots, damping = [], 1
             if momentum:
                 # From zero, momentum b + g is g: the first step needs no case of its own...
                 fresh = self.state[p].get("momentum_buffer") is None
-                buffer = self.init_slot(p, "momentum_buffer", lambda p=p: tg.zeros_like(p))
+                slots.append(self.init_slot(p, "momentum_buffer", lambda p=p: tg.zeros_like(p)))
                 if dampening:
-                    added = grad * (1 - dampening * self._damped(p, fresh))
-                else:
-                    added = grad
-                buffer.mul_(momentum).add_(added)
-                grad = grad + buffer * momentum if group["nesterov"] else buffer
-            p.sub_(grad * lr)
+                    damping = 1 - dampening * self._damped(p, fresh)
+            for grad_, p_, *slots_ in pieces(grad, p, *slots):
+                self._update(group, damping, grad_, p_, *slots_)
+
+    def _update(self, group: Any, damping: Any, grad: Any, p: Any, buffer: Any = None) -> None:
+        """One parameter, or a piece of it; the gradient enters the buffer times `damping`."""
+        momentum, weight_decay = group["momentum"], group["weight_decay"]
+        if group["maximize"]:
+            grad = -grad
+        if weight_decay:
+            grad = grad + p * weight_decay
+        if buffer is not None:
+            buffer.mul_(momentum).add_(grad * damping if group["dampening"] else grad)
+            grad = grad + buffer * momentum if group["nesterov"] else buffer
+        p.sub_(grad * group["lr"])
 
     def _damped(self, p: Any, fresh: bool) -> Any:
         """... except with dampening, which spares the first step: 0 there, 1 afterwards.

@@ -1,11 +1,9 @@
-"""User-level functions: PyTorch's names and semantics, each defined once as a function that emits
-IR.
+"""User-level functions: PyTorch's names and meaning, each once, as a function that emits IR.
 
-`FUNCTIONS` maps the public name of every function to it; each is also an attribute of this
-package. It holds every
-`UserOp` of the modules below (under its name,
-without a trailing underscore) and the plain functions that they list
-as `PLAIN`, which arrange arguments for ops and so stand before an op of the same name.
+`FUNCTIONS` maps the public name of every function to it; each is also an attribute of this package.
+It holds every `UserOp` of the modules below (under its name, without a trailing underscore) and the
+plain functions that they list as `PLAIN`, which arrange arguments for ops and so stand before an op
+of the same name.
 """
 
 from __future__ import annotations

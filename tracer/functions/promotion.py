@@ -1,9 +1,8 @@
 """Type promotion and broadcasting: how user-level operands become nodes of one type.
 
-PyTorch's rules. A dtype has a category,
-bool < int < float < complex. Tensors with dimensions decide; a 0-d tensor
-counts only where its category is higher,
-and a Python number only where its category is higher still.
+PyTorch's rules. A dtype has a category, bool < int < float < complex. Tensors with dimensions
+decide; a 0-d tensor counts only where its category is higher, and a Python number only where its
+category is higher still.
 """
 
 from __future__ import annotations

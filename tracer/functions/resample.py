@@ -76,8 +76,7 @@ def interpolate(
     antialias: bool = False,
 ) -> Any:
     """[N, C, ..] resized to `size` or by `scale_factor`: nearest, nearest-exact, linear, bilinear,
-    bicubic,
-    trilinear or area."""
+    bicubic, trilinear or area."""
     if antialias:
         raise IRTypeError("interpolate(antialias=True) is not there")
     return interpolate_(

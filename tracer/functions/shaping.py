@@ -22,9 +22,8 @@ from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote
 def cat_(*tensors: Operand, dim: int) -> Node:
     """Tensors joined along an existing dimension, promoted to one dtype."""
     nodes = list(promote(*tensors))
-    shaped = [
-        node for node in nodes if node.shape != (0,)
-    ]  # PyTorch lets an empty vector join anything
+    # PyTorch lets an empty vector join anything.
+    shaped = [node for node in nodes if node.shape != (0,)]
     if not shaped:
         return nodes[0]
     axis = axis_of(dim, shaped[0].ndim)

@@ -8,6 +8,7 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.errors import DataLoaderError
+from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.utils.data.collate import default_collate, default_convert
 from tracegrad.utils.data.dataset import Dataset, IterableDataset
 from tracegrad.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
@@ -37,9 +38,11 @@ class DataLoader:
         persistent_workers: bool = False,
     ):  # fmt: skip
         if num_workers < 0:
-            raise ValueError("num_workers option should be non-negative; use 0 to disable threads")
+            raise InvalidValueError(
+                "num_workers option should be non-negative; use 0 to disable threads"
+            )
         if prefetch_factor is not None and (num_workers == 0 or prefetch_factor < 1):
-            raise ValueError("prefetch_factor must be positive and needs num_workers > 0")
+            raise InvalidValueError("prefetch_factor must be positive and needs num_workers > 0")
         self.dataset = dataset
         self.num_workers = num_workers
         self.prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
@@ -47,7 +50,7 @@ class DataLoader:
         self._iterable = isinstance(dataset, IterableDataset)
         if self._iterable:
             if shuffle or sampler is not None or batch_sampler is not None:
-                raise ValueError(
+                raise InvalidValueError(
                     "DataLoader with IterableDataset: expected unspecified shuffle, sampler and "
                     "batch_sampler options; the data set decides its own order"
                 )
@@ -58,16 +61,16 @@ class DataLoader:
                     fix="use num_workers=0, or a Dataset with __getitem__",
                 )
         if sampler is not None and shuffle:
-            raise ValueError("sampler option is mutually exclusive with shuffle")
+            raise InvalidValueError("sampler option is mutually exclusive with shuffle")
         if batch_sampler is not None:
             if batch_size != 1 or shuffle or sampler is not None or drop_last:
-                raise ValueError(
+                raise InvalidValueError(
                     "batch_sampler option is mutually exclusive with batch_size, shuffle, "
                     "sampler, and drop_last"
                 )
             batch_size = None
         elif batch_size is None and drop_last:
-            raise ValueError(
+            raise InvalidValueError(
                 "batch_size=None option disables auto-batching and is mutually exclusive with "
                 "drop_last"
             )
@@ -79,7 +82,7 @@ class DataLoader:
         if batch_size is not None and batch_sampler is None and sampler is not None:
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         if batch_size is not None and batch_size <= 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"batch_size should be a positive integer value, but got batch_size={batch_size}"
             )
         self.batch_size = batch_size

@@ -18,6 +18,7 @@ import numpy as np
 
 import tracegrad as tg
 from tracegrad.tracer import Tensor
+from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.utils.data.seeds import generator_from
 
 T = TypeVar("T")
@@ -48,9 +49,9 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
     def __init__(self, *tensors: Tensor):
         if not tensors:
-            raise ValueError("TensorDataset needs at least one tensor")
+            raise InvalidValueError("TensorDataset needs at least one tensor")
         if any(t.shape[0] != tensors[0].shape[0] for t in tensors):
-            raise ValueError(
+            raise InvalidValueError(
                 "Size mismatch between tensors: their first dimensions are "
                 f"{[t.shape[0] for t in tensors]}"
             )
@@ -76,12 +77,12 @@ class StackDataset(Dataset[Any]):
 
     def __init__(self, *args: Dataset[Any], **kwargs: Dataset[Any]):
         if bool(args) == bool(kwargs):
-            raise ValueError("StackDataset takes either positional or keyword data sets")
+            raise InvalidValueError("StackDataset takes either positional or keyword data sets")
         self.datasets: Any = kwargs or args
         members = list(kwargs.values() or args)
         self._length = len(members[0])  # type: ignore[arg-type]
         if any(len(member) != self._length for member in members):  # type: ignore[arg-type]
-            raise ValueError("Size mismatch between datasets")
+            raise InvalidValueError("Size mismatch between datasets")
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(self.datasets, dict):
@@ -98,9 +99,9 @@ class ConcatDataset(Dataset[T]):
     def __init__(self, datasets: Iterable[Dataset[T]]):
         self.datasets = list(datasets)
         if not self.datasets:
-            raise AssertionError("datasets should not be an empty iterable")
+            raise InvalidValueError("datasets should not be an empty iterable")
         if any(isinstance(d, IterableDataset) for d in self.datasets):
-            raise AssertionError("ConcatDataset does not support IterableDataset")
+            raise InvalidValueError("ConcatDataset does not support IterableDataset")
         self.cumulative_sizes = list(accumulate(len(d) for d in self.datasets))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
@@ -162,12 +163,12 @@ def random_split(
     sizes = list(lengths)
     if math.isclose(sum(sizes), 1) and sum(sizes) <= 1:
         if any(not 0 <= fraction <= 1 for fraction in sizes):
-            raise ValueError("fractions must lie between 0 and 1")
+            raise InvalidValueError("fractions must lie between 0 and 1")
         sizes = [math.floor(size * fraction) for fraction in sizes]
         for index in range(size - sum(sizes)):
             sizes[index % len(sizes)] += 1
     if sum(sizes) != size:
-        raise ValueError(
+        raise InvalidValueError(
             f"Sum of input lengths {sum(sizes)} does not equal the length of the input dataset "
             f"{size}"
         )

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 import tracegrad as tg
+from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.utils.data.seeds import generator_from
 
 T_co = TypeVar("T_co", covariant=True)
@@ -45,7 +46,7 @@ class RandomSampler(Sampler[int]):
         self._num_samples = num_samples
         self.generator = generator
         if self.num_samples <= 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"num_samples should be a positive integer value, but got {self.num_samples}"
             )
 
@@ -90,7 +91,7 @@ class WeightedRandomSampler(Sampler[int]):
         generator: tg.Generator | None = None,
     ):  # fmt: skip
         if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples <= 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"num_samples should be a positive integer value, but got {num_samples}"
             )
         self.weights = np.asarray(weights, dtype=np.float64)
@@ -113,11 +114,13 @@ class BatchSampler(Sampler[list[int]]):
 
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool):
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"batch_size should be a positive integer value, but got batch_size={batch_size}"
             )
         if not isinstance(drop_last, bool):
-            raise ValueError(f"drop_last should be a boolean value, but got drop_last={drop_last}")
+            raise InvalidValueError(
+                f"drop_last should be a boolean value, but got drop_last={drop_last}"
+            )
         self.sampler: Any = sampler
         self.batch_size = batch_size
         self.drop_last = drop_last
