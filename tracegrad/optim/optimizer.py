@@ -43,7 +43,10 @@ class Optimizer(Observed):
         self.param_groups: list[Any] = []
         groups = list(params)
         if not groups:
-            raise InvalidValueError("optimizer got an empty parameter list")
+            raise InvalidValueError(
+                "optimizer got an empty parameter list",
+                fix="give model.parameters(), a fresh generator for each optimizer",
+            )
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for group in groups:
@@ -54,6 +57,11 @@ class Optimizer(Observed):
         if not isinstance(param_group, dict):
             raise ArgumentError(f"param_group must be a dict, but got {type(param_group)}")
         group = dict(param_group)
+        if "params" not in group:
+            raise InvalidValueError(
+                f"a parameter group without 'params': it has {sorted(group)}",
+                fix="give {'params': [...], 'lr': ...}",
+            )
         given = group["params"]
         if isinstance(given, set):
             raise ArgumentError(
@@ -71,16 +79,24 @@ class Optimizer(Observed):
                     + type(parameter).__name__
                 )
             if not parameter.is_leaf:
-                raise InvalidValueError("can't optimize a non-leaf Tensor")
+                raise InvalidValueError(
+                    "can't optimize a non-leaf Tensor",
+                    why="it was computed from others, so writing it would train nothing",
+                    fix="give leaves: nn.Parameter(x), or x.detach().requires_grad_()",
+                )
         for name, default in self.defaults.items():
             group.setdefault(name, default)
         if len({id(p) for p in entries}) < len(entries):
             raise InvalidValueError(
-                "optimizer contains a parameter group with duplicate parameters"
+                "optimizer contains a parameter group with duplicate parameters",
+                fix="give each parameter once; model.parameters() does",
             )
         known = {id(p) for other in self.param_groups for p in other["params"]}
         if any(id(p) in known for p in entries):
-            raise InvalidValueError("some parameters appear in more than one parameter group")
+            raise InvalidValueError(
+                "some parameters appear in more than one parameter group",
+                fix="give each parameter to one group",
+            )
         group["params"] = entries
         self.param_groups.append(ParamGroup(group))
 
@@ -144,6 +160,12 @@ class Optimizer(Observed):
         Raises ValueError if the number or the sizes of groups differ. Slots are copied into the
         existing ones; new ones other than `step` take their parameter's dtype.
         """
+        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
+            raise InvalidValueError(
+                "this is not the state dict of an optimizer",
+                why="it needs the keys 'state' and 'param_groups'",
+                fix="give what optimizer.state_dict() returned, not the model's",
+            )
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
             raise InvalidValueError(

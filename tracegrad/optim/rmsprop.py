@@ -7,6 +7,7 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.optim.optimizer import Optimizer, check_range
+from tracegrad.tracer.pieces import pieces
 
 
 class RMSprop(Optimizer):
@@ -33,28 +34,35 @@ class RMSprop(Optimizer):
         )  # fmt: skip
 
     def _update_group(self, group: Any) -> None:
-        lr, alpha = group["lr"], group["alpha"]
-        momentum, weight_decay = group["momentum"], group["weight_decay"]
         for p in group["params"]:
             grad = p.grad
             if grad is None:
                 continue
             step = self.init_slot(p, "step", lambda: tg.zeros((), dtype=tg.float32))
-            v = self.init_slot(p, "square_avg", lambda p=p: tg.zeros_like(p))
+            names = ["square_avg"]
+            names += ["grad_avg"] if group["centered"] else []
+            names += ["momentum_buffer"] if group["momentum"] else []
+            slots = [self.init_slot(p, name, lambda p=p: tg.zeros_like(p)) for name in names]
             step.add_(1.0)
-            if group["maximize"]:
-                grad = -grad
-            if weight_decay:
-                grad = grad + p * weight_decay
-            v.mul_(alpha).add_(grad * grad * (1 - alpha))
-            if group["centered"]:
-                mean = self.init_slot(p, "grad_avg", lambda p=p: tg.zeros_like(p))
-                mean.mul_(alpha).add_(grad * (1 - alpha))
-                spread = (v - mean * mean).sqrt()
-            else:
-                spread = v.sqrt()
-            update = grad / spread.add_(group["eps"])
-            if momentum:
-                buffer = self.init_slot(p, "momentum_buffer", lambda p=p: tg.zeros_like(p))
-                update = buffer.mul_(momentum).add_(update)
-            p.sub_(update * lr)
+            for grad_, p_, *slots_ in pieces(grad, p, *slots):
+                self._update(group, grad_, p_, dict(zip(names, slots_)))
+
+    def _update(self, group: Any, grad: Any, p: Any, slots: dict[str, Any]) -> None:
+        """One parameter, or a piece of it."""
+        lr, alpha = group["lr"], group["alpha"]
+        momentum, weight_decay = group["momentum"], group["weight_decay"]
+        v = slots["square_avg"]
+        if group["maximize"]:
+            grad = -grad
+        if weight_decay:
+            grad = grad + p * weight_decay
+        v.mul_(alpha).add_(grad * grad * (1 - alpha))
+        if group["centered"]:
+            mean = slots["grad_avg"].mul_(alpha).add_(grad * (1 - alpha))
+            spread = (v - mean * mean).sqrt()
+        else:
+            spread = v.sqrt()
+        update = grad / spread.add_(group["eps"])
+        if momentum:
+            update = slots["momentum_buffer"].mul_(momentum).add_(update)
+        p.sub_(update * lr)
