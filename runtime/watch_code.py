@@ -26,6 +26,7 @@ _CLOCKS = frozenset({
 _ARRAY_LIBRARIES = frozenset({"numpy", "ml_dtypes", "optree"})
 _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<module>"})
 _STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
+_IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 
 
 class CodeWatch:
@@ -38,6 +39,7 @@ class CodeWatch:
         self._codes: set[types.CodeType] = set()
         self._entered: set[tuple] = set()  # (code, identities of its closure's values)
         self._unresolved: set[types.CodeType] = set()
+        self._imports: list[tuple[types.CodeType, list[str]]] = []  # by functions, of modules
         # What runs because the garbage collector happened to is no part of the function.
         self._collector_codes = {
             getattr(getattr(c, "__func__", c), "__code__", None) for c in gc.callbacks
@@ -103,6 +105,18 @@ class CodeWatch:
                 sightings.add(Place("item", namespace, name), value, loc)
                 if isinstance(value, types.ModuleType):
                     sightings.add_module(value, names, loc)
+        imported = imported_modules(code, namespace)
+        if imported:
+            self._imports.append((code, imported))
+            self._add_imported(code, imported)
+
+    def _add_imported(self, code: types.CodeType, imported: list[str]) -> None:
+        """Facts on what a function may read of the modules that it imports itself."""
+        for name in imported:
+            module = sys.modules.get(name)
+            if isinstance(module, types.ModuleType):
+                loc = Loc(code.co_filename, code.co_firstlineno)
+                self.sightings.add_module(module, names_in(code), loc)
 
     def _find_function(self, frame: types.FrameType, code: types.CodeType) -> None:
         """Find the function object that runs: its cells and defaults are not in the frame."""
@@ -132,7 +146,12 @@ class CodeWatch:
         self._unresolved.add(code)
 
     def resolve(self) -> None:
-        """For code whose function no name led to (one of a container or a factory): all its functions."""
+        """For code whose function no name led to (one of a container or a factory): all its functions.
+
+        And for modules that were imported while recording: what was read of them.
+        """
+        for code, imported in self._imports:
+            self._add_imported(code, imported)
         if not self._unresolved:
             return
         for found in gc.get_referrers(*self._unresolved):
@@ -142,16 +161,19 @@ class CodeWatch:
 
 
 def called_by_us(frame: types.FrameType) -> bool:
-    """Whether tracegrad calls NumPy here, or a method that `dataclasses` made for one of its classes."""
+    """Whether tracegrad calls NumPy here, or a method that `dataclasses` made for one of its classes.
+
+    Or the import system somebody's module: what that runs, it runs once.
+    """
     module = frame.f_globals.get("__name__", "")
     if module.startswith("tracegrad."):
         return frame.f_code.co_filename == "<string>"
     caller = frame.f_back
-    return (
-        caller is not None
-        and module.partition(".")[0] in _ARRAY_LIBRARIES
-        and is_own_code(caller.f_code)
-    )
+    if caller is None:
+        return False
+    if caller.f_code.co_filename.startswith("<frozen importlib"):
+        return True
+    return module.partition(".")[0] in _ARRAY_LIBRARIES and is_own_code(caller.f_code)
 
 
 def has_code(function: Any, code: types.CodeType) -> bool:
@@ -163,3 +185,21 @@ def bound_globals(code: types.CodeType) -> list[str]:
     if _STORE_GLOBAL not in code.co_code[::2]:
         return []
     return [step.argval for step in dis.get_instructions(code) if step.opcode == _STORE_GLOBAL]
+
+
+def imported_modules(code: types.CodeType, namespace: dict[str, Any]) -> list[str]:
+    """Full names of the modules that a function's own code imports."""
+    if _IMPORT_NAME not in code.co_code[::2]:
+        return []
+    found = []
+    steps = list(dis.get_instructions(code))
+    for level, wanted, step in zip(steps, steps[1:], steps[2:]):
+        if step.opcode != _IMPORT_NAME:
+            continue
+        parts = step.argval.split(".") if step.argval else []
+        if level.argval:  # from . import x
+            package = (namespace.get("__package__") or "").split(".")
+            parts = [*package[: len(package) - level.argval + 1], *parts]
+        found += [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        found += [".".join([*parts, name]) for name in wanted.argval or ()]
+    return found

@@ -178,7 +178,7 @@ def binder(op: UserOp, count: int, *names: str) -> Callable[[tuple, dict[str, An
     text = f"lambda args, kwargs: ({first if op.variadic else f'({first})'}, {last})"
     # our own text: parameter names of emit functions
     scope = {"c": constants, "plain": _PLAIN, "hashable": hashable, "default": op.default_attrs}
-    found = _binders[(op, count, *names)] = eval(text, scope)
+    found = _binders[(op, count, *names)] = eval(compile(text, "<tracegrad call>", "eval"), scope)
     return found  # type: ignore[no-any-return]
 
 

@@ -54,7 +54,7 @@ def straight(graph: Graph, arguments: Sequence[str] | None = None) -> Runner:
         "    except Exception:", "        locate(arguments)", "        raise", "    finally:", "        leave(token)",
     ])  # fmt: skip
     # our own text: names and numbers, nothing of the user's
-    exec(compile(text, "<string>", "exec"), w.names)
+    exec(compile(text, "<tracegrad op>", "exec"), w.names)
     return w.names["run"]  # type: ignore[no-any-return]
 
 

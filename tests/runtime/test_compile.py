@@ -4,7 +4,9 @@ agreement.
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +247,41 @@ def test_what_tracegrad_itself_calls_is_not_watched():
     assert "scale" in {place.name for place in places}
     modules = {place.holder.get("__name__") for place in places if place.kind == "item"}
     assert modules <= {__name__}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["imported before", "imported by it"])
+@pytest.mark.parametrize(
+    "line, used",
+    [
+        ("import imported_inside", "imported_inside.count"),
+        ("import imported_package.inner", "imported_package.inner.count"),
+        ("from imported_inside import count", "count"),
+        ("from imported_package import inner", "inner.count"),
+        ("import imported_package.inner as other", "other.count"),
+    ],
+)
+def test_what_a_function_imports_itself_is_watched(tmp_path, monkeypatch, line, used, first):
+    """And not what the modules run while they are imported."""
+    text = "count = 0\nfor k in range(3):\n    count += k\n"
+    (tmp_path / "imported_inside.py").write_text(text)
+    (tmp_path / "imported_package").mkdir()
+    (tmp_path / "imported_package" / "__init__.py").write_text("")
+    (tmp_path / "imported_package" / "inner.py").write_text(text)
+    (tmp_path / "with_import.py").write_text(f"def scaled(x):\n    {line}\n    return x * {used}\n")
+    names = ("imported_inside", "imported_package", "imported_package.inner", "with_import")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    step = tg.compile(importlib.import_module("with_import").scaled)
+    module = "imported_inside" if "inside" in line else "imported_package.inner"
+    if first:
+        importlib.import_module(module)
+    assert step(tg.ones(2)).tolist() == [3.0, 3.0]
+    ((specialisation,),) = step._cache.values()
+    watched = {fact.place.name for fact in specialisation.facts if hasattr(fact, "place")}
+    assert watched <= {"count", "inner"}
+    sys.modules[module].count = 5
+    assert step(tg.ones(2)).tolist() == [5.0, 5.0]
+    assert "count: 3 -> 5" in str(step.why())
+    for name in names:
+        sys.modules.pop(name, None)
