@@ -11,14 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tracegrad.ir.graph import Graph
-from tracegrad.tracer.errors import TracegradError
+from tracegrad.tracer.errors import NothingCompiledError
 from tracegrad.tracer.trees import flatten_in_order
-
-
-class NothingCompiledError(TracegradError, RuntimeError):
-    """A graph, a source or a dump was asked of a function that has not been called yet."""
-
-    code = "TG010"
 
 
 @dataclass

@@ -100,3 +100,9 @@ class DevicePlacementError(TracegradError, RuntimeError):
     """A device that this machine or backend does not have."""
 
     code = "TG009"
+
+
+class NothingCompiledError(TracegradError, RuntimeError):
+    """A graph, a source or a dump was asked of a function that has not been called yet."""
+
+    code = "TG010"

@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,3 +209,14 @@ def test_a_tensor_that_outlives_its_trace():
 def test_pythons_own_errors(mistake, kind, match):
     with pytest.raises(kind, match=match):
         mistake()
+
+
+def test_every_code_is_in_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
+    kinds = [getattr(tg.errors, name) for name in tg.errors.__all__]
+    assert len({kind.code for kind in kinds}) == len(kinds), "two errors share a code"
+    for kind in kinds:
+        if kind is not tg.TracegradError:
+            assert f"| {kind.code} | {kind.__name__} |" in text, (
+                f"describe {kind} in docs/errors.md"
+            )
