@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.ir.types import bool_, i64
+from tracegrad.ir.types import bool_, i64, u8
 from tracegrad.tracer import functions
 from tracegrad.tracer.creation import as_tensor
-from tracegrad.tracer.errors import ArgumentError, ShapeError, UnsupportedError
-from tracegrad.tracer.inplace import fitted, write
+from tracegrad.tracer.errors import ArgumentError, OutOfRangeError, ShapeError, UnsupportedError
+from tracegrad.tracer.inplace import fill_, fitted, write
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor, wrap
 from tracegrad.tracer.views import Reshape, Slice, ViewStep, make_views, shape_of
+
+NUMBERS = frozenset((bool, int, float, complex))
 
 
 def getitem(self: Tensor, index: Any) -> Tensor:
@@ -43,7 +45,14 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         return
     steps = basic_steps(self, index)
     view, advanced = resolve(self, index) if steps is None else (make_views(self, steps), [])
-    value = value if isinstance(value, Tensor) else as_tensor(value)
+    if not isinstance(value, Tensor):
+        if value.__class__ in NUMBERS:
+            if not advanced:
+                fill_(view, value)
+                return
+            value = as_tensor(value, dtype=self.dtype)  # rounded once
+        else:
+            value = as_tensor(value)
     if value.dtype is not self.dtype:
         value = value.to(self.dtype)  # type: ignore[attr-defined]
     if not advanced:

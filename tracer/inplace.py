@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegrad.backends.numpy import quiet
 from tracegrad.ir.types import TensorType, dtype_of
-from tracegrad.tracer.errors import InPlaceError, ShapeError
+from tracegrad.tracer.errors import ArgumentError, InPlaceError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
@@ -26,10 +26,17 @@ from tracegrad.tracer.views import IDENTITY, WriteBack, view_entry
 
 
 def write(target: Tensor, value: Tensor) -> Tensor:
-    """Replace the target's elements by `value` (same shape and dtype): values, aliases and history."""
+    """Replace the target's elements by `value`: values, aliases and history.
+
+    `value` has the same shape (a 0-d one will do if it has no history) and dtype.
+    """
     mode = get_mode()
     if mode.trace is not None:
         mode.trace.write(target, value)
+        return target
+    if not (mode.grad and has_history(target, value)) and target._storage is None:
+        protect_saved(target)
+        writable(target)[...] = value._data
         return target
     tracked = mode.grad and (value._entry is not None or target._entry is not None)
     check_allowed(target, mode.grad, value._entry is not None)
@@ -45,6 +52,14 @@ def write(target: Tensor, value: Tensor) -> Tensor:
     if tracked:
         rebase(target, new_entry)
     return target
+
+
+def has_history(target: Tensor, value: Any) -> bool:
+    """Whether a write of `value` would change what gradients flow where."""
+    if target._entry is not None or (isinstance(value, Tensor) and value._entry is not None):
+        return True
+    storage = target._storage
+    return storage is not None and storage.entries.get(target._family) is not None
 
 
 def check_allowed(target: Tensor, grad: bool, tracked: bool) -> None:
@@ -167,19 +182,21 @@ def in_place(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
 def quick_in_place(
     name: str, ufunc: Callable[..., Any], slow: Callable[..., Tensor]
 ) -> Callable[..., Tensor]:
-    """In-place arithmetic without gradients straight into the buffer: what optimisers do."""
+    """In-place arithmetic on what has no history straight into the buffer: what optimisers do."""
 
     def method(self: Tensor, other: Any, *args: Any, **kwargs: Any) -> Tensor:
         mode = get_mode()
         if (
             mode.trace is None
-            and not mode.grad
             and not args
+            and not (mode.grad and has_history(self, other))
             and self._jax is None
             and not jax_behind(self)
         ):
             a = self._data
             b = other._data if isinstance(other, Tensor) else other
+            if b.__class__ is int and -(2**53) <= b <= 2**53:
+                b = float(b)
             alpha = kwargs.get("alpha") if len(kwargs) == 1 else None
             plain = b.__class__ is float or (
                 b.__class__ is np.ndarray and b.dtype is a.dtype and b.ndim <= a.ndim
@@ -214,6 +231,10 @@ def jax_behind(tensor: Tensor) -> bool:
 
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrite this tensor's elements with `src`, cast and broadcast to fit."""
+    if isinstance(src, Tensor) and get_mode().trace is None:
+        new, old = src._data, self._data
+        if new.dtype is old.dtype and new.shape == old.shape:
+            return write(self, src)
     from tracegrad.tracer.creation import as_tensor
 
     source = as_tensor(src)
@@ -231,13 +252,16 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     """Set every element to `value`."""
     if isinstance(value, Tensor):
         return copy_(self, value)
+    if isinstance(value, complex) and not self.is_complex():
+        raise ArgumentError(
+            f"a complex number cannot be stored in a {self.dtype} tensor",
+            where=here(),
+            fix="give its real part",
+        )
     if get_mode().trace is None:
         if hasattr(value, "_traced_number"):
             value = float(value)
-        return write(
-            self,
-            wrap(np.broadcast_to(np.asarray(value).astype(self._data.dtype), self._data.shape)),
-        )
+        return write(self, wrap(np.asarray(value).astype(self._data.dtype)))
     from tracegrad.tracer import functions
 
     return copy_(self, functions.full_like(self, value))

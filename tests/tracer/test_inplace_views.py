@@ -315,3 +315,42 @@ def test_a_saved_value_survives_the_write_that_pytorch_forbids():
         (a + b).sum().backward()
         e = np.exp([0.5, 2.0])
         np.testing.assert_allclose(x.grad.numpy(), 10 * e + 2 * e * e, rtol=1e-6)
+
+
+def test_numbers_stored_at_an_index_are_rounded_once():
+    wide = tg.zeros(3, dtype=tg.float64)
+    wide[0] = 0.1
+    wide[tg.tensor([1])] = 0.1
+    wide[2:] = 0.1
+    assert wide.tolist() == [0.1] * 3
+    compiled = tg.compile(lambda x: x.__setitem__(0, 0.1) or x, backend="numpy")
+    assert compiled(tg.zeros(2, dtype=tg.float64)).tolist() == [0.1, 0.0]
+    whole = tg.zeros(2, dtype=tg.int64)
+    whole[0] = 2.7
+    assert whole.tolist() == [2, 0]
+
+
+def test_complex_numbers_are_not_stored_in_real_tensors():
+    x = tg.zeros(2)
+    for store in (lambda: x.fill_(1j), lambda: x.__setitem__(0, 1j)):
+        with pytest.raises(tg.errors.ArgumentError, match="complex"):
+            store()
+    assert x.tolist() == [0.0, 0.0]
+
+
+def test_writes_without_history_keep_saved_values():
+    x, w = tg.ones(3), tg.ones(3, requires_grad=True)
+    y = (w * x).sum()
+    x.add_(1).mul_(3.0)
+    x[0] = 7
+    assert x.tolist() == [7.0, 6.0, 6.0]
+    y.backward()
+    assert w.grad.tolist() == [1.0, 1.0, 1.0]
+    z = w * 2
+    alias = z.detach()
+    alias.zero_()
+    assert z.tolist() == [0.0] * 3
+    with pytest.raises(tg.errors.InPlaceError):
+        w.add_(1)
+    with pytest.raises(tg.errors.InPlaceError):
+        w.view(-1).zero_()
