@@ -200,6 +200,7 @@ def leaf_homes(trace: Any) -> tuple[dict[Node, Node], dict[Node, int]]:
     for node, record in trace.leaf_of.items():
         tensor = record.tensor
         if tensor._traced is None:
+            tensor = trace.stand_in_of(tensor)
             home = inputs.get(id(tensor)) or inputs.get(id(tensor._storage))
             # One input stands for one family: that of its own value if that is a leaf.
             same = home not in trace.leaf_of or trace.leaf_of[home] is record

@@ -47,6 +47,7 @@ class Specialisation:
         self.sources: list[Any] = []  # captured tensors and storages
         self.captured: set[int] = set()
         self.shared: tuple[int, ...] = ()
+        self.place_of_argument_seen = False  # see TraceBuffers
         self.slots: list[Any] = []  # names whose tensors are read anew at every call
         self.gradients: list[tuple[int, Any]] = []  # (argument, the `.grad` that was added to)
         self.changes = -1  # of metadata, when `captured` was made
@@ -220,6 +221,7 @@ class CompiledFunction(Inspection):
                 del self._cache[next(iter(self._cache))]
             kept.append(specialisation)
             del kept[:-MAX_SPECIALISATIONS]
+        specialisation.place_of_argument_seen |= recorded.trace.place_of_argument_seen
         specialisation.fingerprints.add((final.lowered.graph.fingerprint(),))
         if len(specialisation.fingerprints) > self.max_paths:
             self._stay_eager(

@@ -78,6 +78,8 @@ class Recorded:
     writes: list[tuple[Input, int]] = field(default_factory=list)
     grads: list[GradWrite] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+    # Arguments that want gradients after the call, or do no more, by position.
+    switched: list[tuple[int, bool]] = field(default_factory=list)
 
     def add(self, node: Node, name: str, role: str) -> int:
         self.outputs.append(node)
@@ -117,6 +119,9 @@ def finish(
         if cell is not None and cell.written and item.kind in ("argument", "state"):
             index = recorded.add(cell.value, f"new_{item.name}", f"state:{item.name}")
             recorded.writes.append((item, index))
+    recorded.switched = [
+        (given[id(tensor)], tensor._entry is not None) for tensor, _ in trace.switched.values()
+    ]
     for slot in trace.grads.values():
         before = len(recorded.grads)
         add_gradient(recorded, slot, keep_grads)

@@ -40,6 +40,7 @@ class Plan:
     outputs: int
     single: Any  # output index of a plain one-tensor result, else None
     effects: list[Any]
+    switched: list[tuple[int, bool]]  # see Recorded
     updated: UpdatedTensors | None  # if every write is to a captured tensor
 
 
@@ -65,7 +66,7 @@ class Runner:
         return Plan(
             checker(facts), list(trace.host), trace.random_draws, recorded.writes, results, recorded.treedef,
             recorded.grads, list(trace.inputs), program, len(recorded.outputs), single, recorded.effects,
-            updated_tensors(final, recorded),
+            recorded.switched, updated_tensors(final, recorded),
         )  # fmt: skip
 
     def walk(self, root: Segment | None, call: Call) -> tuple[Segment | None, Any]:
@@ -228,6 +229,11 @@ class Runner:
                 self.store(tensor if tensor._storage is None else tensor._storage, value)
         for generator, count in plan.draws:
             generator._count += count
+        for k, wanted in plan.switched:
+            tensor, owner = call.tensors[k], call.owners[k]
+            tensor.requires_grad_(wanted)
+            if isinstance(owner, Tensor):
+                owner._entry = tensor._entry
         for grad in plan.grads:
             tensor = grad.tensor if grad.argument < 0 else call.tensors[grad.argument]
             if grad.kind == "set":

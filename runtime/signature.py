@@ -13,6 +13,7 @@ import numpy as np
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.storage import Storage
+from tracegrad.tracer.tape import Leaf
 from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
@@ -85,13 +86,18 @@ class Call:
                 entry, storage = leaf._entry, leaf._storage
                 if storage is None:
                     owner: Any = leaf
-                elif entry is None and not by_memory and (leaf._chain or leaf._family):
+                elif not by_memory and (
+                    entry is None
+                    and (leaf._chain or leaf._family)
+                    or entry.__class__ is Leaf
+                    and leaf._chain
+                ):
                     k = first.get(id(leaf))
                     owner = by_value(leaf) if k is None else owners[k]
                     first.setdefault(id(leaf), len(owners))
                     self.behind.append(storage)
-                    contiguous = leaf._data.flags.c_contiguous
-                    parts.append("view" if contiguous else leaf._data.strides)
+                    if not leaf._data.flags.c_contiguous:
+                        parts.append(leaf._data.strides)
                 else:
                     owner = storage
                 position = first.setdefault(id(owner), len(owners))
@@ -170,7 +176,10 @@ class Call:
             owner = now(slot.place.read())
             if id(owner) in captured or any(owner is o for o in (*self.owners, *self.behind)):
                 return False
-        if self.behind and any([id(storage) in captured for storage in self.behind]):
+        if self.behind and (
+            specialisation.place_of_argument_seen
+            or any([id(storage) in captured for storage in self.behind])
+        ):
             return False
         if any(specialisation.shared):
             return all(
@@ -188,13 +197,14 @@ def now(owner: Any) -> Any:
 
 def by_value(view: Tensor) -> Tensor:
     """A tensor of the view's elements in order, outside the view's storage."""
-    storage = view._storage
+    storage, array = view._storage, view._data
     if storage.jax is not None and not storage.exported and not view._chain:
         tensor = _new(Tensor)
         tensor._jax = storage.jax
-        return tensor
-    array = view._data
-    return wrap(array if array.flags.c_contiguous else array.copy())
+    else:
+        tensor = wrap(array if array.flags.c_contiguous else array.copy())
+    tensor._entry = view._entry
+    return tensor
 
 
 class Same:
@@ -258,8 +268,6 @@ def describe(leaf: Any, owner: Any = None) -> str:
             return text
         if owner is leaf._storage:
             text += f", a view at element {leaf.storage_offset()} of {list(owner.array.shape)}"
-        elif leaf.is_contiguous():
-            text += ", a view"
         return text if leaf.is_contiguous() else f"{text}, strides {list(leaf.stride())}"
     text = repr(leaf)
     return text if len(text) <= 60 else f"{type(leaf).__name__} {text[:40]}..."

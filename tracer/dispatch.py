@@ -21,6 +21,9 @@ from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
 
+# PyTorch takes NumPy's names for these arguments beside its own.
+NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
 REQUIRED = inspect.Parameter.empty  # the default of a static attribute that has none
 
 
@@ -86,6 +89,11 @@ class UserOp:
         operands, attrs = (_binders.get(form) or binder(*form))(args, kwargs)
         return apply(self, operands, attrs)
 
+    def _own_name(self, name: str) -> str:
+        """The argument's name here, where it is given by NumPy's."""
+        known = name in self.operands or name in self.static
+        return name if known else NUMPY_NAMES.get(name, name)
+
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, tuple]:
         """Split a call into operands and static attributes (a tuple of values in declared order)."""
         if self.variadic:
@@ -97,6 +105,8 @@ class UserOp:
             if len(operands) < count:
                 operands = (*operands, *map(self._missing(kwargs), self.operands[len(operands) :]))
         values = dict(self.static)
+        if not kwargs.keys().isdisjoint(NUMPY_NAMES):
+            kwargs = {self._own_name(name): value for name, value in kwargs.items()}
         if len(rest) > len(values):
             # PyTorch's varargs: x.sum(0, 1) means x.sum((0, 1)), where the first attribute takes
             # ints.

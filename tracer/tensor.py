@@ -183,7 +183,7 @@ class Tensor:
                         fix="cast it first: x.float()",
                     )
                 self._data  # noqa: B018  (a leaf's shape is read from the array: bring it here)
-                self._set_leaf(Leaf(self))
+                self._switch_leaf(Leaf(self))
         elif entry is not None:
             if not isinstance(entry, Leaf):
                 raise GradientError(
@@ -191,8 +191,14 @@ class Tensor:
                     where=here(),
                     fix="use x.detach() to get a tensor without history",
                 )
-            self._set_leaf(None)
+            self._switch_leaf(None)
         return self
+
+    def _switch_leaf(self, entry: Leaf | None) -> None:
+        before, trace = self._entry, get_mode().trace
+        self._set_leaf(entry)
+        if trace is not None:
+            trace.leaf_changed(self, before)
 
     def _set_leaf(self, entry: Leaf | None) -> None:
         self._entry = entry

@@ -72,6 +72,34 @@ class TraceAutograd(TraceHost):
         elif not value and node in self.leaf_of:
             del self.leaf_of[node]
 
+    def leaf_changed(self, tensor: Tensor, before: Any) -> None:
+        """A tensor from outside began or ceased to want gradients; `before` is the entry it had."""
+        self.undo.append(lambda: tensor._set_leaf(before))
+        if self.is_argument(tensor):
+            self.switched.setdefault(id(tensor), (tensor, before))
+        inner = self.reached(tensor)
+        if inner._chain:
+            self.refuse("requires_grad_() of a view while recording", "call it on view.clone()")
+        if inner is not tensor:
+            inner._entry = tensor._entry
+        cell = self.cells.get(id(inner._storage)) or self.cells.get(id(inner))
+        node = None if cell is None else cell.nodes.get(inner._family)
+        if node is None:
+            return
+        with _loc.at(here()):
+            if tensor._entry is None:
+                node = ops.detach(node)
+            else:
+                node = ops.reshape(node, shape=node.shape)
+                self.add_leaf(node, tensor)
+        cell.nodes[inner._family] = node
+        cell.version += 1
+
+    def undo_host_actions(self) -> None:
+        super().undo_host_actions()
+        for tensor, before in self.switched.values():  # set again by the run
+            tensor._set_leaf(before)
+
     def _traced_leaf(self, traced: Any, tensor: Tensor) -> None:
         """`.grad` of a leaf born in the trace starts as None."""
         self.grads[id(traced)] = GradSlot(tensor, None, "")

@@ -72,6 +72,10 @@ class TraceBuffers(Tracking):
         # What stands for a view that is given by value, by the view's id; and their storages.
         self._views: dict[int, Tensor] = {}
         self._behind: dict[int, Storage] = {}
+        # Whether the function wrote an argument, handed out its memory, or asked where it lies.
+        self.place_of_argument_seen = False
+        # Arguments that requires_grad_() was called on, with the tape entry they had.
+        self.switched: dict[int, tuple[Tensor, Any]] = {}
         self._owners: list[Any] = []  # keeps captured objects (and so their ids) alive
 
     def fresh(self, node: Node) -> Tensor:
@@ -85,6 +89,8 @@ class TraceBuffers(Tracking):
     def declare_argument(self, tensor: Tensor, name: str) -> None:
         """An argument of the call, before it runs; aliases of an earlier one share its input."""
         self._arguments.add(id(tensor))
+        if tensor._storage is not None:
+            self._arguments.add(id(tensor._storage))
         self.cell_of(tensor, "argument", name)
 
     def declare_view(self, view: Tensor, stand_in: Tensor, name: str) -> None:
@@ -107,12 +113,19 @@ class TraceBuffers(Tracking):
         return tensor if stand_in is None else stand_in
 
     def place_seen(self, tensor: Any) -> None:
-        """Its place in memory matters. Raises MemoryMatters if it is a view given by value."""
-        if (
-            any(tensor is stand_in for stand_in in self._views.values())
-            or id(tensor) in self._views
-        ):
+        """The place in memory of a tensor or storage matters. Raises MemoryMatters if it is a view
+        given by value.
+        """
+        if id(tensor) in self._views or any(tensor is view for view in self._views.values()):
             raise MemoryMatters
+        if id(tensor) in self._arguments:
+            self.place_of_argument_seen = True
+
+    def is_argument(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._arguments or id(tensor) in self._views
+
+    def stand_in_of(self, tensor: Tensor) -> Tensor:
+        return self._views.get(id(tensor), tensor)
 
     def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
         traced = tensor._traced
@@ -168,6 +181,10 @@ class TraceBuffers(Tracking):
             cell.nodes[tensor._family] = base
         if not tensor._chain:
             return base
+        if isinstance(tensor._entry, Leaf):
+            self.refuse(
+                "a leaf that is a view, in the state of the function", "make it with .clone() first"
+            )
         with _loc.at(here()):
             node = emit_chain(tensor._chain, base)
         if tensor._entry is not None:

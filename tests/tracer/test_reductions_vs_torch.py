@@ -267,3 +267,10 @@ def test_data_dependent_shapes():
     agree(
         F.masked_select, torch.masked_select, floats(3, 4), torch.tensor([True, False, True, True])
     )
+
+
+def test_names_of_numpy():
+    x = floats(2, 3, 4)
+    for name in ("sum", "mean", "std", "argmax", "amax", "softmax", "cumsum", "logsumexp"):
+        agree(lambda t, n=name: getattr(t, n)(axis=1), lambda t, n=name: getattr(t, n)(axis=1), x)
+    agree(lambda t: t.sum(axis=-1, keepdims=True), lambda t: t.sum(axis=-1, keepdims=True), x)
