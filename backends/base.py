@@ -17,6 +17,9 @@ class BackendError(RuntimeError):
     lines, is still running; the interpreter fills it in with `located`).
     """
 
+    code = "TG030"  # see docs/errors.md
+    fix = ""  # advice that is right for every error of the class
+
     def __init__(self, message: str, op: str = "", loc: Loc | None = None):
         super().__init__(message)
         self.message = message
@@ -28,10 +31,10 @@ class BackendError(RuntimeError):
         return type(self)(self.message, self.op or op, loc)
 
     def __str__(self) -> str:
-        text = f"{self.op}: {self.message}" if self.op else self.message
+        text = f"{self.op}: {self.message}" if self.op not in ("", "check") else self.message
         if self.loc is not None and self.loc is not UNKNOWN:
             text += f"\n  where: {self.loc}"
-        return text
+        return f"{text}\n  fix:   {self.fix}  [{self.code}]" if self.fix else text
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.op, self.loc)
@@ -44,21 +47,35 @@ class KernelError(BackendError):
 class IndexOutOfRange(BackendError, IndexError):
     """gather, scatter, take_along or scatter_along was given an index outside its axis."""
 
+    code = "TG031"
+    fix = "print the smallest and the largest index and the sizes of the tensors on that line"
+
 
 class IntegerDivisionByZero(BackendError, ZeroDivisionError):
     """An integer floor_div or rem had a zero divisor; integers have no inf or nan to answer."""
+
+    code = "TG032"
+    fix = "test the divisor, or divide floats"
 
 
 class LinAlgError(BackendError, np.linalg.LinAlgError):
     """A factorisation does not exist for this matrix (not positive definite, did not converge)."""
 
+    code = "TG033"
+    fix = "look at the matrix; adding a small multiple of the identity makes it regular"
+
 
 class CheckFailed(BackendError):
     """A `check` node read False; the message is the node's."""
 
+    code = "TG034"
+
 
 class ValueOutOfRange(BackendError):
     """An operand holds a value that the op is not defined for."""
+
+    code = "TG035"
+    fix = "print the smallest and the largest value of the tensors on that line"
 
 
 # What a `check` node raises, by its kind.

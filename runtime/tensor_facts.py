@@ -15,14 +15,18 @@ def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) ->
     for fact in sightings.of_values():
         if id(fact.value) in trace.array_inputs:
             fact.snapshot = ("same", fact.value)  # its content is read at every call
-    for item in trace.inputs:
-        tensor = item.tensor
-        if item.kind == "state" and isinstance(tensor, Tensor):
-            for name, value in list(tensor.__dict__.items()):
-                if name[:1] != "_":  # the user's own attributes
-                    sightings.add(Place("item", tensor.__dict__, name), value, here())
-            sightings.facts.append(captured_fact(tensor, item))
+    captured = {
+        id(item.tensor): item
+        for item in trace.inputs if item.kind == "state" and isinstance(item.tensor, Tensor)
+    }  # fmt: skip
     arguments = set(map(id, given))
+    others = [t for t in sightings.tensors if id(t) not in captured and t._traced is None]
+    for tensor in (*(item.tensor for item in captured.values()), *others):
+        for name, value in list(tensor.__dict__.items()):
+            if name[:1] != "_":  # the user's own attributes
+                sightings.add(Place("item", tensor.__dict__, name), value, here())
+    sightings.facts += [captured_fact(item.tensor, item) for item in captured.values()]
+    sightings.facts += [seen_fact(tensor) for tensor in others if id(tensor) not in arguments]
     for slot in trace.grads.values():
         if slot.found and slot.tensor._traced is None and id(slot.tensor) not in arguments:
             sightings.facts.append(grad_fact(slot.tensor))
@@ -42,6 +46,7 @@ def captured_fact(tensor: Tensor, item: Input) -> CallFact:
         )
     shape, dtype = item.node.shape, item.node.dtype.np
     owner = item.source
+    hooks = (tuple(tensor._hooks or ()), tuple(tensor._post_hooks or ()))
 
     def test() -> bool:
         if owner is not tensor:
@@ -51,13 +56,33 @@ def captured_fact(tensor: Tensor, item: Input) -> CallFact:
         else:
             array = tensor._data if tensor._jax is None else tensor._jax
         return (
-            (tensor._entry is not None) is tracked and array.shape == shape and array.dtype == dtype
+            (tensor._entry is not None) is tracked
+            and array.shape == shape
+            and array.dtype == dtype
+            and (tuple(tensor._hooks or ()), tuple(tensor._post_hooks or ())) == hooks
         )
 
     def text() -> str:
-        return f"{item.name}: captured as {item.node.type}, requires_grad={tracked}; now it is not"
+        return (
+            f"{item.name}: captured as {item.node.type}, requires_grad={tracked}, with {len(hooks[0])} "
+            "hooks; now it is not"
+        )
 
     return CallFact(test, text, key)
+
+
+def seen_fact(tensor: Tensor) -> CallFact:
+    """What can be asked of a tensor whose value the graph does not use: its size, dtype and status."""
+
+    def status() -> tuple:
+        return tuple(tensor.shape), tensor.dtype, tensor.requires_grad
+
+    before = status()
+
+    def text() -> str:
+        return f"a tensor that was looked at: {before} when recorded, now {status()}"
+
+    return CallFact(lambda: status() == before, text, ("captured", id(tensor)))
 
 
 def grad_fact(tensor: Tensor) -> CallFact:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegrad.nn.module import Module
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
+_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _INSPECTION = (
     "graph",
     "history",
@@ -56,7 +58,16 @@ def compile(
         backend=backend, fullgraph=fullgraph, keep_grads=keep_grads, recheck=recheck, max_paths=max_paths,
         max_unroll=max_unroll, **options,
     )  # fmt: skip
-    del dynamic, mode
+    if mode not in _MODES:
+        raise InvalidValueError(
+            f"mode={mode!r}", fix=f"leave it out, or give one of {', '.join(map(repr, _MODES[1:]))}"
+        )
+    if model is not None and not callable(model):
+        raise ArgumentError(
+            f"compile() of {type(model).__name__}, which cannot be called",
+            fix="give a function or a module",
+        )
+    del dynamic
     if model is None:
         return lambda function: compile(function, **keywords)
     from tracegrad.runtime.compile import compile_function

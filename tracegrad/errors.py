@@ -1,5 +1,13 @@
 """Errors the user-facing library raises. Each message says what, where, why and how to fix it."""
 
+from tracegrad.backends.base import (
+    BackendError,
+    CheckFailed,
+    IndexOutOfRange,
+    IntegerDivisionByZero,
+    LinAlgError,
+    ValueOutOfRange,
+)
 from tracegrad.tracer.errors import (
     ArgumentError,
     DevicePlacementError,
@@ -59,6 +67,8 @@ class MissingExtraError(TracegradError, ImportError):
 
 __all__ = [
     "ArgumentError",
+    "BackendError",
+    "CheckFailed",
     "CorruptFileError",
     "DataLoaderError",
     "DevicePlacementError",
@@ -66,8 +76,11 @@ __all__ = [
     "GradientError",
     "GraphBreakError",
     "InPlaceError",
+    "IndexOutOfRange",
+    "IntegerDivisionByZero",
     "InvalidValueError",
     "LeakedTensorError",
+    "LinAlgError",
     "MissingExtraError",
     "NothingCompiledError",
     "OutOfRangeError",
@@ -76,5 +89,6 @@ __all__ = [
     "StateDictError",
     "TracegradError",
     "UnsupportedError",
+    "ValueOutOfRange",
     "WrongFileError",
 ]

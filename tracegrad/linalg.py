@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from tracegrad.backends.base import LinAlgError
 from tracegrad.tracer.functions import FUNCTIONS
 
 _NAMES = """
@@ -12,7 +13,7 @@ multi_dot pinv qr slogdet solve solve_triangular svd svdvals vander vector_norm
 """.split()
 globals().update({name: FUNCTIONS[name] for name in _NAMES})
 
-__all__ = [*_NAMES, "lstsq", "norm", "vecdot"]
+__all__ = [*_NAMES, "LinAlgError", "lstsq", "norm", "vecdot"]
 
 
 class LeastSquares(NamedTuple):

@@ -15,13 +15,13 @@ import numpy as np
 
 from tracegrad.tracer.compiled_backward import compiled_for
 from tracegrad.tracer.errors import GradientError
+from tracegrad.tracer.hooks import any_registered, hooks_of, replaced
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode, no_grad
 from tracegrad.tracer.tape import CONSTANT, FREED, LEAF, Entry, Leaf, linearise
 from tracegrad.tracer.tape_walk import entry_gradients, recorded_gradients, walk
 from tracegrad.tracer.tensor import Tensor, wrap
 
-_hooks: weakref.WeakKeyDictionary[Entry, list[Any]] = weakref.WeakKeyDictionary()
 _retained: weakref.WeakKeyDictionary[Entry, Any] = weakref.WeakKeyDictionary()
 
 
@@ -164,6 +164,8 @@ def accumulate(tensor: Tensor, gradient: Any, create_graph: bool) -> None:
     else:
         with no_grad():
             old.add_(gradient)
+    for hook in tensor._post_hooks or ():
+        hook(tensor)
 
 
 def run(
@@ -171,7 +173,7 @@ def run(
     targets: list[Entry], create_graph: bool,
 ) -> list[Any]:  # fmt: skip
     """Cotangents of `targets`: Tensors under create_graph, arrays otherwise."""
-    hooks = run_hooks if _hooks or _retained else None
+    hooks = run_hooks if any_registered() or _retained else None
     if create_graph:
         found = walk(order, roots, cotangents, targets, recorded_gradients(order), hooks)
         return [found.get(t) for t in targets]
@@ -201,10 +203,10 @@ def separate(targets: list[Entry], results: dict[Entry, Any]) -> None:
 
 def run_hooks(entry: Entry, ct: Any) -> Any:
     recording = isinstance(ct, Tensor)
-    for hook in _hooks.get(entry, ()):
-        replaced = hook(ct if recording else wrap(ct))
-        if replaced is not None:
-            ct = replaced if recording else replaced._data
+    hooks = hooks_of(entry)
+    if hooks:
+        gradient = replaced(ct if recording else wrap(ct), hooks)
+        ct = gradient if recording else gradient._data
     keep = _retained.get(entry)
     tensor = keep() if keep is not None else None
     if tensor is not None:
@@ -218,30 +220,3 @@ def retain_grad(tensor: Tensor) -> None:
     elif tensor._entry is not None and not isinstance(tensor._entry, Leaf):
         _retained[tensor._entry] = weakref.ref(tensor)
         tensor._retains_grad = True
-
-
-class HookHandle:
-    """Removes its hook when asked; a context manager too."""
-
-    def __init__(self, hooks: list[Any], hook: Any):
-        self._hooks, self._hook = hooks, hook
-
-    def remove(self) -> None:
-        if self._hook in self._hooks:
-            self._hooks.remove(self._hook)
-
-    def __enter__(self) -> HookHandle:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.remove()
-
-
-def register_hook(tensor: Tensor, hook: Any) -> HookHandle:
-    if get_mode().trace is not None:
-        return get_mode().trace.register_hook(tensor, hook)  # type: ignore[union-attr]
-    if tensor._entry is None:
-        raise GradientError("a hook needs a tensor that requires grad", where=here())
-    hooks = _hooks.setdefault(tensor._entry, [])
-    hooks.append(hook)
-    return HookHandle(hooks, hook)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
-from tracegrad.tracer import composed, functions, inplace_views, strided_views
+from tracegrad.tracer import composed, functions, hooks, inplace_views, strided_views
 from tracegrad.tracer.creation import empty, tensor
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
@@ -75,6 +75,7 @@ METHODS = {
     "is_pinned": lambda self: False,
     "is_conj": lambda self: False,
     "is_inference": lambda self: False,
+    "register_post_accumulate_grad_hook": hooks.register_post_accumulate_grad_hook,
 }
 TABLES = (composed.METHODS, strided_views.METHODS, inplace_views.METHODS, METHODS)
 PROPERTIES = {

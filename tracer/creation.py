@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.types import DType, bool_, c64, c128, dtype_of, i64
-from tracegrad.tracer.errors import ArgumentError, DevicePlacementError, UnsupportedError
+from tracegrad.tracer.errors import (
+    ArgumentError,
+    DevicePlacementError,
+    InvalidValueError,
+    UnsupportedError,
+)
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_default_dtype, get_mode
 from tracegrad.tracer.tape import Leaf
@@ -145,8 +150,11 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor on the array's own memory: writes are seen both ways."""
     if not isinstance(array, np.ndarray):
         raise ArgumentError(
-            f"from_numpy() needs a NumPy array, got {type(array).__name__}", where=here()
+            f"from_numpy() needs a NumPy array, got {type(array).__name__}",
+            fix="use tg.tensor(values)",
         )
+    if array.dtype.kind not in "biufcV":
+        raise ArgumentError(f"from_numpy() of {array.dtype}", fix="give an array of numbers")
     dtype_of(array.dtype)
     if any(stride < 0 for stride in array.strides):
         raise UnsupportedError(
@@ -179,7 +187,17 @@ def rebuild_tensor(array: np.ndarray, requires_grad: bool, kind: type) -> Tensor
 def size_of(size: tuple[Any, ...]) -> tuple[int, ...]:
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = tuple(size[0])
-    return tuple(int(s) for s in size)
+    for s in size:
+        if isinstance(s, str) or not hasattr(s, "__int__"):
+            raise ArgumentError(
+                f"a size is {s!r}, not an integer", fix="give the sizes as integers"
+            )
+    sizes = tuple(int(s) for s in size)
+    if sizes and min(sizes) < 0:
+        raise InvalidValueError(
+            f"a tensor of the sizes {list(sizes)}", fix="give sizes that are not negative"
+        )
+    return sizes
 
 
 def filled(
@@ -190,6 +208,8 @@ def filled(
     if dtype is None:
         category = type(value)
         dtype = bool_ if category is bool else i64 if category is int else get_default_dtype()
+    if not isinstance(value, (bool, int, float, complex, np.generic, np.ndarray)):
+        raise ArgumentError(f"the value is {value!r}, not a number", fix="give a number")
     return finish(wrap(np.full(shape, value, dtype.np)), requires_grad)
 
 
@@ -299,6 +319,10 @@ def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device:
              requires_grad: bool = False) -> Tensor:  # fmt: skip
     """`steps` evenly spaced numbers from start to end, both included."""
     check_device(device)
+    if steps < 0:
+        raise InvalidValueError(
+            f"linspace() of {steps} steps", fix="give a number that is not negative"
+        )
     dtype = dtype or get_default_dtype()
     return finish(wrap(np.linspace(start, end, steps).astype(dtype.np)), requires_grad)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tracegrad.tracer.errors import InvalidValueError
+
+NAMES = ("cpu", "cuda", "mps", "xpu", "meta", "xla", "hpu", "mtia", "ipu")
+
 
 class Device:
     """Where a tensor lives, as users name it. Equal to its own name: `t.device == "cpu"`."""
@@ -12,6 +16,10 @@ class Device:
         if isinstance(type, Device):
             type, index = type.type, type.index
         name, _, number = str(type).partition(":")
+        if name not in NAMES:
+            raise InvalidValueError(
+                f"no device is called {name!r}", fix=f"use one of {', '.join(NAMES)}"
+            )
         self.type = name
         self.index = int(number) if number else index
 

@@ -69,8 +69,8 @@ def lone_mask(self: Tensor, index: Any) -> Tensor | None:
         index = wrap(index)
     if isinstance(index, Tensor) and index.dtype is bool_ and index.ndim:
         if index.shape != self.shape[: index.ndim]:
-            raise IndexError(
-                f"a mask of shape {list(index.shape)} does not fit a tensor of shape {list(self.shape)} ({here()})"
+            raise OutOfRangeError(
+                f"a mask of shape {list(index.shape)} does not fit a tensor of shape {list(self.shape)}"
             )
         return index.reshape(*index.shape, *[1] * (self.ndim - index.ndim))  # type: ignore[attr-defined,no-any-return]
     return None
@@ -115,10 +115,12 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
     ndim = len(sizes)
     items = list(index) if isinstance(index, tuple) else [index]
     items = [as_tensor(item) if isinstance(item, (list, np.ndarray)) else item for item in items]
+    # Bytes are a mask, as in PyTorch.
+    items = [i.to(bool_) if isinstance(i, Tensor) and i.dtype is u8 else i for i in items]  # type: ignore[attr-defined]
     consumed = sum(consumes(item) for item in items if item is not None and item is not Ellipsis)
     ellipses = [k for k, item in enumerate(items) if item is Ellipsis]
     if len(ellipses) > 1 or consumed > ndim:
-        raise IndexError(f"too many indices for a tensor of {ndim} dimensions ({here()})")
+        raise OutOfRangeError(f"too many indices for a tensor of {ndim} dimensions")
     at = ellipses[0] if ellipses else len(items)
     items[at : at + len(ellipses)] = [slice(None)] * (ndim - consumed)
 
@@ -157,8 +159,8 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
                 )  # fmt: skip
             position = item.__index__()
             if not -size <= position < size:
-                raise IndexError(
-                    f"index {position} is out of range for dimension {axis} of size {size} ({here()})"
+                raise OutOfRangeError(
+                    f"index {position} is out of range for dimension {axis} of size {size}"
                 )
             start[axis], stop[axis] = position % size, position % size + 1
         axis += 1
@@ -205,8 +207,8 @@ def place(view: Tensor, advanced: list[tuple[int, Any]]) -> tuple[tuple[int, ...
                     fix="use tg.where(mask, x, other), or x * mask; or compute it outside the compiled function",
                 )  # fmt: skip
             if item.shape != view.shape[axis : axis + item.ndim]:
-                raise IndexError(
-                    f"a mask of shape {list(item.shape)} does not fit dimensions of {list(view.shape)} ({here()})"
+                raise OutOfRangeError(
+                    f"a mask of shape {list(item.shape)} does not fit dimensions of {list(view.shape)}"
                 )
             for k, found in enumerate(np.nonzero(item._data)):
                 positions.append(axis + k)
@@ -214,9 +216,7 @@ def place(view: Tensor, advanced: list[tuple[int, Any]]) -> tuple[tuple[int, ...
         else:
             dtype = item.dtype
             if not dtype.is_int:
-                raise IndexError(
-                    f"an index tensor must be of integers or bools, got {dtype} ({here()})"
-                )
+                raise OutOfRangeError(f"an index tensor must be of integers or bools, got {dtype}")
             positions.append(axis)
             indices.append(item if dtype is i64 else item.to(i64))
     return tuple(positions), indices

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor, wrap
 
@@ -49,6 +50,8 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Restart the stream at `seed` (any int; taken modulo 2^64)."""
+        if not hasattr(seed, "__int__"):
+            raise ArgumentError(f"a seed is {seed!r}, not an integer", fix="give an integer")
         seed = int(seed) & (2**64 - 1)
         self._seed = seed
         self._key = (seed >> 32, seed & _MASK)
@@ -70,6 +73,10 @@ class Generator:
 
     def set_state(self, state: Tensor) -> Generator:
         """Go to a position that `get_state` returned."""
+        if not isinstance(state, Tensor) or tuple(state.shape) != (3,):
+            raise ArgumentError(
+                f"this is not a random state: {state!r}", fix="give what get_rng_state() returned"
+            )
         high, low, count = (int(v) for v in state.tolist())
         self._seed = (high << 32) | low
         self._key, self._count = (high, low), count
@@ -121,4 +128,10 @@ def set_rng_state(state: Tensor) -> None:
 
 
 def next_key(generator: Generator | None = None) -> Any:
-    return (generator or default_generator).next_key()
+    if generator is None:
+        return default_generator.next_key()
+    if not isinstance(generator, Generator):
+        raise ArgumentError(
+            f"generator is {type(generator).__name__}, not a Generator", fix="use tg.Generator()"
+        )
+    return generator.next_key()

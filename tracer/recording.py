@@ -103,9 +103,12 @@ class Trace(TraceAutograd):
                 raise ShapeError(f"{op.name}({shown}): {error}", where=loc) from None
             grad = get_mode().grad
             if grad:
-                # A leaf handed on as it is (a clone) is a new tensor, and no leaf.
+                # What is handed on as it is (by clone) is a new tensor: no leaf, its hooks its own.
                 outputs = tuple(
-                    ops.reshape(n, shape=n.shape) if n in self.leaf_of else n for n in outputs
+                    ops.reshape(n, shape=n.shape)
+                    if any(n is m for m in nodes) and self.is_tracked(n)
+                    else n
+                    for n in outputs
                 )
                 self.mark_active(outputs, nodes)
             else:

@@ -137,8 +137,13 @@ def get_default_dtype() -> DType:
 def set_default_dtype(dtype: DType) -> None:
     """Set the dtype of tensors made from Python floats: a floating dtype.
 
-    Raises TypeError otherwise.
+    Raises ArgumentError otherwise.
     """
-    if not dtype.is_float:
-        raise TypeError(f"the default dtype must be a floating dtype, got {dtype}")
+    if not isinstance(dtype, DType) or not dtype.is_float:
+        from tracegrad.tracer.errors import ArgumentError
+
+        raise ArgumentError(
+            f"the default dtype must be a floating dtype, got {dtype!r}",
+            fix="use tg.float32, tg.float64, tg.float16 or tg.bfloat16",
+        )
     _default_dtype.set(dtype)

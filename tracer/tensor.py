@@ -47,6 +47,8 @@ class Tensor:
     _grad: Any = None
     _dropped_grad: Any = None
     _retains_grad = False
+    _hooks: Any = None
+    _post_hooks: Any = None
     _captured = False
     _unwritable = ""
     _data: np.ndarray
@@ -141,12 +143,12 @@ class Tensor:
     def __len__(self) -> int:
         shape = self.shape
         if not shape:
-            raise TypeError("len() of a 0-d tensor")
+            raise ArgumentError("len() of a 0-d tensor", fix="it has no dimensions; x.numel() is 1")
         return shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shape:
-            raise TypeError("iteration over a 0-d tensor")
+            raise ArgumentError("iteration over a 0-d tensor", fix="use x.item(), or x.reshape(1)")
         return iter([self[k] for k in range(self.shape[0])])  # type: ignore[index]
 
     __hash__ = object.__hash__  # by identity; in C, because optimisers look tensors up in dicts
@@ -273,7 +275,7 @@ class Tensor:
 
     def register_hook(self, hook: Any) -> Any:
         """Call `hook(gradient)` once it is known; a tensor that the hook returns replaces it."""
-        from tracegrad.tracer.backward import register_hook
+        from tracegrad.tracer.hooks import register_hook
 
         return register_hook(self, hook)
 
@@ -348,7 +350,10 @@ class Tensor:
 
     def __index__(self) -> int:
         if self.dtype.is_inexact:
-            raise TypeError("only integer tensors of a single element can be used as an index")
+            raise ArgumentError(
+                "only integer tensors of a single element can be used as an index",
+                fix="cast it: int(x), or x.long()",
+            )
         return int(self._one("index"))
 
     def __format__(self, spec: str) -> str:

@@ -8,11 +8,15 @@ from typing import Any
 from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, postorder
-from tracegrad.passes.autodiff import reverse
-from tracegrad.tracer.errors import DroppedGradientError, GradientError
+from tracegrad.ir.ops.build import plus
+from tracegrad.passes.autodiff import reverse, walk
+from tracegrad.tracer.errors import DroppedGradientError, GradientError, ShapeError
+from tracegrad.tracer.hooks import HookHandle, replaced
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import set_grad_enabled
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace_host import TraceHost
+from tracegrad.tracer.trace_tracking import LeafRecord
 
 
 @dataclass(eq=False)
@@ -38,6 +42,7 @@ class TraceAutograd(TraceHost):
         super().__init__()
         self.grads: dict[int, GradSlot] = {}
         self._freed: set[Node] = set()
+        self.hooks: dict[Node, list[Any]] = {}  # of the trace's own tensors
 
     def is_freed(self, node: Node) -> bool:
         """Whether a backward without retain_graph has walked through `node`."""
@@ -126,7 +131,13 @@ class TraceAutograd(TraceHost):
                         )  # fmt: skip
                     cotangents.append(ops.splat(1, node.type))
                 else:
-                    cotangents.append(self.node_of(gradient))
+                    given = self.node_of(gradient)
+                    if given.shape != node.shape:
+                        raise ShapeError(
+                            f"the gradient's shape {list(given.shape)} is not the output's "
+                            f"{list(node.shape)}"
+                        )
+                    cotangents.append(given)
                 roots.append(node)
             walked = {
                 n for n in postorder(roots, stop=lambda n: n not in self.active) if n in self.active
@@ -138,14 +149,21 @@ class TraceAutograd(TraceHost):
                     why="its saved values were freed after the first backward",
                     fix="pass retain_graph=True to the first",
                 )
-            found = reverse(roots, cotangents, wrt, active=self.active)
+            if self.hooks:
+                found = self._walk(roots, cotangents, wrt, create)
+            else:
+                found = reverse(roots, cotangents, wrt, active=self.active)
             if not retain:
                 self._freed |= walked
             if create:
-                for node in postorder([n for n in found if n is not None], stop=self.is_tracked):
-                    if node not in self.active and any(map(self.is_tracked, node.inputs)):
-                        self.active.add(node)
+                self._track_gradients([n for n in found if n is not None])
         return found
+
+    def _track_gradients(self, gradients: list[Node]) -> None:
+        """Under create_graph: gradients carry gradients."""
+        for node in postorder(gradients, stop=self.is_tracked):
+            if node not in self.active and any(map(self.is_tracked, node.inputs)):
+                self.active.add(node)
 
     def backward(
         self, tensors: list[Tensor], gradients: list[Any], retain_graph: bool | None, create_graph: bool, inputs: Any
@@ -176,6 +194,7 @@ class TraceAutograd(TraceHost):
                 total = parts[0]
                 for part in parts[1:]:
                     total = ops.add(total, part)  # type: ignore[arg-type]
+                total = self._hooked(total, self._hooks_of(record), create_graph)
                 self._accumulate(record.tensor, self.fresh(total))
 
     def grad_of(
@@ -183,13 +202,17 @@ class TraceAutograd(TraceHost):
         create_graph: bool, allow_unused: bool | None,
     ) -> list[Tensor | None]:  # fmt: skip
         retain = create_graph if retain_graph is None else retain_graph
-        groups = []
+        groups, hooks = [], []
         for tensor in inputs:
             node = self.node_of(tensor)
             if not self.is_tracked(node):
-                raise GradientError("grad(): an input does not require grad", where=here())
+                raise GradientError(
+                    "grad(): an input does not require grad",
+                    fix="call x.requires_grad_() before using it",
+                )
             record = self.leaf_of.get(node)
             groups.append(record.nodes if record is not None else [node])
+            hooks.append(self._hooks_of(record) if record is not None else [])
         # As in PyTorch, tensors that retain their gradient get it here too.
         retained = [record for record in self.leaves.values() if record.retained]
         wrt = [
@@ -203,7 +226,7 @@ class TraceAutograd(TraceHost):
                 self._accumulate(record.tensor, self.fresh(gradient))
         results: list[Tensor | None] = []
         with _loc.at(here()):
-            for group in groups:
+            for group, listed in zip(groups, hooks):
                 parts = [n for n in (next(found) for _ in group) if n is not None]
                 if not parts:
                     if allow_unused is False or allow_unused is None:
@@ -216,7 +239,7 @@ class TraceAutograd(TraceHost):
                 total = parts[0]
                 for part in parts[1:]:
                     total = ops.add(total, part)
-                results.append(self.fresh(total))
+                results.append(self.fresh(self._hooked(total, listed, create_graph)))
         return results
 
     def retain_grad(self, tensor: Tensor) -> None:
@@ -225,11 +248,67 @@ class TraceAutograd(TraceHost):
             self.add_leaf(node, tensor).retained = True
             self.grads.setdefault(self._grad_key(tensor), GradSlot(tensor, None, ""))
 
-    def register_hook(self, tensor: Tensor, hook: Any) -> Any:
-        self.refuse(
-            "register_hook() while recording", "change the gradient in the step itself, after backward()",
-            "the backward graph is derived after Python has run",
-        )  # fmt: skip
+    # -- hooks -----------------------------------------------------------------------------------
+
+    def register_hook(self, tensor: Tensor, hook: Any) -> HookHandle:
+        """Call `hook` on the gradient of the tensor's value of now, in every backward of this trace."""
+        node = self.node_of(tensor)
+        if not self.is_tracked(node):
+            raise GradientError(
+                "a hook needs a tensor that requires grad", fix="call x.requires_grad_() first"
+            )
+        if tensor._traced is None and node in self.leaf_of:
+            self.refuse(
+                "register_hook() on a tensor from outside, inside a compiled function",
+                "register it once, before calling the function",
+                "it would be registered again at every call",
+            )
+        hooks = self.hooks.setdefault(node, [])
+        hooks.append(hook)
+        return HookHandle(hooks, hook)
+
+    def _hooked(self, node: Node, hooks: list[Any], create: bool) -> Node:
+        """The gradient `node` after the hooks, which run now, on the traced gradient."""
+        if not hooks:
+            return node
+        if create:
+            self._track_gradients([node])
+        with set_grad_enabled(create):
+            return self.node_of(replaced(self.fresh(node), list(hooks)))
+
+    def _hooks_of(self, record: LeafRecord) -> list[Any]:
+        """Those that stand on the leaf: facts of this recording, except where it is an argument."""
+        hooks = record.tensor._hooks or []
+        if hooks and id(record.tensor) in self._arguments:
+            self.refuse(
+                "backward() inside a compiled function on an argument that has hooks",
+                "register the hook on x * 1 inside the function",
+                "arguments of other calls may have other hooks",
+            )
+        return hooks  # type: ignore[no-any-return]
+
+    def _walk(
+        self, roots: list[Node], cotangents: list[Node], wrt: list[Node], create: bool
+    ) -> list[Node | None]:
+        """`reverse`, through the hooks of the nodes on its way, the nearest to the roots first."""
+        hooked = [n for n in postorder(roots) if self.hooks.get(n) and self.is_tracked(n)]
+        found: dict[Node, Node | None] = {}
+
+        def collect(roots: list[Node], cotangents: list[Node]) -> None:
+            wanted = list(dict.fromkeys([*wrt, *hooked]))
+            parts = walk(roots, cotangents, wanted, self.active, stop=frozenset(hooked))
+            for node, part in zip(wanted, parts):
+                before = found.get(node)
+                found[node] = part if before is None else plus(before, part)
+
+        collect(roots, cotangents)
+        while hooked:
+            node = hooked.pop()
+            gradient = found.get(node)
+            if gradient is not None:
+                found[node] = None  # what the walk from here finds again at its root
+                collect([node], [self._hooked(gradient, self.hooks[node], create)])
+        return [found.get(node) for node in wrt]
 
     # -- .grad -----------------------------------------------------------------------------------
 
@@ -255,6 +334,10 @@ class TraceAutograd(TraceHost):
         return self._slot(tensor).value
 
     def write_grad(self, tensor: Tensor, value: Tensor | None) -> None:
+        if value is not None and value.shape != tensor.shape:
+            raise ShapeError(
+                f"the gradient's shape {list(value.shape)} is not the tensor's {list(tensor.shape)}"
+            )
         key = self._grad_key(tensor)
         slot = self.grads.get(key)
         if slot is None:
@@ -278,3 +361,5 @@ class TraceAutograd(TraceHost):
             else:
                 slot.value = self.fresh(total)
         slot.written = True
+        for hook in tensor._post_hooks or ():
+            hook(tensor)

@@ -7,7 +7,7 @@ from functools import wraps
 from math import prod
 from typing import Any
 
-from tracegrad.tracer.errors import ShapeError
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError, OutOfRangeError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU
 from tracegrad.tracer.state import get_mode
@@ -67,12 +67,14 @@ def ints(values: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 def axis_of(dim: int, ndim: int, what: str = "dim") -> int:
-    """A non-negative axis. Raises IndexError out of range."""
+    """A non-negative axis. Raises OutOfRangeError."""
+    if not hasattr(dim, "__index__"):
+        raise ArgumentError(
+            f"{what} is an integer, not {dim!r}", fix="give the number of a dimension"
+        )
     limit = max(ndim, 1)
     if not -limit <= dim < limit:
-        raise IndexError(
-            f"{what} {dim} is out of range for a tensor of {ndim} dimensions ({here()})"
-        )
+        raise OutOfRangeError(f"{what} {dim} is out of range for a tensor of {ndim} dimensions")
     return dim % limit
 
 
@@ -157,8 +159,10 @@ def movedim(input: Shape, source: Any, destination: Any) -> Steps:
     """Move axes to new places, the others keeping their order."""
     sources = [axis_of(d, len(input)) for d in ints((source,))]
     targets = [axis_of(d, len(input)) for d in ints((destination,))]
+    if len(sources) != len(targets):
+        raise ShapeError(f"movedim: {len(sources)} dimensions to {len(targets)} places")
     perm: list[Any] = [None] * len(input)
-    for s, t in zip(sources, targets, strict=True):
+    for s, t in zip(sources, targets):
         perm[t] = s
     rest = iter(d for d in range(len(input)) if d not in sources)
     return (Transpose(tuple(next(rest) if p is None else p for p in perm)),)
@@ -281,9 +285,7 @@ def select(input: Shape, dim: int, index: int) -> Steps:
     k = axis_of(dim, len(input))
     index = int(index)
     if not -input[k] <= index < input[k]:
-        raise IndexError(
-            f"index {index} is out of range for dimension {k} of size {input[k]} ({here()})"
-        )
+        raise OutOfRangeError(f"index {index} is out of range for dimension {k} of size {input[k]}")
     part = narrowing(input, k, index % input[k], 1)
     return part, Reshape((*input[:k], *input[k + 1 :]))
 
@@ -298,6 +300,8 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
     size = input.shape[axis_of(dim, input.ndim)]
     if isinstance(split_size_or_sections, int):
         step = split_size_or_sections
+        if step <= 0:
+            raise InvalidValueError(f"split into pieces of {step}", fix="give a size above 0")
         sections = [min(step, size - k) for k in range(0, size, step)] or [0]
     else:
         sections = [int(s) for s in split_size_or_sections]
@@ -324,6 +328,8 @@ def several(views: list[Tensor]) -> tuple[Tensor, ...]:
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of equal size along an axis."""
+    if chunks <= 0:
+        raise InvalidValueError(f"chunk into {chunks} pieces", fix="give a number above 0")
     size = input.shape[axis_of(dim, input.ndim)]
     return split(input, max(1, -(-size // chunks)), dim)
 

@@ -18,7 +18,10 @@ def device_named(name: str) -> Any:
         return jax.devices(platform)[int(index or 0)]
     except (RuntimeError, IndexError, ValueError) as error:
         found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
-        raise BackendError(f"there is no device {name!r}; XLA sees {found}") from error
+        raise BackendError(
+            f"there is no device {name!r}; XLA sees {found}"
+            "\n  fix:   leave device= out, or name one of these"
+        ) from error
 
 
 def jax_mesh(mesh: Mesh) -> Any:

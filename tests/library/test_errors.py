@@ -35,6 +35,7 @@ def uncallable_shape():
     tg.compile(lambda x: layer(x), backend="numpy")(tg.ones(1, 3))
 
 
+LEAF = tg.ones(2, requires_grad=True)
 MISTAKES = {
     "linear": (
         lambda: nn.Linear(4, 3)(tg.ones(2, 5)),
@@ -110,6 +111,66 @@ MISTAKES = {
         lambda: nn.Linear(2, 2).load_state_dict({"weight": tg.ones(3, 2), "bais": tg.ones(2)}),
         r'(?s)"bais".*"bias".*\[3, 2\]',
         "strict=False",
+    ),
+    "position": (lambda: tg.ones(3)[5], "index 5 is out of range", "shape"),
+    "dimension": (lambda: tg.ones(3).sum(4), "dim 4 is out of range", "shape"),
+    "dimension's kind": (lambda: tg.ones(3).sum("a"), "an integer, not 'a'", "number"),
+    "mask's shape": (lambda: tg.ones(3)[tg.tensor([True])], "does not fit", "shape"),
+    "nothing to join": (lambda: tg.cat([]), "at least one tensor", "list"),
+    "pieces": (lambda: tg.ones(3).split(0), "pieces of 0", "above 0"),
+    "chunks": (lambda: tg.ones(3).chunk(0), "into 0 pieces", "above 0"),
+    "moved": (lambda: tg.ones(2, 3).movedim((0, 1), (0,)), "2 dimensions to 1", "shapes"),
+    "sizes": (lambda: tg.zeros(-1), r"sizes \[-1\]", "not negative"),
+    "size's kind": (lambda: tg.zeros("a"), "'a', not an integer", "integers"),
+    "value's kind": (lambda: tg.full((2,), "a"), "'a', not a number", "number"),
+    "strings": (lambda: tg.from_numpy(np.array(["a"])), "from_numpy", "numbers"),
+    "length of a number": (lambda: len(tg.tensor(1.0)), "0-d", "numel"),
+    "seed": (lambda: tg.manual_seed("a"), "seed", "integer"),
+    "generator": (lambda: tg.rand(2, generator=3), "not a Generator", r"tg\.Generator"),
+    "random state": (lambda: tg.set_rng_state(tg.ones(2)), "random state", "get_rng_state"),
+    "default dtype": (lambda: tg.set_default_dtype("float32"), "floating dtype", r"tg\.float32"),
+    "device name": (lambda: tg.ones(2).to("gpu"), "no device is called 'gpu'", "cpu"),
+    "mode": (lambda: tg.compile(twice, mode="fast"), "mode='fast'", "reduce-overhead"),
+    "not a function": (lambda: tg.compile(3), "cannot be called", "function"),
+    "rate": (lambda: tg.optim.SGD([tg.ones(1)], lr="a"), "learning rate", "number"),
+    "no parameters": (lambda: tg.optim.Adam([]), "empty parameter list", "parameters"),
+    "parameter twice": (
+        lambda: tg.optim.SGD([{"params": [LEAF]}, {"params": [LEAF]}], lr=1),
+        "more than one parameter group",
+        "one group",
+    ),
+    "group": (lambda: tg.optim.SGD([{"lr": 1}], lr=1), "without 'params'", "params"),
+    "computed parameter": (lambda: tg.optim.SGD([LEAF * 2], lr=1), "non-leaf", "Parameter"),
+    "optimiser's state": (
+        lambda: tg.optim.SGD([LEAF], lr=1).load_state_dict({"a": 1}),
+        "not the state dict",
+        r"optimizer\.state_dict\(\)",
+    ),
+    "schedule": (lambda: tg.optim.lr_scheduler.StepLR(LEAF, 1), "not an Optimizer", "help"),
+    "schedule's length": (
+        lambda: tg.optim.lr_scheduler.OneCycleLR(tg.optim.SGD([LEAF], lr=1), max_lr=1),
+        "total_steps",
+        "value",
+    ),
+    "batch size": (
+        lambda: tg.utils.data.DataLoader(tg.utils.data.TensorDataset(LEAF), batch_size=0),
+        "batch_size=0",
+        "value",
+    ),
+    "groups": (lambda: nn.Conv2d(3, 4, 3, groups=2), "divisible by groups", "value"),
+    "heads": (lambda: nn.MultiheadAttention(5, 2), "divisible by num_heads", "value"),
+    "recurrent input": (lambda: nn.GRU(4, 3)(tg.ones(2, 5, 6)), "Expected 4, got 6", "shapes"),
+    "reduction": (
+        lambda: F.mse_loss(LEAF, LEAF, reduction="avg"),
+        "avg is not a valid value",
+        "value",
+    ),
+    "missing target": (lambda: F.mse_loss(LEAF, None), "target is NoneType", r"tg\.tensor"),
+    "logits": (lambda: F.cross_entropy(tg.tensor(1.0), tg.tensor(0)), "classes", r"\[N, C"),
+    "int32 classes": (
+        lambda: F.cross_entropy(tg.ones(1, 3), tg.zeros(1, dtype=tg.int32)),
+        "class indices of dtype int32",
+        r"target\.long\(\)",
     ),
     "saving code": (lambda: tg.save(twice, "never-written.tg"), "not plain data", "state_dict"),
 }
@@ -198,8 +259,8 @@ def test_a_tensor_that_outlives_its_trace():
 @pytest.mark.parametrize(
     ("mistake", "kind", "match"),
     [
-        (lambda: tg.ones(3)[5], IndexError, r"index 5.*size 3.*test_errors\.py:"),
-        (lambda: tg.ones(2, 3).sum(5), IndexError, r"dim 5.*-2 to 1.*test_errors\.py:"),
+        (lambda: tg.ones(3)[5], IndexError, r"(?s)index 5.*size 3.*test_errors\.py:.*fix: "),
+        (lambda: tg.ones(2, 3).sum(5), IndexError, r"(?s)dim 5.*-2 to 1.*test_errors\.py:.*fix: "),
         (lambda: tg.optim.SGD([], lr=0.1), ValueError, "empty parameter list"),
         (lambda: tg.optim.SGD([tg.ones(1)], lr=-1), ValueError, "learning rate"),
         (lambda: tg.ones(2).relu7(), AttributeError, "relu7"),
@@ -220,3 +281,53 @@ def test_every_code_is_in_the_documentation():
             assert f"| {kind.code} | {kind.__name__} |" in text, (
                 f"describe {kind} in docs/errors.md"
             )
+
+
+VALUES = {
+    "index": lambda x: x[(x * 7).long()],
+    "probability": lambda x: F.binary_cross_entropy(x * 3, x),
+    "matrix": lambda x: tg.linalg.inv(x[:, None] * x),
+    "weights": lambda x: tg.multinomial(-x, 1),
+    "class": lambda x: F.one_hot((x * 7).long(), 3) * x[0],
+    "divisor": lambda x: x.long() // (x * 0).long(),
+}
+
+
+@pytest.mark.parametrize("mode", ["eager", "numpy", "jax"])
+@pytest.mark.parametrize("name", VALUES)
+def test_a_failed_step_changes_nothing(name, mode):
+    """The error names the line and a fix; parameters, optimiser slots and random state stay."""
+    tg.manual_seed(3)
+    layer = nn.Linear(2, 2)
+    optimizer = tg.optim.Adam(layer.parameters(), lr=0.1)
+
+    def step(x, fails):
+        optimizer.zero_grad()
+        hidden = F.dropout(layer(x), 0.5)
+        loss = (hidden * hidden).sum()
+        if fails:
+            loss = loss + VALUES[name](x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run = step if mode == "eager" else tg.compile(step, backend=mode)
+    x = tg.ones(2)
+    for _ in range(2):
+        run(x, False)
+
+    def state():
+        slots = optimizer.state_dict()["state"]
+        return [
+            [p.tolist() for p in layer.parameters()],
+            [[tg.as_tensor(v).tolist() for v in slot.values()] for slot in slots.values()],
+            # eager draws before it fails; on XLA the error comes after the call
+            tg.get_rng_state().tolist() if mode == "numpy" else None,
+        ]
+
+    before = state()
+    with pytest.raises(tg.errors.BackendError, match=r"(?s)where: .*test_errors\.py:.*fix: "):
+        run(x, True).item()
+    assert state() == before
+    run(x, False)
+    assert state() != before

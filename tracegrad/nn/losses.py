@@ -8,7 +8,7 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.tracer import Tensor, functions
-from tracegrad.tracer.errors import InvalidValueError, ShapeError
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 
 
 def legacy_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
@@ -38,6 +38,7 @@ def reduced(values: Tensor, reduction: str) -> Tensor:
 
 def _pair(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both, after PyTorch's warning if their shapes differ: [N] and [N, 1] make [N, N]."""
+    _tensors(name, input, target)
     if input.shape != target.shape:
         warnings.warn(
             f"{name}: using a target size ({tuple(target.shape)}) that is different to the input "
@@ -48,8 +49,18 @@ def _pair(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return input, target
 
 
+def _tensors(name: str, input: Any, target: Any) -> None:
+    for value, what in ((input, "input"), (target, "target")):
+        if not isinstance(value, Tensor):
+            raise ArgumentError(
+                f"{name}: {what} is {type(value).__name__}, a tensor is needed",
+                fix="make it a tensor first: tg.tensor(value)",
+            )
+
+
 def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
     """Raises ShapeError, which is also a ValueError here."""
+    _tensors(name, input, target)
     if input.shape != target.shape:
         raise _SizeError(
             f"{name}: target size ({tuple(target.shape)}) is different to the input size "
@@ -81,6 +92,12 @@ def cross_entropy(
     single = input.dim() == 1
     if single:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
+    if input.dim() < 2:
+        raise ShapeError(
+            f"cross_entropy: input has shape {list(input.shape)}",
+            why="it needs a dimension of classes",
+            fix="give logits of shape [N, C, ...] or [C]",
+        )
     classes = input.shape[1]
     if target.is_floating_point():
         if target.dim() == input.dim() - 1:

@@ -229,5 +229,7 @@ def plain(group: Any) -> dict[str, Any]:
 
 def check_range(name: str, value: Any, low: float = 0.0, high: float | None = None) -> None:
     """Raise ValueError unless low <= value (< high)."""
+    if isinstance(value, str) or not (value is None or hasattr(value, "__float__")):
+        raise InvalidValueError(f"Invalid {name} value: {value!r}", fix="give a number")
     if value is not None and (not low <= value or (high is not None and not value < high)):
         raise InvalidValueError(f"Invalid {name} value: {value}")

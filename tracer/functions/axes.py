@@ -6,30 +6,32 @@ from typing import Any
 
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node
-from tracegrad.tracer.locate import here
+from tracegrad.tracer.errors import ArgumentError, OutOfRangeError
 
 
 def axis_of(dim: int, ndim: int) -> int:
-    """A non-negative axis. Raises IndexError out of range."""
+    """A non-negative axis. Raises OutOfRangeError."""
+    if not hasattr(dim, "__index__"):
+        raise ArgumentError(f"dim is an integer, not {dim!r}", fix="give the number of a dimension")
     limit = max(ndim, 1)
     if not -limit <= dim < limit:
-        raise IndexError(
+        raise OutOfRangeError(
             f"dim {dim} is out of range: a tensor of {ndim} dimensions has dims -{limit} to "
-            f"{limit - 1} ({here()})"
+            f"{limit - 1}"
         )
     return int(dim) % limit
 
 
 def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
     """Sorted axes of `dim`: one int, several, or all where it is None or empty. Raises
-    IndexError.
+    OutOfRangeError.
     """
     if dim is None or dim == ():
         return tuple(range(ndim))
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
     axes = sorted(axis_of(d, ndim) for d in dims)
     if len(set(axes)) < len(axes):
-        raise IndexError(f"dim {dims} names one dimension twice ({here()})")
+        raise OutOfRangeError(f"dim {dims} names one dimension twice")
     return tuple(a for a in axes if a < ndim)  # a 0-d tensor has dim 0 and no axis
 
 

@@ -14,6 +14,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.shape import reverse_axes, take_range
 from tracegrad.ir.types import TensorType, i64
 from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.functions.axes import axes_of, axis_of, moved, reshape
 from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote
 
@@ -57,7 +58,7 @@ def stack_(*tensors: Operand, dim: int) -> Node:
 def _sequence(name: str, tensors: Any) -> Any:
     tensors = tuple(tensors)
     if not tensors:
-        raise IRTypeError(f"{name}() needs at least one tensor")
+        raise ArgumentError(f"{name}() needs at least one tensor", fix="give a list of tensors")
     return tensors
 
 
