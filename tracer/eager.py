@@ -34,8 +34,7 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
         if isinstance(given, Tensor):
             array = given._data
             values.append(array)
-            key.append(array.shape)
-            key.append(array.dtype)
+            key += (array.shape, array.dtype)
             if given._entry is not None:
                 tracked = True
         elif given is None or given.__class__ in _NUMBERS:

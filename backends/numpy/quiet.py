@@ -8,6 +8,7 @@ It reaches the current thread only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ def _make() -> tuple[Callable[[], Any], Callable[[Any], None]]:
 
         return enter_public, lambda manager: manager.__exit__(None, None, None)
 
-    silent, set_ = _make_extobj(all="ignore"), _extobj_contextvar.set
-    return lambda: set_(silent), _extobj_contextvar.reset
+    silent = _make_extobj(all="ignore")
+    return partial(_extobj_contextvar.set, silent), _extobj_contextvar.reset
 
 
 enter, leave = _make()

@@ -285,6 +285,19 @@ def _within(w: Any, index: str, dtype: Any, size: int, axis: int) -> None:
     )
 
 
+@expression("take_along")
+def _take_along(w: Any, node: Node) -> str | None:
+    source, index = node.inputs
+    axis, shape = node.attrs.axis, index.type.shape
+    if not index.type.size:
+        return None
+    at = w.whole(index)
+    _within(w, at, index.type.dtype, source.type.shape[axis], axis)
+    counters = np.ogrid[tuple(map(slice, shape))]
+    places = [at if k == axis else w.use(counters[k], (node, k)) for k in range(len(shape))]
+    return f"{w.whole(source)}[{', '.join(places)}]"
+
+
 @expression("cross_entropy")
 def _cross_entropy(w: Any, node: Node) -> str | None:
     logits, target = node.inputs
