@@ -240,3 +240,11 @@ def test_wrong_shapes_and_reductions():
         F.cross_entropy(a, tg.tensor([0, 1]))
     with pytest.raises(ValueError, match="not a valid value for reduction"):
         F.l1_loss(a, a, reduction="median")
+
+
+def test_kl_div_loss_layer_with_batchmean():
+    ours, theirs = tg.nn.KLDivLoss(reduction="batchmean"), torch.nn.KLDivLoss(reduction="batchmean")
+    assert ours.reduction == theirs.reduction
+    p = np.array([[0.2, 0.8], [0.5, 0.5]], np.float32)
+    a = ours(tg.tensor(np.log(p)), tg.tensor(p[::-1].copy())).item()
+    assert a == pytest.approx(theirs(torch.tensor(np.log(p)), torch.tensor(p[::-1].copy())).item())

@@ -95,7 +95,7 @@ from tracegrad.nn.shape import (
     Upsample,
     ZeroPad2d,
 )
-from tracegrad.nn.sparse import Embedding
+from tracegrad.nn.sparse import Embedding, EmbeddingBag
 from tracegrad.nn.transformer import (
     MultiheadAttention,
     TransformerEncoder,
@@ -136,6 +136,7 @@ __all__ = [
     "Dropout3d",
     "ELU",
     "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "GELU",
     "GLU",

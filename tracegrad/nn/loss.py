@@ -136,7 +136,10 @@ class KLDivLoss(_Loss):
         self, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
         log_target: bool = False,
     ):  # fmt: skip
-        super().__init__(F.legacy_reduction(size_average, reduce, reduction))
+        batchmean = reduction == "batchmean"
+        super().__init__(
+            reduction if batchmean else F.legacy_reduction(size_average, reduce, reduction)
+        )
         self.log_target = log_target
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
