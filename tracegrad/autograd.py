@@ -7,7 +7,9 @@ from typing import Any
 
 from tracegrad.tracer.backward import backward as _backward
 from tracegrad.tracer.backward import grad_of
+from tracegrad.tracer.creation import zeros_like
 from tracegrad.tracer.custom import Function
+from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.state import enable_grad, inference_mode, no_grad, set_grad_enabled
 from tracegrad.tracer.tensor import Tensor
 
@@ -19,16 +21,26 @@ def _listed(value: Any) -> list[Any]:
 def grad(
     outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], grad_outputs: Any = None,
     retain_graph: bool | None = None, create_graph: bool = False, allow_unused: bool | None = None,
+    is_grads_batched: bool = False, materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of the sum of outputs with respect to inputs, weighted by `grad_outputs`
     (cotangents).
 
     Returns one tensor of each input's shape and dtype. Leaves `.grad` alone. Raises GradientError
-    for an unused input (unless allow_unused) and for a graph that was freed.
+    for an unused input (unless allow_unused, which gives None, or materialize_grads, which gives
+    zeros) and for a graph that was freed.
     """
+    if is_grads_batched:
+        raise UnsupportedError(
+            "grad(is_grads_batched=True)", fix="use tg.func.vmap over a function that calls grad"
+        )
     out, into = _listed(outputs), _listed(inputs)
     cotangents = [None] * len(out) if grad_outputs is None else _listed(grad_outputs)
-    return tuple(grad_of(out, into, cotangents, retain_graph, create_graph, allow_unused))
+    allow_unused = True if materialize_grads else allow_unused
+    found = grad_of(out, into, cotangents, retain_graph, create_graph, allow_unused)
+    if materialize_grads:
+        return tuple(zeros_like(x) if g is None else g for g, x in zip(found, into))
+    return tuple(found)
 
 
 def backward(

@@ -354,7 +354,8 @@ class TraceAutograd(TraceHost):
             slot.value = gradient
         else:
             old = self.node_of(slot.value)
-            total = ops.add(old, self.node_of(gradient))
+            with _loc.at(here()):
+                total = ops.add(old, self.node_of(gradient))
             if slot.found == "tensor" and slot.value is tensor._grad and not self.is_tracked(total):
                 # An existing .grad is added to in place, so that its other holders see it.
                 self.write(slot.value, self.fresh(total))
