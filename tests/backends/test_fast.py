@@ -24,6 +24,7 @@ from tracegrad.backends.numpy.fast import (
 )
 from tracegrad.backends.numpy.fast import random as fast_random
 from tracegrad.backends.numpy.fast.conv import ConvPlan
+from tracegrad.backends.numpy.kernels import random
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, placeholder
 from tracegrad.ir.types import TensorType, dtype_of
@@ -361,3 +362,12 @@ def test_split_covers_the_range_in_order() -> None:
         flat = [k for share in ranges for first, last in share for k in range(first, last)]
         assert flat == list(range(n))
         assert all(last - first <= chunk for share in ranges for first, last in share)
+
+
+@pytest.mark.parametrize("first", [0, 5, 2**32 - 3, 2**32 + 7, 2**40])
+def test_a_few_random_bits_are_those_of_many(first: int) -> None:
+    key = np.array([0xDEADBEEF, 0xFFFFFFFF], np.uint32)
+    many = np.empty(random.FEW + 60, np.uint32)
+    random.fill_bits(key, many, first)
+    for size in (0, 1, 2, 33, random.FEW):
+        np.testing.assert_array_equal(random.few_bits(key, size, first), many[:size])
