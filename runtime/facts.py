@@ -13,9 +13,12 @@ import enum
 import functools
 import operator
 import os
+import threading
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,10 @@ _IDENTITY = (
     Tensor, Observed, ParamGroup, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufunc,
     np.dtype, enum.Enum,
 )  # fmt: skip
+# What is compared by what it leads to, and by its fields.
+_WITH_PARTS = (types.MethodType, functools.partial, weakref.ref, ContextVar)
+_WITH_FIELDS = (dict, os._Environ, types.MappingProxyType, threading.local)
+_IN_C = ("__class__", "__code__")  # attributes that are read without running Python code
 _NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
 
 
@@ -209,14 +216,11 @@ class Picture:
             return ("array", kind, (value.shape, value.dtype, value.tobytes()), value)
         if isinstance(value, np.generic):
             return ("scalar", kind, value.tobytes(), value)
-        if isinstance(value, (bytearray, array.array)):
+        if isinstance(value, (bytearray, array.array, memoryview)):
             return ("bytes", kind, bytes(value), value)
-        if isinstance(value, types.MethodType):
-            return ("parts", kind, (self.take(value.__self__), self.take(value.__func__)), value)
-        if isinstance(value, functools.partial):
+        if isinstance(value, _WITH_PARTS):
             self.met[id(value)] = value
-            inner = (value.func, value.args, value.keywords)
-            return ("parts", kind, tuple(map(self.take, inner)), value)
+            return ("parts", kind, tuple(map(self.take, parts_of(value))), value)
         if isinstance(value, (list, tuple, deque)):
             self.met[id(value)] = value
             items = tuple(map(self.take, value))
@@ -225,8 +229,10 @@ class Picture:
             return ("sequence", kind, items, value)
         if isinstance(value, (set, frozenset)):
             return ("set", kind, frozenset((type(item), item) for item in value), value)
-        if isinstance(value, (dict, os._Environ)) or type(value) in _NAMESPACES:
+        if isinstance(value, _WITH_FIELDS) or kind in _NAMESPACES:
             self.met[id(value)] = value
+            if self.visit is not None:
+                self.visit(kind)
             items = fields_of(value)
             return ("mapping", kind, (tuple(items), tuple(map(self.take, items.values()))), value)
         return self.same(value)
@@ -240,12 +246,18 @@ class Picture:
 def fields_of(value: Any) -> dict:
     if isinstance(value, os._Environ):
         return value._data  # type: ignore[attr-defined,no-any-return]
+    if isinstance(value, types.MappingProxyType):
+        return value.copy()  # type: ignore[return-value]
     return value if isinstance(value, dict) else vars(value)
 
 
 def parts_of(value: Any) -> tuple:
     if isinstance(value, types.MethodType):
         return (value.__self__, value.__func__)
+    if isinstance(value, weakref.ref):
+        return (value(),)
+    if isinstance(value, ContextVar):
+        return (value.get(ABSENT),)
     return (value.func, value.args, value.keywords)
 
 
@@ -306,7 +318,7 @@ def restored(taken: tuple) -> Any:
     elif form == "sequence":
         for item in content:
             restored(item)
-    elif form == "mapping":
+    elif form == "mapping" and not isinstance(value, types.MappingProxyType):
         keys, items = content
         values = list(map(restored, items))
         fields = fields_of(value)
@@ -360,6 +372,9 @@ def condition(fact: Any, k: int, names: dict[str, Any]) -> str:
     if isinstance(fact, ItemFact):
         names[f"h{k}"], names[f"k{k}"], names[f"v{k}"] = fact.holder.get, fact.name, fact.value
         return f"h{k}(k{k}) is v{k}"
+    if isinstance(fact, Fact) and fact.place.kind == "attribute" and fact.place.name in _IN_C:
+        names[f"h{k}"], names[f"v{k}"] = fact.place.holder, fact.value
+        return f"h{k}.{fact.place.name} is v{k}"
     if isinstance(fact, Fact) and fact.place.kind in ("item", "class"):
         place = fact.place
         holder = place.holder.__dict__ if place.kind == "class" else place.holder

@@ -13,7 +13,7 @@ import io
 import random
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,6 +27,8 @@ from tracegrad.tracer.tensor import Tensor
 _LIBRARIES = frozenset(
     {"tracegrad", "numpy", "jax", "jaxlib", "optree", "ml_dtypes", "builtins", "torch"}
 )
+_PLAIN_LIBRARIES = frozenset({"collections", "configparser"})  # their objects are containers
+_LOOKUPS = frozenset({"getattr", "hasattr", "vars", "globals", "__dict__"})
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by watch_attributes.py
@@ -53,6 +55,7 @@ class Sightings:
     facts    in the order of sight
     outside  objects that were there before, by id; kept alive, so that ids stay theirs
     born     objects made while recording, by id, kept alive
+    tensors  those met in places, whether or not the graph uses them
     """
 
     def __init__(self, hook: Callable[[type], None]):
@@ -60,6 +63,7 @@ class Sightings:
         self.facts: list[Fact | CallFact | ItemFact] = []
         self.outside: dict[int, Any] = {}
         self.born: dict[int, Any] = {}
+        self.tensors: list[Tensor] = []
         self.functions: dict[types.CodeType, list[types.FunctionType]] = {}
         self.complaint: UnsupportedError | None = None
         self._seen: set[tuple] = set()  # keys of places
@@ -101,9 +105,11 @@ class Sightings:
 
     def visit(self, value: Any) -> None:
         """A value that a fact compares by identity: what it holds is watched too."""
-        if isinstance(value, (Tensor, types.ModuleType)) or value is None:
+        if isinstance(value, types.ModuleType) or value is None or id(value) in self.outside:
             return
-        if id(value) in self.outside:
+        if isinstance(value, Tensor):
+            self.outside[id(value)] = value
+            self.tensors.append(value)
             return
         if isinstance(value, types.FunctionType):
             self.outside[id(value)] = value
@@ -136,7 +142,13 @@ class Sightings:
             self.visit(value.function)
         else:
             self.outside[id(value)] = value
-            self.add_class(type(value))
+            kind = type(value)
+            self.add_class(kind)
+            if is_user_class(kind):
+                loc = Loc(getattr(kind, "__module__", "?"), 0)
+                self.add(Place("attribute", value, "__class__"), kind, loc)
+            elif kind.__module__ in _PLAIN_LIBRARIES:
+                self.hook(kind)
 
     # -- what classes, functions and modules hold ------------------------------------------------
 
@@ -145,7 +157,7 @@ class Sightings:
         if kind in self._classes:
             return
         self._classes.add(kind)
-        for cls in kind.__mro__:
+        for cls in (*kind.__mro__, *type(kind).__mro__):
             if is_user_class(cls) and (cls is kind or cls not in self._classes):
                 self._classes.add(cls)
                 loc = Loc(getattr(cls, "__module__", "?"), 0)
@@ -163,18 +175,28 @@ class Sightings:
         if any(function is other for other in known):
             return
         known.append(function)
-        if is_own_code(code):
-            return
         loc = Loc(code.co_filename, code.co_firstlineno)
-        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-            place = Place("cell", cell, name)
-            value = place.read()
+        cells = [
+            (Place("cell", cell, name), name)
+            for name, cell in zip(code.co_freevars, function.__closure__ or ())
+        ]
+        if is_own_code(code):
+            for place, name in cells:
+                if name in ("dispatch", "registry"):  # of functools.singledispatch
+                    self.add(place, place.read(), loc)
+            return
+        values = [place.read() for place, _ in cells]
+        names = names_in(code, values)
+        for (place, _), value in zip(cells, values):
             self.add(place, value, loc)
             if isinstance(value, types.ModuleType):
-                self.add_module(value, names_in(code), loc)
+                self.add_module(value, names, loc)
+        self.add(Place("attribute", function, "__code__"), code, loc)
         for name in ("__defaults__", "__kwdefaults__"):
             if value := getattr(function, name):
                 self.add(Place("attribute", function, name), value, loc)
+        for name, value in function.__dict__.items():
+            self.add(Place("item", function.__dict__, name), value, loc)
 
     def add_module(self, module: types.ModuleType, names: set[str], loc: Loc) -> None:
         """Facts on those of a module's globals that a function's code names."""
@@ -193,10 +215,15 @@ class Sightings:
         return [fact for fact in self.facts if isinstance(fact, Fact)]
 
 
-def names_in(code: types.CodeType) -> set[str]:
-    """Globals and attributes that a function's code names, with those of the functions inside it."""
+def names_in(code: types.CodeType, values: Iterable[Any] = ()) -> set[str]:
+    """Globals and attributes that a function's code names, with those of the functions inside it.
+
+    Where it can look names up by itself (getattr, globals()) its strings, and those among `values`, count.
+    """
     names = set(code.co_names)
+    if names & _LOOKUPS:
+        names.update(text for text in (*code.co_consts, *values) if type(text) is str)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= names_in(constant)
+            names |= names_in(constant, values)
     return names

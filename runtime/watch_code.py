@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import dis
 import gc
+import os
 import sys
 import time
 import types
@@ -25,6 +26,9 @@ _CLOCKS = frozenset({
 })  # fmt: skip
 _ARRAY_LIBRARIES = frozenset({"numpy", "ml_dtypes", "optree"})
 _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<module>"})
+_READ_ENVIRONMENT = frozenset(
+    function.__code__ for name in ("getenv", "getenvb") if (function := getattr(os, name, None))
+)
 _STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
 _IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 
@@ -81,6 +85,8 @@ class CodeWatch:
             made = frame.f_locals.get(code.co_varnames[0])
             self.sightings.born[id(made)] = made
         if is_own_code(code):
+            if code in _READ_ENVIRONMENT:  # os is frozen, so its code looks like ours
+                self._add_globals(code, frame.f_globals)
             return
         if called_by_us(frame):
             self._skipped = frame
@@ -94,7 +100,8 @@ class CodeWatch:
     def _add_globals(self, code: types.CodeType, namespace: dict[str, Any]) -> None:
         """Facts on the globals that a function's code names, also those of modules that it reads."""
         sightings = self.sightings
-        names = names_in(code)
+        named = names_in(code)
+        names = names_in(code, [namespace.get(name) for name in named])
         loc = Loc(code.co_filename, code.co_firstlineno)
         for name in bound_globals(code):
             if name not in namespace:

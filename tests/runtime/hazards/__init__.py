@@ -9,6 +9,7 @@ from tests.runtime.hazards import (
     captured_names,
     containers,
     control_flow,
+    far_places,
     gradients,
     modules,
     nesting,
