@@ -40,7 +40,7 @@ class CallProgram(Program):
         self.types = tuple(node.type for node in graph.outputs)
         self.run = make_runner(graph)
         self._vjps = {}
-        self._recording = {}
+        self._recording: dict[Any, Any] = {}
         self._plans = {}
         self.has_numbers = False
         self.differentiable = True

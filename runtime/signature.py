@@ -75,8 +75,9 @@ class Call:
         else:
             leaves, self._treedef = flatten_in_order((args, kwargs))
         self.leaves = leaves
-        tensors = self.tensors = []
-        owners = self.owners = []
+        self.tensors: list[Tensor] = []
+        self.owners: list[Any] = []
+        tensors, owners = self.tensors, self.owners
         # Storages of views that are given by value; what stands for such a view is its owner here.
         self.behind: list[Storage] = []
         parts: list[Any] = [self._treedef, grad, get_default_dtype()]

@@ -77,16 +77,16 @@ class AttributeWatch:
         if type(value) in (int, float):
             return self.trace.host_number((id(fields), name), lambda: fields[name], name)
         if type(value) in (list, tuple) and all(type(item) is float for item in value):
-            return type(value)(
-                self.trace.host_number(
-                    (id(fields), name, k), lambda k=k: fields[name][k], f"{name}[{k}]"
-                )
-                for k in range(len(value))
-            )
+            return type(value)(self._host_item(fields, name, k) for k in range(len(value)))
         return self.sightings.complain(
             f"{name} is read after it was changed in this call",
             "read it before, or outside the compiled function",
             "its value is known only when the function runs",
+        )
+
+    def _host_item(self, fields: dict, name: str, k: int) -> Any:
+        return self.trace.host_number(
+            (id(fields), name, k), lambda: fields[name][k], f"{name}[{k}]"
         )
 
     def saw_fields(self, owner: Any, fields: dict) -> None:

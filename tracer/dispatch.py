@@ -85,8 +85,9 @@ class UserOp:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) == self._plain_arity and not kwargs:
             return apply(self, args, self.default_attrs)
-        form = (self, -1 if self.variadic else len(args), *kwargs)
-        operands, attrs = (_binders.get(form) or binder(*form))(args, kwargs)
+        count = -1 if self.variadic else len(args)
+        bind = _binders.get((self, count, *kwargs)) or binder(self, count, *kwargs)
+        operands, attrs = bind(args, kwargs)
         return apply(self, operands, attrs)
 
     def _own_name(self, name: str) -> str:

@@ -239,12 +239,14 @@ def bind(graph: Graph, specs: tuple | None = None) -> Runner:
 
     Heavy or long graphs go through the code generator.
     """
-    plain = specs is None or all(spec.__class__ is TensorType for spec in specs)
+    if specs is not None and all(spec.__class__ is TensorType for spec in specs):
+        specs = None
     if any(map(heavy, graph.nodes)) or len(graph.nodes) > LONG:
         executable = compile_for_numpy(graph)
-        return executable if plain else partial(run_on_values, executable, specs)  # type: ignore[no-any-return]
+        return executable if specs is None else partial(run_on_values, executable, specs)
     graph = Decompose(frozenset(numpy_backend.KERNELS)).run(graph)
-    return numpy_backend.straight(graph, None if plain else tuple(map(argument_kind, specs)))  # type: ignore[arg-type]
+    kinds = None if specs is None else tuple(map(argument_kind, specs))
+    return numpy_backend.straight(graph, kinds)
 
 
 def argument_kind(spec: Any) -> str:

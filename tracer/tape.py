@@ -31,6 +31,9 @@ class Entry:
     """
 
     __slots__ = ("kind", "parents", "value", "shape", "dtype", "saved", "__weakref__")
+    parents: tuple
+    value: Any  # an array; a list of arrays and None on the entry of a several-result op
+    saved: Any
 
     def __init__(self, kind: Any, parents: tuple, shape: tuple[int, ...], dtype: np.dtype):
         self.kind = kind

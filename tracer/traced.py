@@ -49,9 +49,11 @@ class TracedValue:
 
     __slots__ = ("trace", "cell", "chain", "family", "version", "_node", "with_grad", "loc", "type")
 
+    trace: Trace
+
     def __init__(
         self,
-        trace: Trace,
+        trace: Any,
         cell: Cell,
         chain: tuple[ViewStep, ...],
         family: int,

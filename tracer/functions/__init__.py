@@ -9,7 +9,7 @@ of the same name.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracegrad.tracer.dispatch import UserOp
 
@@ -45,5 +45,10 @@ ALIASES = {
 }  # fmt: skip
 FUNCTIONS.update({alias: FUNCTIONS[name] for alias, name in ALIASES.items()})
 globals().update(FUNCTIONS)
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...
+
 
 __all__ = ["ALIASES", "FUNCTIONS", "MODULES", "UserOp", *FUNCTIONS]

@@ -90,6 +90,7 @@ def attention_(
         mask = four(mask, batch)
     q, k, v = four(q, batch), four(k, batch), four(v, batch)
     if dropout_p:
+        assert random_key is not None
         weight = ops.matmul(q * factor, swap(k))
         if is_causal:
             seen = band(weight.shape, 0, True)

@@ -118,7 +118,7 @@ class Attention:
         np.multiply(q, self.scale, out=scaled)
         np.matmul(k, scaled.swapaxes(1, 2), out=scores)
         self.tiles.hide(scores, first, last, seen)
-        np.maximum.reduce(scores, 1, None, top)
+        np.maximum.reduce(scores, axis=1, out=top)
         np.subtract(scores, top[:, None], out=scores)
         np.exp(scores, out=scores)
         np.matmul(ones(seen, scores.dtype), scores, out=mass)
