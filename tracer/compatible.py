@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
-from tracegrad.tracer import composed, functions, hooks, inplace_views, strided_views
+from tracegrad.tracer import composed, functions, further, hooks, inplace_views, strided_views
 from tracegrad.tracer.creation import empty, tensor
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
@@ -77,7 +77,9 @@ METHODS = {
     "is_inference": lambda self: False,
     "register_post_accumulate_grad_hook": hooks.register_post_accumulate_grad_hook,
 }
-TABLES = (composed.METHODS, strided_views.METHODS, inplace_views.METHODS, METHODS)
+TABLES = (
+    composed.METHODS, further.METHODS, strided_views.METHODS, inplace_views.METHODS, METHODS,
+)  # fmt: skip
 PROPERTIES = {
     "mH": composed.adjoint,
     "H": composed.adjoint,
@@ -90,12 +92,13 @@ PROPERTIES = {
     for kind in ("sparse", "quantized", "meta", "mps", "xpu", "nested", "mkldnn")
 }
 # Functions that write into their first operand: torch.relu_(x) is x.relu_().
-FUNCTIONS: dict[str, Any] = LEGACY | strided_views.FUNCTIONS
+FUNCTIONS: dict[str, Any] = LEGACY | strided_views.FUNCTIONS | further.FUNCTIONS
 WRITERS = """
 abs_ acos_ asin_ atan_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ cos_ cosh_ erf_ erfc_ exp2_ exp_
 expm1_ fill_ fix_ floor_ frac_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_
 reciprocal_ relu_ round_ rsqrt_ sigmoid_ sin_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ xlogy_ zero_
-detach_ index_put_
+detach_ index_put_ acosh_ addmv_ asinh_ atanh_ celu_ deg2rad_ rad2deg_ selu_ sinc_ threshold_ gcd_
+lcm_ ldexp_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_
 """.split()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegrad.tracer import functions
-from tracegrad.tracer.functions import FUNCTIONS
+from tracegrad.tracer.functions import ALIASES, FUNCTIONS
 
 # Functions that are methods under their own name.
 _NAMES = """
@@ -125,4 +125,7 @@ IN_PLACE.update({
     f"__i{name}__": METHODS[f"__{name}__"]
     for name in ("add", "sub", "mul", "truediv", "pow", "floordiv", "mod", "and", "or", "xor",
     "lshift", "rshift")
+})  # fmt: skip
+IN_PLACE.update({
+    f"{alias}_": IN_PLACE[f"{name}_"] for alias, name in ALIASES.items() if f"{name}_" in IN_PLACE
 })  # fmt: skip

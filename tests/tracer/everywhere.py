@@ -27,7 +27,7 @@ def plain(value):
         value, name = value.detach().resolve_conj(), str(value.dtype).removeprefix("torch.")
         if value.dtype is torch.bfloat16:
             return name, value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return name, value.numpy()
+        return name, value.numpy(force=True)  # also of PyTorch's unwritten zeros
     if isinstance(value, tg.Tensor):
         return value.dtype.public_name, value.detach().numpy()
     return value
