@@ -18,6 +18,7 @@ from tracegrad.tracer.program import GraphOp
 from tracegrad.tracer.state import enable_grad, get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten
+from tracegrad.tracer.view_methods import axis_of
 from tracegrad.tracer.views import IDENTITY, make_view
 
 
@@ -137,6 +138,9 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
                 axes += [dim if _is_tensor(leaf) else None for leaf in flat]
             else:
                 axes += flatten(dim)[0]
+        for leaf, axis in zip(leaves, axes):
+            if axis is not None:
+                axis_of(axis, leaf.ndim, "in_dims")
         sizes = {leaf.shape[axis] for leaf, axis in zip(leaves, axes) if axis is not None}
         if len(sizes) != 1:
             raise ArgumentError(
@@ -226,6 +230,14 @@ def jacrev(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     return transformed
 
 
+jacfwd = jacrev  # the same numbers; the walk is always backwards
+
+
+def hessian(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+    """The function that gives second derivatives: shape output + input + input."""
+    return jacrev(jacrev(func, argnums), argnums)
+
+
 def functional_call(
     module: Any, parameter_and_buffer_dicts: dict[str, Tensor], args: Any, kwargs: Any = None
 ) -> Any:
@@ -246,4 +258,6 @@ def functional_call(
             fields[last] = value
 
 
-__all__ = ["functional_call", "grad", "grad_and_value", "jacrev", "jvp", "vjp", "vmap"]
+__all__ = [
+    "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "vjp", "vmap",
+]  # fmt: skip

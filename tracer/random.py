@@ -9,6 +9,8 @@ ops it recorded.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -125,6 +127,17 @@ def get_rng_state() -> Tensor:
 def set_rng_state(state: Tensor) -> None:
     """Go to a position of the default stream."""
     default_generator.set_state(state)
+
+
+@contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True, **ignored: Any) -> Iterator[None]:
+    """Inside, the default stream may go anywhere; afterwards it is where it was."""
+    state = get_rng_state() if enabled else None
+    try:
+        yield
+    finally:
+        if state is not None:
+            set_rng_state(state)
 
 
 def next_key(generator: Generator | None = None) -> Any:

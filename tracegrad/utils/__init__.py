@@ -1,5 +1,5 @@
-"""Helpers around training: `tracegrad.utils.data`."""
+"""Helpers around training: `tracegrad.utils.data`, `tracegrad.utils.checkpoint`."""
 
-from tracegrad.utils import data
+from tracegrad.utils import checkpoint, data
 
-__all__ = ["data"]
+__all__ = ["checkpoint", "data"]
