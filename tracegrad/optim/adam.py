@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
-from tracegrad.optim.optimizer import Optimizer, check_range
+from tracegrad.optim.optimizer import Optimizer, check_range, options_of
 from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.pieces import pieces
 
@@ -42,6 +42,9 @@ class Adam(Optimizer):
         )  # fmt: skip
 
     def _update_group(self, group: Any) -> None:
+        options = options_of(
+            group, "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "decoupled_weight_decay"
+        )  # fmt: skip
         for p in group["params"]:
             grad = p.grad
             if grad is None:
@@ -52,21 +55,28 @@ class Adam(Optimizer):
             step.add_(1.0)
             t = step.item()  # a float64 number, in a trace too
             slots = [m, v]
-            if group["amsgrad"]:
+            if options["amsgrad"]:
                 slots.append(self.init_slot(p, "max_exp_avg_sq", lambda p=p: tg.zeros_like(p)))
             for grad_, p_, *slots_ in pieces(grad, p, *slots):
-                self._update(group, t, grad_, p_, *slots_)
+                self._update(options, t, grad_, p_, *slots_)
 
     def _update(
-        self, group: Any, t: Any, grad: Any, p: Any, m: Any, v: Any, largest: Any = None
+        self,
+        options: dict[str, Any],
+        t: Any,
+        grad: Any,
+        p: Any,
+        m: Any,
+        v: Any,
+        largest: Any = None,
     ) -> None:
         """Step `t` of one parameter, or of a piece of it."""
-        lr, weight_decay = group["lr"], group["weight_decay"]
-        beta1, beta2 = group["betas"]
-        if group["maximize"]:
+        lr, weight_decay = options["lr"], options["weight_decay"]
+        beta1, beta2 = options["betas"]
+        if options["maximize"]:
             grad = -grad
         if weight_decay:
-            if group["decoupled_weight_decay"]:
+            if options["decoupled_weight_decay"]:
                 p.mul_(1 - lr * weight_decay)
             else:
                 grad = grad + p * weight_decay
@@ -76,7 +86,7 @@ class Adam(Optimizer):
         root_correction2 = (1 - beta2**t) ** 0.5
         if largest is not None:
             v = largest.copy_(tg.maximum(largest, v))
-        denominator = v.sqrt().div_(root_correction2).add_(group["eps"])
+        denominator = v.sqrt().div_(root_correction2).add_(options["eps"])
         p.sub_(m / denominator * (lr / correction1))
 
 

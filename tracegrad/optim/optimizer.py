@@ -222,6 +222,11 @@ class Optimizer(Observed):
         return "\n".join([*lines, ")"])
 
 
+def options_of(group: Any, *names: str) -> dict[str, Any]:
+    """Options of a group (those it has), each read once for all its parameters."""
+    return {name: group[name] for name in names if name in group}
+
+
 def plain(group: Any) -> dict[str, Any]:
     """A parameter group as an ordinary dict of ordinary values."""
     return {key: dict.__getitem__(group, key) for key in dict.keys(group)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
-from tracegrad.optim.optimizer import Optimizer, check_range
+from tracegrad.optim.optimizer import Optimizer, check_range, options_of
 from tracegrad.tracer.pieces import pieces
 
 
@@ -34,35 +34,38 @@ class RMSprop(Optimizer):
         )  # fmt: skip
 
     def _update_group(self, group: Any) -> None:
+        options = options_of(
+            group, "lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize"
+        )  # fmt: skip
         for p in group["params"]:
             grad = p.grad
             if grad is None:
                 continue
             step = self.init_slot(p, "step", lambda: tg.zeros((), dtype=tg.float32))
             names = ["square_avg"]
-            names += ["grad_avg"] if group["centered"] else []
-            names += ["momentum_buffer"] if group["momentum"] else []
+            names += ["grad_avg"] if options["centered"] else []
+            names += ["momentum_buffer"] if options["momentum"] else []
             slots = [self.init_slot(p, name, lambda p=p: tg.zeros_like(p)) for name in names]
             step.add_(1.0)
             for grad_, p_, *slots_ in pieces(grad, p, *slots):
-                self._update(group, grad_, p_, dict(zip(names, slots_)))
+                self._update(options, grad_, p_, dict(zip(names, slots_)))
 
-    def _update(self, group: Any, grad: Any, p: Any, slots: dict[str, Any]) -> None:
+    def _update(self, options: dict[str, Any], grad: Any, p: Any, slots: dict[str, Any]) -> None:
         """One parameter, or a piece of it."""
-        lr, alpha = group["lr"], group["alpha"]
-        momentum, weight_decay = group["momentum"], group["weight_decay"]
+        lr, alpha = options["lr"], options["alpha"]
+        momentum, weight_decay = options["momentum"], options["weight_decay"]
         v = slots["square_avg"]
-        if group["maximize"]:
+        if options["maximize"]:
             grad = -grad
         if weight_decay:
             grad = grad + p * weight_decay
         v.mul_(alpha).add_(grad * grad * (1 - alpha))
-        if group["centered"]:
+        if options["centered"]:
             mean = slots["grad_avg"].mul_(alpha).add_(grad * (1 - alpha))
             spread = (v - mean * mean).sqrt()
         else:
             spread = v.sqrt()
-        update = grad / spread.add_(group["eps"])
+        update = grad / spread.add_(options["eps"])
         if momentum:
             update = slots["momentum_buffer"].mul_(momentum).add_(update)
         p.sub_(update * lr)

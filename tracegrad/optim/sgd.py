@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
-from tracegrad.optim.optimizer import Optimizer, check_range
+from tracegrad.optim.optimizer import Optimizer, check_range, options_of
 from tracegrad.tracer import new_state, note_item
 from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.pieces import pieces
@@ -42,7 +42,10 @@ class SGD(Optimizer):
         self._started: dict[Any, Any] = {}
 
     def _update_group(self, group: Any) -> None:
-        momentum, dampening = group["momentum"], group["dampening"]
+        options = options_of(
+            group, "lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"
+        )  # fmt: skip
+        momentum, dampening = options["momentum"], options["dampening"]
         for p in group["params"]:
             grad = p.grad
             if grad is None:
@@ -55,19 +58,21 @@ class SGD(Optimizer):
                 if dampening:
                     damping = 1 - dampening * self._damped(p, fresh)
             for grad_, p_, *slots_ in pieces(grad, p, *slots):
-                self._update(group, damping, grad_, p_, *slots_)
+                self._update(options, damping, grad_, p_, *slots_)
 
-    def _update(self, group: Any, damping: Any, grad: Any, p: Any, buffer: Any = None) -> None:
+    def _update(
+        self, options: dict[str, Any], damping: Any, grad: Any, p: Any, buffer: Any = None
+    ) -> None:
         """One parameter, or a piece of it; the gradient enters the buffer times `damping`."""
-        momentum, weight_decay = group["momentum"], group["weight_decay"]
-        if group["maximize"]:
+        momentum, weight_decay = options["momentum"], options["weight_decay"]
+        if options["maximize"]:
             grad = -grad
         if weight_decay:
             grad = grad + p * weight_decay
         if buffer is not None:
-            buffer.mul_(momentum).add_(grad * damping if group["dampening"] else grad)
-            grad = grad + buffer * momentum if group["nesterov"] else buffer
-        p.sub_(grad * group["lr"])
+            buffer.mul_(momentum).add_(grad * damping if options["dampening"] else grad)
+            grad = grad + buffer * momentum if options["nesterov"] else buffer
+        p.sub_(grad * options["lr"])
 
     def _damped(self, p: Any, fresh: bool) -> Any:
         """... except with dampening, which spares the first step: 0 there, 1 afterwards.
