@@ -20,8 +20,8 @@ def _listed(value: Any) -> list[Any]:
 
 def grad(
     outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], grad_outputs: Any = None,
-    retain_graph: bool | None = None, create_graph: bool = False, allow_unused: bool | None = None,
-    is_grads_batched: bool = False, materialize_grads: bool = False,
+    retain_graph: bool | None = None, create_graph: bool = False, only_inputs: bool = True,
+    allow_unused: bool | None = None, is_grads_batched: bool = False, materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of the sum of outputs with respect to inputs, weighted by `grad_outputs`
     (cotangents).
@@ -30,6 +30,8 @@ def grad(
     for an unused input (unless allow_unused, which gives None, or materialize_grads, which gives
     zeros) and for a graph that was freed.
     """
+    if not only_inputs:
+        raise UnsupportedError("grad(only_inputs=False)", fix="call backward() on the outputs")
     if is_grads_batched:
         raise UnsupportedError(
             "grad(is_grads_batched=True)", fix="use tg.func.vmap over a function that calls grad"
@@ -43,6 +45,11 @@ def grad(
     return tuple(found)
 
 
+def Variable(data: Tensor, requires_grad: bool = False) -> Tensor:
+    """A tensor on the same memory, as gradients were asked for before PyTorch 0.4."""
+    return data.detach().requires_grad_() if requires_grad else data.detach()
+
+
 def backward(
     tensors: Tensor | Sequence[Tensor], grad_tensors: Any = None, retain_graph: bool | None = None,
     create_graph: bool = False, inputs: Any = None,
@@ -54,5 +61,5 @@ def backward(
 
 
 __all__ = [
-    "Function", "backward", "enable_grad", "grad", "inference_mode", "no_grad", "set_grad_enabled",
+    "Function", "Variable", "backward", "enable_grad", "grad", "inference_mode", "no_grad", "set_grad_enabled",
 ]  # fmt: skip

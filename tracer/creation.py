@@ -213,21 +213,39 @@ def filled(
     return finish(wrap(np.full(shape, value, dtype.np)), requires_grad)
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *sizes: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of zeros (float32 unless dtype says otherwise)."""
-    return filled(size_of(size), 0.0, dtype, device, requires_grad)
+    return filled(size_of(sizes if size is None else (size,)), 0.0, dtype, device, requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *sizes: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of ones (float32 unless dtype says otherwise)."""
-    return filled(size_of(size), 1.0, dtype, device, requires_grad)
+    return filled(size_of(sizes if size is None else (size,)), 1.0, dtype, device, requires_grad)
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty(
+    *sizes: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor whose values mean nothing yet; here they are zeros, so that no run depends on old
     memory.
     """
-    return filled(size_of(size), 0.0, dtype, device, requires_grad)
+    return filled(size_of(sizes if size is None else (size,)), 0.0, dtype, device, requires_grad)
 
 
 def full(

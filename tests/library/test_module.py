@@ -298,6 +298,12 @@ def test_module_list_and_dict():
     weights = nn.ParameterList([tg.ones(2), nn.Parameter(tg.zeros(3))])
     assert len(list(weights.parameters())) == 2 and weights[0].requires_grad
     assert list(nn.ParameterDict({"w": tg.ones(1)}).state_dict()) == ["w"]
+    unsorted = {"b": tg.ones(1), "a": tg.ones(1)}
+    assert list(nn.ParameterDict(unsorted)) == ["a", "b"]  # as PyTorch does
+    assert list(nn.ParameterDict(OrderedDict(unsorted))) == ["b", "a"]
+    pairs = nn.ParameterDict(unsorted.items())
+    pairs.update({"d": tg.ones(1), "c": tg.ones(1)})
+    assert list(pairs) == ["b", "a", "c", "d"]
 
 
 def test_get_by_path():

@@ -282,3 +282,15 @@ def test_recorded_equals_pytorch(name, backend):
     run = tg.compile(lambda: CASES[name](tg), backend=backend)
     for _ in range(2):
         equal(plain(run()), theirs)
+
+
+def test_grad_takes_only_inputs_and_variables_are_tensors():
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    (g,) = tg.autograd.grad(outputs=(x**2).sum(), inputs=x, only_inputs=True, allow_unused=False)
+    assert g.tolist() == [2.0, 4.0]
+    with pytest.raises(NotImplementedError, match="only_inputs"):
+        tg.autograd.grad((x**2).sum(), x, only_inputs=False)
+    v = tg.autograd.Variable(tg.tensor([3.0]), requires_grad=True)
+    (v * v).sum().backward()
+    assert v.grad.tolist() == [6.0]
+    assert not tg.autograd.Variable(x).requires_grad

@@ -262,9 +262,19 @@ class ParameterList(Module):
 class ParameterDict(Module):
     """A dictionary of registered parameters; plain tensors are wrapped in Parameter."""
 
-    def __init__(self, values: Mapping[str, Tensor] | None = None):
+    def __init__(self, values: Mapping[str, Tensor] | Iterable[Any] | None = None):
         super().__init__()
-        for key, value in (values or {}).items():
+        if values is not None:
+            self.update(values)
+
+    def update(self, values: Mapping[str, Tensor] | Iterable[Any] | ParameterDict) -> None:
+        """Add or replace parameters. As in PyTorch those of a plain dict come in the order of their
+        names; an OrderedDict, a ParameterDict and (name, value) pairs keep their own.
+        """
+        pairs = values.items() if isinstance(values, Mapping | ParameterDict) else values
+        if isinstance(values, Mapping) and not isinstance(values, OrderedDict):
+            pairs = sorted(pairs, key=lambda pair: pair[0])
+        for key, value in pairs:
             self[key] = value
 
     def __getitem__(self, key: str) -> Any:
