@@ -14,13 +14,15 @@ def fill(torch, model, seed=0):
     random = np.random.RandomState(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            values = random.standard_normal(tuple(parameter.shape)) * 0.2
+            values = np.asarray(random.standard_normal(tuple(parameter.shape)) * 0.2)
             parameter.copy_(torch.from_numpy(values.astype(np.float32)))
     return model
 
 
-def weights(model):
-    return {name: value.detach().numpy() for name, value in model.state_dict().items()}
+def weights(model, but=()):
+    """The state dict as arrays; `but` names what has a gradient of zero, where Adam amplifies noise."""
+    state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    return {name: value for name, value in state.items() if not name.endswith(but)}
 
 
 def mnist_cnn(torch, wrap):
