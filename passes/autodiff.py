@@ -168,8 +168,8 @@ def through(
 
 def missing(node: Node, reason: str) -> MissingVJPError:
     return MissingVJPError(
-        f"{node.op.name} at {node.loc} has no gradient: {reason or 'no vjp is written for it'}. "
-        "To stop the gradient here call .detach() on its input; otherwise compute this value by "
+        f"{node.op.name} at {node.loc} has no gradient: {reason or 'no vjp is written for it'}\n"
+        "  fix:   to stop the gradient here call .detach() on its input; else compute this value by "
         "differentiable operations"
     )
 

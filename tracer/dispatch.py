@@ -39,6 +39,20 @@ class Weak:
     category: str
 
 
+# The names under which users call ops that only parts of functions stand on.
+PUBLIC_NAMES = {
+    "batch_norm_eval": "batch_norm", "batch_norm_train": "batch_norm", "bernoulli_p": "bernoulli_",
+    "binary_cross_entropy_values": "binary_cross_entropy", "bincount_sized": "bincount",
+    "cross_entropy_mean": "cross_entropy", "cross_entropy_rows": "cross_entropy",
+    "fold_image": "fold", "gru_layer": "gru", "lstm_layer": "lstm", "lstsq_solution": "lstsq",
+    "mask_positions": "masked_select", "max_dim": "max", "median_all": "median",
+    "median_dim": "median", "min_dim": "min", "nanmedian_all": "nanmedian",
+    "nanmedian_dim": "nanmedian", "normal_like": "normal", "one_hot_classes": "one_hot",
+    "repeat_interleave_each": "repeat_interleave", "repeat_interleave_int": "repeat_interleave",
+    "rnn_layer": "rnn", "unfold_image": "unfold",
+}  # fmt: skip
+
+
 class UserOp:
     """A function on tensors with PyTorch's calling convention, defined by an emit function.
 
@@ -53,6 +67,7 @@ class UserOp:
         self.name = (
             emit.__name__.rstrip("_") if not emit.__name__.startswith("_") else emit.__name__
         )
+        self.shown = PUBLIC_NAMES.get(self.name, self.name)  # in messages
         self.__name__ = emit.__name__
         self.__qualname__ = emit.__qualname__
         self.__doc__ = emit.__doc__
@@ -115,7 +130,7 @@ class UserOp:
                 rest = (rest,)
             else:
                 raise ArgumentError(
-                    f"{self.name}() takes {len(self.operands)} tensors and {list(values)}, "
+                    f"{self.shown}() takes {len(self.operands)} tensors and {list(values)}, "
                     f"got {len(args)} positional arguments",
                     where=here(),
                 )
@@ -125,19 +140,19 @@ class UserOp:
                 if name in self.operands:
                     if self.operands.index(name) < len(args):
                         raise ArgumentError(
-                            f"{self.name}() got {name!r} twice, by position and by name",
+                            f"{self.shown}() got {name!r} twice, by position and by name",
                             where=here(),
                         )
                     continue
                 raise ArgumentError(
-                    f"{self.name}() has no argument {name!r}",
+                    f"{self.shown}() has no argument {name!r}",
                     where=here(),
                     fix=f"it takes {', '.join([*self.operands, *values])}",
                 )
             values[name] = value
         for name, value in values.items():
             if value is REQUIRED:
-                raise ArgumentError(f"{self.name}() needs the argument {name!r}", where=here())
+                raise ArgumentError(f"{self.shown}() needs the argument {name!r}", where=here())
         return operands, tuple(map(hashable, values.values()))
 
     def _missing(self, kwargs: dict[str, Any]) -> Callable[[str], Any]:
@@ -146,7 +161,7 @@ class UserOp:
                 return kwargs[name]
             if name in self.optional:
                 return self.optional[name]
-            raise ArgumentError(f"{self.name}() needs the tensor {name!r}", where=here())
+            raise ArgumentError(f"{self.shown}() needs the tensor {name!r}", where=here())
 
         return value
 

@@ -88,7 +88,7 @@ def find_program(op: Any, attrs: tuple, values: list[Any]) -> Program:
     except IRTypeError as error:
         shown = ", ".join(str(s) for s in specs if s is not None)
         raise ShapeError(
-            f"{op.name}({shown}): {error}",
+            f"{getattr(op, 'shown', op.name)}({shown}): {error}",
             where=here(),
             fix="check the shapes and dtypes of the operands",
         ) from None

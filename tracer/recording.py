@@ -81,7 +81,7 @@ class Trace(TraceAutograd):
         loc = here()
         if op.eager_only:
             self.refuse(
-                f"{op.name}() while recording",
+                f"{op.shown}() while recording",
                 "compute it outside the compiled function",
                 op.eager_only,
             )
@@ -100,7 +100,9 @@ class Trace(TraceAutograd):
                 outputs = op.emit_on(tuple(values), attrs)
             except IRTypeError as error:
                 shown = ", ".join(str(n.type) for n in nodes)
-                raise ShapeError(f"{op.name}({shown}): {error}", where=loc) from None
+                raise ShapeError(
+                    f"{getattr(op, 'shown', op.name)}({shown}): {error}", where=loc
+                ) from None
             grad = get_mode().grad
             if grad:
                 # What is handed on as it is (by clone) is a new tensor: no leaf, its hooks its own.
