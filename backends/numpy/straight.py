@@ -8,6 +8,8 @@ elementwise op is left to the ufunc. Equal to the kernels bit for bit, memory la
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
@@ -67,6 +69,8 @@ class Writer:
         self.numbers = numbers
         self.lines: list[str] = []
         self._inputs = frozenset(graph.inputs)
+        self._results = frozenset(graph.outputs)
+        self._readers = Counter(operand for node in graph.nodes for operand in node.inputs)
         # Results that nothing else reads: a cast may choose their layout.
         self.last = frozenset(graph.outputs).difference(*(node.inputs for node in graph.nodes))
         self._used: dict[Any, str] = {}
@@ -148,6 +152,19 @@ class Writer:
         if np.broadcast_shapes(*shapes) == node.type.shape:
             return [text for text, _ in parts]
         return [self.whole(operand) for operand in node.inputs]
+
+    def may_overwrite(self, first: Node, second: Node, result: Node) -> bool:
+        """Whether the result, which has the layout of `first`, may take its memory: a product that
+        nobody else reads, with something smaller that is broadcast to it.
+        """
+        if math.prod(self.slim(second)[1]) >= result.type.size or first.type != result.type:
+            return False
+        while first.op.name == "reshape" and self._lone(first):
+            first = first.inputs[0]
+        return first.op.name == "matmul" and self._lone(first)
+
+    def _lone(self, node: Node) -> bool:
+        return node not in self._results and self._readers[node] == 1
 
     def slim(self, node: Node) -> tuple[str, tuple[int, ...]]:
         """A value that broadcasts to the node's, and its shape."""

@@ -42,11 +42,15 @@ def _ufunc(ufunc: np.ufunc, halves: bool) -> Callable[[Any, Node], str | None]:
     def text(w: Any, node: Node) -> str | None:
         if not halves and node.inputs[0].type.dtype.np in HALVES:
             return None
-        return f"{w.use(ufunc)}({', '.join(w.broadcasting(node))})"
+        operands = w.broadcasting(node)
+        if node.op.name in _OVERWRITING and w.may_overwrite(node.inputs[0], node.inputs[1], node):
+            operands.append(operands[0])
+        return f"{w.use(ufunc)}({', '.join(operands)})"
 
     return text
 
 
+_OVERWRITING = frozenset(("add", "sub", "mul", "div"))
 for _table, _halves in ((PLAIN, True), (WIDENED, False)):
     for _name, _function in _table.items():
         if isinstance(_function, np.ufunc):

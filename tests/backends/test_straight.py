@@ -5,6 +5,9 @@ import pytest
 
 from tests.op_samples import SAMPLES
 from tracegrad.backends.numpy import KERNELS, interpret, straight
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Graph, placeholder
+from tracegrad.ir.types import TensorType, f32, f64
 from tracegrad.passes.decompose import Decompose
 
 CASES = [(name, k) for name in SAMPLES for k in range(len(SAMPLES[name]))]
@@ -15,7 +18,7 @@ def flipped(a):
     return np.asfortranarray(a) if a.ndim > 1 else a
 
 
-def check(graph, arrays, fresh=True):
+def check(graph, arrays):
     graph = Decompose(frozenset(KERNELS)).run(graph)
     run = straight(graph)
     for given in (arrays, [flipped(a) for a in arrays]):
@@ -39,3 +42,35 @@ def check(graph, arrays, fresh=True):
 def test_samples(name, k):
     sample = SAMPLES[name][k]
     check(sample.graph(name), sample.arrays())
+
+
+def test_a_product_takes_what_is_added_to_it():
+    x, y = (placeholder(TensorType(s, f32)) for s in ((2, 3, 4), (2, 4, 3)))
+    row, whole = (placeholder(TensorType(s, f32)) for s in ((9,), (2, 9)))
+    product = ops.matmul(x, y)
+    flat = ops.reshape(product, shape=(2, 9))
+    wide = ops.broadcast_to(row, shape=(2, 9), dims=(1,))
+    rng = np.random.default_rng(0)
+    for outputs in (
+        (ops.add(flat, wide),),
+        (ops.sub(flat, wide), flat),  # the product is a result itself
+        (ops.mul(flat, wide), ops.neg(flat)),
+        (ops.add(flat, wide), ops.div(wide, flat)),
+        (ops.add(flat, whole),),
+        (ops.add(flat, flat),),
+        (ops.add(ops.add(flat, wide), wide), product),
+    ):
+        graph = Graph((x, y, row, whole), outputs)
+        check(graph, [rng.standard_normal(n.shape).astype("f4") for n in graph.inputs])
+
+
+def test_broadcasts_before_elementwise_ops_are_left_to_numpy():
+    x = placeholder(TensorType((2, 3, 4), f64))
+    channel, number = placeholder(TensorType((3,), f64)), placeholder(TensorType((), f64))
+    middle = ops.broadcast_to(channel, shape=x.shape, dims=(1,))
+    every = ops.broadcast_to(number, shape=x.shape, dims=())
+    half = ops.splat(0.5, x.type)
+    where = ops.where(ops.lt(x, middle), every, ops.maximum(x, half))
+    alone = ops.add(middle, every)  # nothing here has the full shape
+    graph = Graph((x, channel, number), (where, alone, every, middle, half))
+    check(graph, [np.random.default_rng(1).standard_normal(n.shape) for n in graph.inputs])
