@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tracegrad.ir.loc import Loc
-from tracegrad.runtime.facts import CallFact, Fact, ItemFact, Picture, Place, TooLargeError
+from tracegrad.runtime.facts import CallFact, Fact, ItemFact, Place
+from tracegrad.runtime.pictures import Picture, TooLargeError
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here, is_own_code
 from tracegrad.tracer.tensor import Tensor
@@ -157,7 +158,8 @@ class Sightings:
         if kind in self._classes:
             return
         self._classes.add(kind)
-        for cls in (*kind.__mro__, *type(kind).__mro__):
+        metaclass: type = type(kind)
+        for cls in (*kind.__mro__, *metaclass.__mro__):
             if is_user_class(cls) and (cls is kind or cls not in self._classes):
                 self._classes.add(cls)
                 loc = Loc(getattr(cls, "__module__", "?"), 0)

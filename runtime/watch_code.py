@@ -16,7 +16,8 @@ import types
 from typing import Any
 
 from tracegrad.ir.loc import Loc
-from tracegrad.runtime.facts import ABSENT, Place
+from tracegrad.runtime.facts import Place
+from tracegrad.runtime.pictures import ABSENT
 from tracegrad.runtime.sightings import Sightings, names_in
 from tracegrad.tracer.locate import here, is_own_code
 
@@ -135,7 +136,7 @@ class CodeWatch:
         if key in self._entered:
             return
         self._entered.add(key)
-        candidates = [frame.f_globals.get(code.co_name)]
+        candidates: list[Any] = [frame.f_globals.get(code.co_name)]
         if not has_code(candidates[0], code) and code.co_argcount:  # a method, then
             owner = values.get(code.co_varnames[0])
             line = (owner if isinstance(owner, type) else type(owner)).__mro__

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tracegrad.ir.types import DType, bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8
 from tracegrad.tracer import (
     compatible,
@@ -116,25 +118,23 @@ def attach() -> None:
         setattr(Tensor, name, inplace.in_place(name, function))
     for name, function in sampling.IN_PLACE.items():
         setattr(Tensor, name, function)
-    Tensor.bernoulli = sampling.bernoulli  # type: ignore[attr-defined]
-    Tensor.multinomial = sampling.multinomial  # type: ignore[attr-defined]
     for name, dtype in CASTS.items():
         setattr(Tensor, name, cast_method(name, dtype))
-    for function in (to, cpu, cuda, detach_, inplace.copy_, inplace.zero_, inplace.fill_):
+    own = (to, cpu, cuda, detach_, inplace.copy_, inplace.zero_, inplace.fill_,
+           sampling.bernoulli, sampling.multinomial)  # fmt: skip
+    for function in own:
         setattr(Tensor, function.__name__, function)
-    Tensor.type = type_  # type: ignore[attr-defined]
-    Tensor.__getitem__ = indexing.getitem  # type: ignore[attr-defined]
-    Tensor.__setitem__ = indexing.setitem  # type: ignore[attr-defined]
-    # Assigned after the class body, so that the class keeps its identity hash.
-    Tensor.__eq__ = eq_method  # type: ignore[assignment]
-    Tensor.__ne__ = ne_method  # type: ignore[assignment]
-    Tensor.__contains__ = contains  # type: ignore[attr-defined]
+    special = {
+        "type": type_, "__getitem__": indexing.getitem, "__setitem__": indexing.setitem,
+        "__eq__": eq_method, "__ne__": ne_method, "__contains__": contains,
+        "__neg__": quick.UNARY["neg"],
+    }  # fmt: skip
+    for name, function in special.items():  # after the class body: it keeps its identity hash
+        setattr(Tensor, name, function)
     hot = {
         "add": (quick.add, quick.radd), "sub": (quick.sub, quick.rsub), "mul": (quick.mul, quick.rmul),
         "truediv": (quick.truediv, quick.rtruediv), "matmul": (quick.matmul, quick.rmatmul),
     }  # fmt: skip
-    import numpy as np
-
     ufuncs = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide}
     for name, (method, reflected) in hot.items():
         setattr(Tensor, f"__{name}__", method)
@@ -147,7 +147,6 @@ def attach() -> None:
             setattr(Tensor, f"__i{name}__", written)
     for name, function in quick.UNARY.items():
         setattr(Tensor, name, function)
-    Tensor.__neg__ = Tensor.neg  # type: ignore[attr-defined]
 
 
 def method_of(name: str, function: Any) -> Any:

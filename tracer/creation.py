@@ -177,11 +177,11 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 def rebuild_tensor(array: np.ndarray, requires_grad: bool, kind: type) -> Tensor:
     """For copy and multiprocessing: a tensor of class `kind`."""
-    result = kind.__new__(kind)
+    result: Tensor = Tensor.__new__(kind)
     result._data = array
     if requires_grad:
         result._entry = Leaf(result)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def size_of(size: tuple[Any, ...]) -> tuple[int, ...]:

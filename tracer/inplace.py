@@ -98,6 +98,12 @@ def check_view(target: Tensor, tracked: bool) -> None:
         )  # fmt: skip
 
 
+def written_back(chain: tuple, base: Any, value: Entry) -> Entry:
+    """The entry of a base after `value` was written through the chain."""
+    program = program_for(WriteBack(chain), (), (spec(base), spec(value)))
+    return Entry(program, (base, value), base.shape, base.dtype)
+
+
 def rebase(target: Tensor, entry: Entry | None) -> None:
     """The target's history is now `entry`; its family's other aliases follow."""
     storage = target._storage
@@ -105,24 +111,14 @@ def rebase(target: Tensor, entry: Entry | None) -> None:
     if entry is None and not target._chain:
         # Overwritten by a constant: still tracked, as in PyTorch, though no gradient reaches the
         # old value.
-        old = target._entry
-        value = Constant(target._data)
-        entry = Entry(
-            program_for(WriteBack((IDENTITY,)), (), (spec(old), spec(value))),
-            (old, value),
-            old.shape,
-            old.dtype,
-        )
+        entry = written_back((IDENTITY,), target._entry, Constant(target._data))
     if storage is None:
         target._entry = entry
         return
     family = target._family
     if target._chain:
         base = storage.entries.get(family) or Constant(storage.array)
-        value = entry or Constant(target._data)
-        specs = (spec(base), spec(value))
-        program = program_for(WriteBack(target._chain), (), specs)
-        entry = Entry(program, (base, value), base.shape, base.dtype)
+        entry = written_back(target._chain, base, entry or Constant(target._data))
     rebase_family(storage, family, entry)
 
 

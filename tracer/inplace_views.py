@@ -43,7 +43,7 @@ def become(tensor: Tensor, view: Callable[..., Tensor], args: tuple, kwargs: dic
 
 
 def in_place_view(name: str) -> Callable[..., Tensor]:
-    view = view_methods.FUNCTIONS[name]
+    view: Any = view_methods.FUNCTIONS[name]
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return become(self, view, args, kwargs)

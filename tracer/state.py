@@ -72,10 +72,11 @@ class _GradMode:
     """Context manager and decorator (with or without parentheses) that fixes the gradient mode."""
 
     _wanted = False
+    _stack: list[bool]
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
         self = super().__new__(cls)
-        self._stack: list[bool] = []
+        self._stack = []
         return self if function is None else self(function)
 
     def __enter__(self) -> None:

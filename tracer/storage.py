@@ -298,7 +298,8 @@ def deepcopy_tensor(tensor: Any, memo: dict) -> Any:
         )
     from tracegrad.tracer.state import get_mode
 
-    copy = type(tensor).__new__(type(tensor))
+    kind: Any = type(tensor)
+    copy = kind.__new__(kind)
     memo[id(tensor)] = copy
     trace = get_mode().trace
     if trace is not None:

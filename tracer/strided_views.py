@@ -71,7 +71,7 @@ class Windows(ViewStep):
     name = "unfold"
 
     @property
-    def repeats(self) -> bool:
+    def repeats(self) -> bool:  # type: ignore[override]
         return self.step < self.size
 
     def view(self, array: np.ndarray) -> np.ndarray:
@@ -108,7 +108,7 @@ class Strided(ViewStep):
     name = "as_strided"
 
     @property
-    def repeats(self) -> bool:
+    def repeats(self) -> bool:  # type: ignore[override]
         places = strided_places(self)
         return bool(np.unique(places).size < places.size)
 

@@ -286,8 +286,9 @@ class Tensor:
 
         While recording: a number that stays in the graph; branching on it makes a guard.
         """
-        if self._traced is not None or get_mode().trace is not None:
-            return get_mode().trace.number_of(self) if get_mode().trace else self._data.item()
+        trace = get_mode().trace
+        if trace is not None:
+            return trace.number_of(self)
         if self._data.size != 1:
             raise GradientError(
                 f"item() needs one element, this tensor has {self._data.size}",

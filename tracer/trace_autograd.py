@@ -88,9 +88,9 @@ class TraceAutograd(TraceHost):
         if inner is not tensor:
             inner._entry = tensor._entry
         cell = self.cells.get(id(inner._storage)) or self.cells.get(id(inner))
-        node = None if cell is None else cell.nodes.get(inner._family)
-        if node is None:
+        if cell is None or inner._family not in cell.nodes:
             return
+        node = cell.nodes[inner._family]
         with _loc.at(here()):
             if tensor._entry is None:
                 node = ops.detach(node)
@@ -182,7 +182,7 @@ class TraceAutograd(TraceHost):
         found = dict(zip(wrt, self._reverse(tensors, gradients, wrt, retain, create_graph)))
         with _loc.at(here()):
             for record in records:
-                parts = [found[n] for n in record.nodes if found.get(n) is not None]
+                parts = [part for part in map(found.get, record.nodes) if part is not None]
                 if not parts:
                     continue
                 if record.outer:
@@ -193,7 +193,7 @@ class TraceAutograd(TraceHost):
                     )  # fmt: skip
                 total = parts[0]
                 for part in parts[1:]:
-                    total = ops.add(total, part)  # type: ignore[arg-type]
+                    total = ops.add(total, part)
                 total = self._hooked(total, self._hooks_of(record), create_graph)
                 self._accumulate(record.tensor, self.fresh(total))
 

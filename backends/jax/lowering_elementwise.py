@@ -128,7 +128,7 @@ def _truncated(x: Any, target: Any) -> Any:
     targets), whose least number stands for whatever does not fit; narrower integers wrap. XLA alone
     saturates.
     """
-    through = np.dtype(np.int64 if target.itemsize > 4 or target == np.uint32 else np.int32)
+    through: Any = np.dtype(np.int64 if target.itemsize > 4 or target == np.uint32 else np.int32)
     limit = 2.0 ** (8 * through.itemsize - 1)
     wide = lax.convert_element_type(x, jnp.promote_types(x.dtype, np.float32))
     fits = lax.bitwise_and(
