@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.runtime.facts import CallFact, Place, restored, unchanged
+from tracegrad.runtime.facts import CallFact, Place
+from tracegrad.runtime.pictures import restored, unchanged
 from tracegrad.runtime.watch_attributes import AttributeWatch
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten

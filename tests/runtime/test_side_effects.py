@@ -11,7 +11,7 @@ import pytest
 
 import tracegrad as tg
 from tests.runtime.programs import BACKENDS, ramp, run, same
-from tracegrad.runtime.facts import MAX_ITEMS
+from tracegrad.runtime.pictures import MAX_ITEMS
 
 PROGRAMS = {}
 

@@ -1,0 +1,203 @@
+"""Pictures of content: what a value leads to, as nested tuples that a later value is compared with.
+
+Immutable values and objects with identity are compared directly; containers, namespaces and arrays
+by content.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import enum
+import functools
+import operator
+import os
+import threading
+import types
+import weakref
+from collections import deque
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from tracegrad.tracer.numbers import same_bits
+from tracegrad.tracer.observed import Observed, ParamGroup
+from tracegrad.tracer.tensor import Tensor
+
+MAX_ITEMS = 20_000  # values inside one container that are compared at every call
+
+PLAIN = (int, str, bool, bytes, type(None), complex, float)
+_IDENTITY = (
+    Tensor, Observed, ParamGroup, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufunc,
+    np.dtype, enum.Enum,
+)  # fmt: skip
+# What is compared by what it leads to, and by its fields.
+_WITH_PARTS = (types.MethodType, functools.partial, weakref.ref, ContextVar)
+_WITH_FIELDS = (dict, os._Environ, types.MappingProxyType, threading.local)
+_NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT: Any = _Absent()
+
+
+class TooLargeError(Exception):
+    """A container has more values than can be compared at every call."""
+
+
+class Picture:
+    """Takes a snapshot: nested tuples (form, type, content, original).
+
+    visit  called with every value met that is compared by identity (the observer looks into
+           functions and objects)
+    """
+
+    def __init__(self, visit: Callable[[Any], None] | None = None):
+        self.visit = visit
+        self.count = 0
+        self.met: dict[int, Any] = {}
+
+    def take(self, value: Any) -> tuple:
+        self.count += 1
+        if self.count > MAX_ITEMS:
+            raise TooLargeError
+        kind = type(value)
+        if kind in PLAIN:
+            return ("value", value)
+        if isinstance(value, _IDENTITY) or value is ABSENT or value is Ellipsis:
+            return self.same(value)
+        if id(value) in self.met:
+            return ("same", value)  # inside itself, or shared: its content is compared once
+        if isinstance(value, np.ndarray):
+            if value.dtype == object:
+                return self.same(value)
+            return ("array", kind, (value.shape, value.dtype, value.tobytes()), value)
+        if isinstance(value, np.generic):
+            return ("scalar", kind, value.tobytes(), value)
+        if isinstance(value, (bytearray, array.array, memoryview)):
+            return ("bytes", kind, bytes(value), value)
+        if isinstance(value, _WITH_PARTS):
+            self.met[id(value)] = value
+            return ("parts", kind, tuple(map(self.take, parts_of(value))), value)
+        if isinstance(value, (list, tuple, deque)):
+            self.met[id(value)] = value
+            items = tuple(map(self.take, value))
+            if all(item[0] == "same" for item in items):  # of tensors, say: compared in C
+                return ("identities", kind, tuple(item[1] for item in items), value)
+            return ("sequence", kind, items, value)
+        if isinstance(value, (set, frozenset)):
+            return ("set", kind, frozenset((type(item), item) for item in value), value)
+        if isinstance(value, _WITH_FIELDS) or kind in _NAMESPACES:
+            self.met[id(value)] = value
+            if self.visit is not None:
+                self.visit(kind)
+            fields = fields_of(value)
+            taken = tuple(map(self.take, fields.values()))
+            return ("mapping", kind, (tuple(fields), taken), value)
+        return self.same(value)
+
+    def same(self, value: Any) -> tuple:
+        if self.visit is not None:
+            self.visit(value)
+        return ("same", value)
+
+
+def fields_of(value: Any) -> dict:
+    if isinstance(value, os._Environ):
+        return value._data  # type: ignore[attr-defined,no-any-return]
+    if isinstance(value, types.MappingProxyType):
+        return value.copy()  # type: ignore[return-value]
+    return value if isinstance(value, dict) else vars(value)
+
+
+def parts_of(value: Any) -> tuple:
+    if isinstance(value, types.MethodType):
+        return (value.__self__, value.__func__)
+    if isinstance(value, weakref.ref):
+        return (value(),)
+    if isinstance(value, ContextVar):
+        return (value.get(ABSENT),)
+    return (value.func, value.args, value.keywords)
+
+
+def unchanged(taken: tuple, value: Any) -> bool:
+    """Whether `value` still has the content of a snapshot."""
+    form = taken[0]
+    if form == "value":
+        return same_bits(value, taken[1])
+    if form == "same":
+        return value is taken[1]
+    if type(value) is not taken[1]:
+        return False
+    content = taken[2]
+    if form == "identities":
+        return len(value) == len(content) and all(map(operator.is_, content, value))
+    if form == "sequence":
+        return len(value) == len(content) and all(map(unchanged, content, value))
+    if form == "mapping":
+        fields = fields_of(value)
+        keys, items = content
+        return len(fields) == len(keys) and all(
+            same_key(key, now) and unchanged(item, dict.__getitem__(fields, now))
+            for key, now, item in zip(keys, fields, items)
+        )
+    if form == "array":
+        return (
+            value.shape == content[0]
+            and value.dtype == content[1]
+            and value.tobytes() == content[2]
+        )
+    if form == "scalar":
+        return value.tobytes() == content  # type: ignore[no-any-return]
+    if form == "bytes":
+        return bytes(value) == content
+    if form == "set":
+        return len(value) == len(content) and all((type(item), item) in content for item in value)
+    return all(map(unchanged, content, parts_of(value)))
+
+
+def same_key(key: Any, other: Any) -> bool:
+    return key is other or (type(key) is type(other) and type(key) in PLAIN and key == other)
+
+
+def restored(taken: tuple) -> Any:
+    """The object a snapshot was taken of, its content put back."""
+    form = taken[0]
+    if form in ("value", "same"):
+        return taken[1]
+    _, _, content, value = taken
+    if form == "identities":
+        if not isinstance(value, tuple):
+            value.clear()
+            value.extend(content)
+    elif form == "sequence" and not isinstance(value, tuple):
+        items = list(map(restored, content))
+        value.clear()
+        value.extend(items)
+    elif form == "sequence":
+        for item in content:
+            restored(item)
+    elif form == "mapping" and not isinstance(value, types.MappingProxyType):
+        keys, items = content
+        values = list(map(restored, items))
+        fields = fields_of(value)
+        old = {*map(id, keys), *((type(key), key) for key in keys if type(key) in PLAIN)}
+        for key in [k for k in fields if id(k) not in old and (type(k), k) not in old]:
+            dict.__delitem__(fields, key)
+        for key, item in zip(keys, values):
+            dict.__setitem__(fields, key, item)
+    elif form == "set" and isinstance(value, set):
+        value.clear()
+        value.update(item for _, item in content)
+    elif form == "array" and value.flags.writeable:
+        value[...] = np.frombuffer(content[2], content[1]).reshape(content[0])
+    elif form == "parts":
+        for item in content:
+            restored(item)
+    return value
