@@ -49,7 +49,7 @@ square_ tan_ tanh_ tril_ triu_ trunc_ zero_
 @pytest.mark.parametrize("name", CALLS)
 def test_call(name, mode):
     call, *arrays = CALLS[name]
-    agree_everywhere(mode, call, *arrays, atol=1e-4)
+    agree_everywhere(mode, call, *arrays, atol=1e-4, legal=True)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -68,7 +68,7 @@ def test_in_place_names(mode):
             results.append(y)
         return results
 
-    agree_everywhere(mode, call, X, grad=False, rtol=1e-3)
+    agree_everywhere(mode, call, X, grad=False, rtol=1e-3, legal=True)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -80,7 +80,7 @@ def test_functions_that_write(mode):
     def call(t, F, x):
         return [getattr(t, name)(x * 1, *arguments.get(name, ())) for name in names]
 
-    agree_everywhere(mode, call, X, grad=False, rtol=1e-3)
+    agree_everywhere(mode, call, X, grad=False, rtol=1e-3, legal=True)
 
 
 @pytest.mark.parametrize("mode", MODES)

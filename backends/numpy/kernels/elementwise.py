@@ -143,8 +143,11 @@ def atan2(y: Array, x: Array) -> Array:
 
 @kernel("complex")
 def complex(real: Array, imag: Array) -> Array:
-    """f32 pairs make c64, f64 pairs c128."""
-    out = np.empty(real.shape, np.complex64 if real.dtype.itemsize == 4 else np.complex128)
+    """f32 pairs make c64, f64 pairs c128. Generated code may give a constant part as 0-d."""
+    out = np.empty(
+        np.broadcast_shapes(real.shape, imag.shape),
+        np.complex64 if real.dtype.itemsize == 4 else np.complex128,
+    )
     out.real = real
     out.imag = imag
     return out
