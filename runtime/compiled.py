@@ -155,7 +155,8 @@ class CompiledFunction(Inspection):
                 return self.function(*call.args, **call.kwargs)
             started = time.perf_counter()
             trace = Trace(self.max_unroll)
-            observer = Observer(trace, self.function, call)
+            another_gradient = isinstance(culprit, tuple) and culprit[0] == "grad"
+            observer = Observer(trace, self.function, call, gradients_by_name=another_gradient)
             try:
                 call.declare(trace)
                 with observer:

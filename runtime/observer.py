@@ -13,7 +13,7 @@ from typing import Any
 
 from tracegrad.runtime.effects import Effects
 from tracegrad.runtime.signature import Call
-from tracegrad.runtime.tensor_facts import add_tensor_facts
+from tracegrad.runtime.tensor_facts import add_tensor_facts, read_gradients_by_name
 from tracegrad.runtime.watch_attributes import AttributeWatch
 from tracegrad.runtime.watch_code import CodeWatch
 from tracegrad.tracer.recording import Trace
@@ -22,8 +22,15 @@ from tracegrad.tracer.recording import Trace
 class Observer:
     """Context manager around one recording: then `facts`, `effects` and `noticed` are complete."""
 
-    def __init__(self, trace: Trace, function: Callable[..., Any], call: Call):
+    def __init__(
+        self,
+        trace: Trace,
+        function: Callable[..., Any],
+        call: Call,
+        gradients_by_name: bool = False,
+    ):
         self.trace, self.function, self.call = trace, function, call
+        self.gradients_by_name = gradients_by_name
         self._attributes = AttributeWatch(trace)
         self._sightings = self._attributes.sightings
         self._code = CodeWatch(self._sightings)
@@ -66,6 +73,8 @@ class Observer:
             if self._sightings.complaint is not None:
                 raise self._sightings.complaint
             self._effects.find()
+            if self.gradients_by_name:
+                read_gradients_by_name(self._sightings, self.trace)
 
     def put_back(self, traced_only: bool = False) -> None:
         """Undo what the function did to Python's state; with `traced_only`, only what holds the trace."""

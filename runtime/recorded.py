@@ -100,9 +100,9 @@ def finish(
     leaves, recorded.treedef = flatten_in_order(returned)
     cells: dict[int, int] = {}
     inputs = {
-        id(item.source): k
+        id(owner_of(item)): k
         for k, item in enumerate(trace.inputs)
-        if item.kind in ("argument", "state")
+        if item.kind in ("argument", "state", "slot")
     }
     handed_out: dict[int, list[Result]] = {}
     given = {id(tensor): k for k, tensor in reversed(list(enumerate(arguments)))}
@@ -115,8 +115,8 @@ def finish(
         results = [result_of(recorded, leaf, place.name, cells, inputs, given) for leaf in leaves]
         recorded.effects.append(Effect(place, results, treedef))
     for item in trace.inputs:
-        cell = trace.cells.get(id(item.source))
-        if cell is not None and cell.written and item.kind in ("argument", "state"):
+        cell = trace.cells.get(id(owner_of(item)))
+        if cell is not None and cell.written and item.kind in ("argument", "state", "slot"):
             index = recorded.add(cell.value, f"new_{item.name}", f"state:{item.name}")
             recorded.writes.append((item, index))
     recorded.switched = [
@@ -131,6 +131,11 @@ def finish(
                 for made in handed_out.get(id(slot.value), ()):
                     made.kind, made.index, made.chain = "grad", before, ()
     return recorded
+
+
+def owner_of(item: Input) -> Any:
+    """The tensor or storage that the recording found."""
+    return item.source.tensor if item.kind == "slot" else item.source
 
 
 def result_of(

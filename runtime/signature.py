@@ -173,9 +173,10 @@ class Call:
             if self.tensors[position]._grad is not gradient:
                 return False
         captured = specialisation.captured
-        for slot in specialisation.slots:
-            owner = now(slot.place.read())
-            if id(owner) in captured or any(owner is o for o in (*self.owners, *self.behind)):
+        if specialisation.slots:
+            given = {id(owner) for owner in (*self.owners, *self.behind)}
+            named = {id(now(slot.place.read())) for slot in specialisation.slots}
+            if len(named) < len(specialisation.slots) or not named.isdisjoint(captured | given):
                 return False
         if self.behind and (
             specialisation.place_of_argument_seen

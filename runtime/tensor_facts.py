@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tracegrad.runtime.effects import Slot
 from tracegrad.runtime.facts import CallFact, ItemFact, Place
 from tracegrad.runtime.sightings import Sightings
 from tracegrad.tracer.locate import here
@@ -95,6 +96,32 @@ def grad_fact(tensor: Tensor) -> CallFact:
         return f".grad of a captured tensor: {was} when recorded, now {now}"
 
     return CallFact(lambda: tensor._grad is grad, text, ("grad", id(tensor)))
+
+
+def read_gradients_by_name(sightings: Sightings, trace: Trace) -> None:
+    """Let gradients found under `.grad` be whichever tensors stand there at a call.
+
+    For steps that add to gradients which are made anew now and then (accumulation): by identity,
+    each new one would cause a recording. Those that the function also holds otherwise stay as they
+    are.
+    """
+    held = [id(fact.value) for fact in sightings.of_values()]
+    held += [id(value) for _, _, value in trace.noted]
+    held += [id(slot.tensor._grad) for slot in trace.grads.values()]
+    for gradient in trace.grads.values():
+        tensor = gradient.tensor
+        found = tensor._grad
+        item = next((i for i in trace.inputs if i.kind == "state" and i.source is found), None)
+        if gradient.found != "tensor" or item is None or held.count(id(found)) != 1:
+            continue
+        if type(found) is not Tensor or found._entry is not None or found._storage is not None:
+            continue
+        place = Place("item", tensor.__dict__, "_grad")
+        slot = trace.slots[id(found)] = Slot(place, found)
+        item.kind, item.source, item.key = "slot", slot, ("slot", *place.key)
+        replaced = (("captured", id(found)), ("grad", id(tensor)))
+        sightings.facts = [f for f in sightings.facts if f.key not in replaced]
+        sightings.facts.append(slot.fact())
 
 
 def host_fact(guard: HostGuard) -> CallFact:

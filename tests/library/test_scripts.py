@@ -32,7 +32,7 @@ RECORDINGS = {
     "seq2seq": 3,
     "fine_tuning": 2,
     "minibatches_by_slicing": 2,
-    "epochs_and_checkpoints": 9,
+    "epochs_and_checkpoints": 5,
 }
 REFERENCE = {}
 
