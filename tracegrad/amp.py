@@ -59,24 +59,29 @@ class GradScaler:
             warnings.warn("GradScaler is off: eager tensors live on the CPU", stacklevel=2)
 
     def is_enabled(self) -> bool:
+        """False: there is nothing to scale."""
         return False
 
     def scale(self, outputs: Any) -> Any:
+        """The outputs as they are."""
         return outputs
 
     def unscale_(self, optimizer: Any) -> None:
         """Nothing: gradients were not scaled."""
 
     def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        """`optimizer.step()`."""
         return optimizer.step(*args, **kwargs)
 
     def update(self, new_scale: Any = None) -> None:
         """Nothing: the scale stays 1."""
 
     def get_scale(self) -> float:
+        """1."""
         return 1.0
 
     def state_dict(self) -> dict[str, Any]:
+        """Empty: there is no state."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

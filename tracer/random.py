@@ -61,6 +61,7 @@ class Generator:
         return self
 
     def initial_seed(self) -> int:
+        """The seed that the stream was last restarted at."""
         return self._seed
 
     def seed(self) -> int:
@@ -112,10 +113,12 @@ def manual_seed(seed: int) -> Generator:
 
 
 def seed() -> int:
+    """Restart the global stream at a fresh seed from the operating system, and return it."""
     return default_generator.seed()
 
 
 def initial_seed() -> int:
+    """The seed that the global stream was last restarted at."""
     return default_generator.initial_seed()
 
 

@@ -116,6 +116,7 @@ def multinomial(
 def rand_like(
     input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
+    """Uniform in [0, 1), of the input's shape and dtype."""
     return rand(
         tuple(input.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad
     )
@@ -124,6 +125,7 @@ def rand_like(
 def randn_like(
     input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
+    """Standard normal numbers, of the input's shape and dtype."""
     return randn(
         tuple(input.shape), dtype=dtype or input.dtype, device=device, requires_grad=requires_grad
     )
@@ -132,6 +134,7 @@ def randn_like(
 def randint_like(
     input: Tensor, low: int, high: Any = None, *, dtype: Any = None, device: Any = None
 ) -> Tensor:
+    """Integers in [low, high), or [0, low), of the input's shape and dtype."""
     low, high = (0, low) if high is None else (low, high)
     return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype, device=device)
 

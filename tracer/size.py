@@ -9,6 +9,7 @@ class Size(tuple):
     __slots__ = ()
 
     def numel(self) -> int:
+        """Number of elements of such a tensor."""
         count = 1
         for size in self:
             count *= size

@@ -124,6 +124,7 @@ class enable_grad(_GradMode):
 
 
 def is_grad_enabled() -> bool:
+    """Whether operations are recorded for gradients now, in this thread."""
     return _mode.get().grad
 
 

@@ -123,9 +123,11 @@ class Tensor:
         return self.dtype.itemsize
 
     def is_floating_point(self) -> bool:
+        """Whether the dtype is a float (of any width)."""
         return self.dtype.is_float
 
     def is_complex(self) -> bool:
+        """Whether the dtype is complex."""
         return self.dtype.is_complex
 
     @property

@@ -7,6 +7,7 @@ from functools import wraps
 from math import prod
 from typing import Any
 
+from tracegrad.ir.types import DType
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, OutOfRangeError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU
@@ -101,6 +102,10 @@ def view(input: Tensor, *shape: Any) -> Tensor:
 
     Raises ShapeError when the strides do not allow it without a copy; `reshape` copies then.
     """
+    if len(shape) == 1 and isinstance(shape[0], DType):
+        from tracegrad.tracer.strided_views import retyped
+
+        return retyped(input, shape[0])
     steps = remembered(reshaping, input, shape, {})
     if not can_view(input, steps):
         raise ShapeError(
@@ -128,10 +133,12 @@ def can_view(input: Tensor, steps: Steps) -> bool:
 
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
+    """The same elements in the shape of `other`, as a view."""
     return view(input, *other.shape)
 
 
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
+    """The same elements in the shape of `other`: a view where strides allow, else a copy."""
     return reshape(input, *other.shape)
 
 
@@ -209,10 +216,12 @@ def expand(input: Shape, *sizes: Any) -> Steps:
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    """The input broadcast to the shape of `other`, as a view."""
     return expand(input, *other.shape)
 
 
 def broadcast_to(input: Tensor, size: Any) -> Tensor:
+    """The input broadcast to `size`, as a view."""
     return expand(input, *ints((tuple(size),)))
 
 
@@ -250,6 +259,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 
 def ravel(input: Tensor) -> Tensor:
+    """One dimension of all elements: a view where strides allow, else a copy."""
     return reshape(input, -1)
 
 
@@ -335,6 +345,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def is_contiguous(input: Tensor) -> bool:
+    """Whether the elements lie in memory in row-major order without gaps."""
     return bool(layout_array(input).flags.c_contiguous)
 
 
@@ -350,6 +361,7 @@ def stride(input: Tensor, dim: int | None = None) -> Any:
 
 
 def storage_offset(input: Tensor) -> int:
+    """Elements of the underlying memory before the first of this tensor."""
     if input._storage is None:
         return 0
     trace = get_mode().trace
