@@ -166,7 +166,7 @@ def differentiable(
     """The recording, and the program of its tracked results when gradients flow into them from
     outside.
     """
-    made = [*recorded.results, *(r for effect in recorded.effects for r in effect.results)]
+    made = list(recorded.all_results())
     trace = recorded.trace
     reached = {r.index for r in made if r.kind == "output" and r.tracked and not r.freed}
     # State written with gradients has a history afterwards, as in eager.

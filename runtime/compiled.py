@@ -168,7 +168,12 @@ class CompiledFunction(Inspection):
                 token = set_mode(recording_mode(trace, False))
                 try:
                     recorded = finish(
-                        trace, returned, self.keep_grads, call.tensors, observer.effects
+                        trace,
+                        returned,
+                        self.keep_grads,
+                        call.tensors,
+                        observer.effects,
+                        observer.outside,
                     )
                 finally:
                     reset_mode(token)

@@ -46,6 +46,11 @@ class Observer:
         return self._effects.found
 
     @property
+    def outside(self) -> dict[int, Any]:
+        """Objects that were there before the recording, by id."""
+        return self._sightings.outside
+
+    @property
     def noticed(self) -> list[str]:
         """Effects that no replay repeats, in words."""
         return self._code.noticed

@@ -4,10 +4,13 @@ run.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tracegrad.ir.graph import Node
+from tracegrad.runtime.effects import holds_traced
+from tracegrad.runtime.sightings import is_user_class
 from tracegrad.tracer.numbers import TracedNumber
 from tracegrad.tracer.recording import Input, Trace
 from tracegrad.tracer.tensor import Tensor
@@ -25,6 +28,7 @@ class Result:
            "argument": the tensor given as argument `index`
            "slot": the tensor found under the name of `value`
            "grad": what gradient `index` was set to
+           "object": a new object; `value` is its class and how `parts` are its fields
            "same": `value` itself
     tracked  whether gradients flow into it from outside
     detached  "owner": seen without the owner's history
@@ -39,6 +43,7 @@ class Result:
     tracked: bool = False
     freed: bool = False
     detached: bool = False
+    parts: list[Result] = field(default_factory=list)
 
 
 @dataclass
@@ -70,6 +75,7 @@ class Recorded:
     """Outputs in order: results, state writes, gradients."""
 
     trace: Trace
+    outside: Mapping[int, Any]
     outputs: list[Node] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
@@ -80,6 +86,15 @@ class Recorded:
     effects: list[Effect] = field(default_factory=list)
     # Arguments that want gradients after the call, or do no more, by position.
     switched: list[tuple[int, bool]] = field(default_factory=list)
+    objects: dict[int, Result] = field(default_factory=dict)  # new objects that hold results, by id
+
+    def all_results(self) -> Iterator[Result]:
+        """Of the returned structure, of names bound anew, and inside new objects."""
+        yield from self.results
+        for effect in self.effects:
+            yield from effect.results
+        for made in self.objects.values():
+            yield from made.parts
 
     def add(self, node: Node, name: str, role: str) -> int:
         self.outputs.append(node)
@@ -89,13 +104,14 @@ class Recorded:
 
 
 def finish(
-    trace: Trace, returned: Any, keep_grads: bool | str, arguments: list[Tensor], effects: list[tuple[Any, Any]]
+    trace: Trace, returned: Any, keep_grads: bool | str, arguments: list[Tensor], effects: list[tuple[Any, Any]],
+    outside: Mapping[int, Any],
 ) -> Recorded:  # fmt: skip
     """Read the trace after the function has returned; `effects` are (place, value) pairs.
 
-    Changes nothing.
+    `outside`: objects that were there before, by id. Changes nothing.
     """
-    recorded = Recorded(trace)
+    recorded = Recorded(trace, outside)
     name_inputs(trace)
     leaves, recorded.treedef = flatten_in_order(returned)
     cells: dict[int, int] = {}
@@ -147,7 +163,25 @@ def result_of(
             leaf._leaked()
         return Result("number", recorded.add(leaf.node, name, "result"), value=leaf.category)
     if not isinstance(leaf, Tensor):
-        return Result("same", value=leaf)
+        made = recorded.objects.get(id(leaf))
+        if made is not None:
+            return made
+        if id(leaf) in recorded.outside or not holds_results(recorded, leaf, set()):
+            return Result("same", value=leaf)
+        if type(leaf).__new__ is not object.__new__:
+            trace.refuse(
+                f"a new {type(leaf).__name__} that holds tensors is returned or kept",
+                "return its tensors, or let it be a dataclass or a plain class",
+                "every call would have to make one, and only __new__ knows how",
+            )
+        made = recorded.objects[id(leaf)] = Result("object")
+        parts, treedef = flatten_in_order(fields_of(leaf))
+        made.value = (type(leaf), treedef)
+        made.parts = [
+            result_of(recorded, part, f"{name}.{k}", cells, inputs, given)
+            for k, part in enumerate(parts)
+        ]
+        return made
     traced = leaf._traced
     if traced is None:
         if id(leaf) in trace.slots:
@@ -180,6 +214,25 @@ def result_of(
         tracked=tracked,
         freed=tracked and trace.is_freed(traced.node),
     )
+
+
+def holds_results(recorded: Recorded, value: Any, met: set[int]) -> bool:
+    """Whether a new object has traced values among its fields, or in new objects that they hold."""
+    if id(value) in met or id(value) in recorded.outside:
+        return False
+    met.add(id(value))
+    fields = fields_of(value)
+    return holds_traced(fields) or any(
+        holds_results(recorded, part, met) for part in flatten_in_order(fields)[0]
+    )
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """The attributes of an instance of the user's; none of other things."""
+    if not is_user_class(type(value)):
+        return {}
+    fields = getattr(value, "__dict__", None)
+    return fields if type(fields) is dict else {}
 
 
 def add_gradient(recorded: Recorded, slot: Any, keep_grads: bool | str) -> None:

@@ -284,7 +284,7 @@ class Runner:
         for item, index in plan.writes:
             if index in entries:
                 self.rebase(self.owner_of(item, call), entries[index])
-        made: dict[int, Tensor] = {}
+        made: dict[int, Any] = {}  # by output, and new objects by what makes them
         leaves = []
         for result in plan.results:
             leaves.append(self.one_result(plan, result, outputs, call, made, entries))
@@ -310,7 +310,7 @@ class Runner:
             metadata_changes[0] += 1
 
     def one_result(
-        self, plan: Plan, result: Any, outputs: list[Any], call: Call, made: dict[int, Tensor], entries: dict[int, Any]
+        self, plan: Plan, result: Any, outputs: list[Any], call: Call, made: dict[int, Any], entries: dict[int, Any]
     ) -> Any:  # fmt: skip
         if result.kind == "same":
             return result.value
@@ -321,6 +321,16 @@ class Runner:
         if result.kind == "grad":
             grad = plan.grads[result.index]
             return (grad.tensor if grad.argument < 0 else call.tensors[grad.argument])._grad
+        if result.kind == "object":
+            new = made.get(id(result))
+            if new is None:
+                kind, treedef = result.value
+                new = made[id(result)] = object.__new__(kind)
+                parts = [
+                    self.one_result(plan, p, outputs, call, made, entries) for p in result.parts
+                ]
+                new.__dict__.update(treedef.unflatten(parts))
+            return new
         if result.kind == "number":
             return self.wrap(outputs[result.index])._data.item()
         if result.kind == "owner":

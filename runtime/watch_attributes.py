@@ -10,7 +10,8 @@ import sys
 import types
 from typing import Any
 
-from tracegrad.runtime.facts import ABSENT, Place
+from tracegrad.runtime.facts import Place
+from tracegrad.runtime.pictures import ABSENT
 from tracegrad.runtime.sightings import ATTRIBUTE_HOOKS, Sightings, is_library, is_user_class
 from tracegrad.tracer.locate import here, is_own_code
 from tracegrad.tracer.observed import Observed

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.ir.types import bool_, i64
-from tracegrad.tracer.state import get_default_dtype
+from tracegrad.ir.types import TensorType, bool_, i64
+from tracegrad.tracer.state import get_default_dtype, get_mode
 
 _DEFAULT: dict[str, Any] = dict(precision=4, threshold=1000, edgeitems=3, max_line_width=80)
 _PROFILES: dict[str, dict[str, Any]] = {
@@ -34,11 +34,18 @@ def set_printoptions(
 
 
 def tensor_repr(tensor: Any) -> str:
-    """`tensor([...], dtype=..., grad_fn=<...>)`; a traced tensor prints its type, never values."""
+    """`tensor([...], dtype=..., grad_fn=<...>)`; while recording its type, never values.
+
+    What is printed or returned then would be old news at the next call.
+    """
     traced = tensor._traced
     name = "Parameter containing:\n" if type(tensor).__name__ == "Parameter" else ""
     if traced is not None:
         return f"{name}tensor(<traced {traced.type}, made at {traced.loc}>)"
+    if get_mode().trace is not None:
+        return (
+            f"{name}tensor(<{TensorType(tuple(tensor.shape), tensor.dtype)}, given to a recording>)"
+        )
     array = tensor._data
     shown = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
     text = np.array2string(shown, separator=", ", prefix="tensor(", **_options)

@@ -285,3 +285,11 @@ def test_what_a_function_imports_itself_is_watched(tmp_path, monkeypatch, line, 
     assert "count: 3 -> 5" in str(step.why())
     for name in names:
         sys.modules.pop(name, None)
+
+
+def test_text_of_a_tensor_holds_no_values_while_recording() -> None:
+    """It would be old news at the next call."""
+    step = tg.compile(lambda x: (f"{x}", repr(x + 1)))
+    given, made = step(tg.full((2,), 7.0))
+    assert given == "tensor(<f32[2], given to a recording>)"
+    assert made.startswith("tensor(<traced f32[2], made at ")

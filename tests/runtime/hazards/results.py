@@ -1,5 +1,7 @@
 """Results: their structure, what they share memory with, and what may be done with them."""
 
+import dataclasses
+
 import tracegrad as tg
 from tests.runtime.hazards.registry import hazard
 from tests.runtime.programs import ramp
@@ -266,3 +268,45 @@ def view_of_a_result_before_backward(compile):
         y = g(ramp(6))
         (y * y).sum().backward()
         yield w.grad, y
+
+
+@hazard
+def new_objects_that_hold_tensors(compile):
+    """Of plain classes and dataclasses, inside each other, one found twice."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Output:
+        loss: tg.Tensor
+        extra: dict
+        step: int = 3
+
+    class Wrapper:
+        pass
+
+    def forward(x):
+        outer = Wrapper()
+        outer.inner = Output(x.sum(), {"a": [x * 2, None]})
+        outer.again, outer.number = outer.inner, x.sum().item()
+        return outer, [outer.inner]
+
+    g = compile(forward)
+    kept = []
+    for k in range(3):
+        outer, (inner,) = g(ramp(3, start=float(k)))
+        kept.append(outer)
+        yield outer.inner is inner is outer.again, type(inner) is Output, outer.number, inner.step
+    yield [(o.inner.loss, o.inner.extra) for o in kept]
+
+
+@hazard
+def objects_of_a_module_that_hold_gradients(compile):
+    class Output:
+        def __init__(self, loss):
+            self.loss = loss
+
+    w = tg.nn.Parameter(ramp(3, start=1.0))
+    g = compile(lambda x: Output((w * x).sum()))
+    for _ in range(2):
+        w.grad = None
+        g(ramp(3)).loss.backward()
+        yield w.grad
