@@ -1,4 +1,6 @@
-"""Views by strides: diagonals, sliding windows and `as_strided`. Writes go through to the base."""
+"""Views by strides: diagonals, sliding windows and `as_strided`; views as another dtype. Writes go
+through to the base.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ from numpy.lib.stride_tricks import as_strided as numpy_strided
 
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node
+from tracegrad.ir.types import DType
 from tracegrad.tracer.errors import ShapeError, UnsupportedError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.view_methods import axis_of, ints, is_contiguous, movedim
-from tracegrad.tracer.views import ViewStep, make_view
+from tracegrad.tracer.views import IDENTITY, ViewStep, detach, make_view
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,23 @@ class Strided(ViewStep):
         return ops.reshape(written, shape=base.shape)
 
 
+@dataclass(frozen=True)
+class Retyped(ViewStep):
+    """The bits as another dtype of the same size."""
+
+    dtype: DType
+    name = "view"
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        return array.view(self.dtype.np)
+
+    def emit(self, base: Node) -> Node:
+        return ops.bitcast(base, dtype=self.dtype)
+
+    def emit_write(self, base: Node, value: Node) -> Node:
+        return ops.bitcast(value, dtype=base.dtype)
+
+
 @lru_cache(maxsize=64)
 def strided_places(step: Strided) -> np.ndarray:
     """Which element of the flat base each element of the view is, int64."""
@@ -137,6 +157,19 @@ def strided_places(step: Strided) -> np.ndarray:
         column = tuple(-1 if k == axis else 1 for k in range(len(step.shape)))
         places += (np.arange(step.shape[axis]) * stride).reshape(column)
     return places
+
+
+def retyped(input: Tensor, dtype: DType) -> Tensor:
+    """The same memory as another dtype of equal size; it has no gradient."""
+    if dtype is input.dtype:
+        return make_view(input, IDENTITY)
+    if dtype.itemsize != input.dtype.itemsize:
+        raise ShapeError(
+            f"view({dtype.public_name}) of a {input.dtype.public_name} tensor",
+            why=f"elements of {input.dtype.itemsize} bytes are no elements of {dtype.itemsize}",
+            fix="cast it with .to(dtype), or view it as a dtype of the same size",
+        )
+    return make_view(detach(input), Retyped(dtype))
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:

@@ -105,3 +105,18 @@ def test_as_strided_refuses_what_it_would_count_otherwise():
         x[1:].as_strided((2, 2), (1, 1), 0)
     with pytest.raises(tg.errors.ShapeError, match="reaches element 15"):
         x.as_strided((4, 4), (4, 1))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bits_as_another_dtype(mode):
+    def call(t, F, x):
+        y = x * 1
+        bits = y.transpose(0, 1).view(t.int32)
+        mantissa = bits & 0x7FFFFF
+        bits.bitwise_and_(0x7FFFFFFF)  # clears the sign
+        return y, mantissa, bits.view(t.float32), x.view(t.float32) * 2
+
+    agree_everywhere(mode, call, X, grad=False, legal=True)
+    with pytest.raises(tg.errors.ShapeError, match="same size"):
+        tg.tensor(X).view(tg.int64)
+    assert not tg.tensor(X, requires_grad=True).view(tg.int32).requires_grad
