@@ -27,6 +27,11 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     steps = basic_steps(self, index)
     if steps is not None:
         return make_views(self, steps)
+    if isinstance(index, Tensor) and index.ndim and self.ndim:
+        if index.dtype is i64:
+            return functions.index(self, index, positions=(0,))  # type: ignore[no-any-return]
+        if index.dtype is bool_ and lone_mask_fits(self, index):
+            return wrap(self._data[index._data])
     view, advanced = resolve(self, index)
     if not advanced:
         return view
@@ -62,6 +67,13 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         return
     positions, indices = place(view, advanced)
     write(view, functions.index_put(view, value, *indices, positions=positions, accumulate=False))
+
+
+def lone_mask_fits(self: Tensor, mask: Tensor) -> bool:
+    """Whether `self[mask]` needs neither a trace nor a tape: no program for every count then."""
+    mode = get_mode()
+    plain = mode.trace is None and (self._entry is None or not mode.grad)
+    return plain and mask.shape == self.shape[: mask.ndim]
 
 
 def lone_mask(self: Tensor, index: Any) -> Tensor | None:

@@ -117,3 +117,13 @@ def test_binders_agree_with_bind():
                 if not isinstance(found, str) and expected[1] is op.default_attrs:
                     assert found[1] is op.default_attrs
     assert compared > 500
+
+
+def test_masks_read_alike_with_and_without_history():
+    x = tg.arange(24.0).reshape(2, 3, 4).transpose(0, 1)
+    leaf = (x * 1).requires_grad_()
+    for mask in (x > 5, x[..., 0] > 5, x[:, 0, 0] > 100):
+        for y in (x[mask], leaf[mask].detach()):
+            np.testing.assert_array_equal(y.numpy(), x.numpy()[mask.numpy()])
+    with pytest.raises(IndexError, match="does not fit"):
+        x[tg.tensor([True, False])]
