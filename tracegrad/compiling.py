@@ -10,16 +10,8 @@ from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 _MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _INSPECTION = (
-    "graph",
-    "history",
-    "source",
-    "stats",
-    "why",
-    "explain",
-    "memory",
-    "dump",
-    "benchmark",
-)
+    "graph", "history", "source", "stats", "why", "explain", "memory", "dump", "benchmark",
+)  # fmt: skip
 
 
 def compile(
@@ -27,32 +19,35 @@ def compile(
     dynamic: bool | None = None, keep_grads: bool | str = "auto", recheck: int | None = None, max_paths: int = 8,
     max_unroll: int = 10_000, mode: str | None = None, **options: Any,
 ) -> Any:  # fmt: skip
-    """`model` (a function or a Module), traced at its first call and run as one compiled graph from
-    then on.
+    """`model` (a function or a Module), traced at its first call and run as one graph from then on.
 
     Ordinary imperative code is fine: forward, `loss.backward()`, `opt.step()`, `sched.step()`.
     Parameters, buffers, optimiser state and the random state are captured without being declared
-    and updated after each run.
+    and updated after each run. A call that fails leaves them as they were.
 
     backend     "numpy", "jax", "eager" (returns `model`), or "auto" (NumPy)
     fullgraph   raise GraphBreakError instead of running eagerly what cannot be one graph
     dynamic     accepted; every shape gets its own graph
     keep_grads  whether `.grad` is written after a step that clears it itself: True, False, or
-                "auto" (only if the
-                step did not clear it before reading it)
-    recheck     every N-th call records again, to find Python state that changed unseen
-    max_paths   different paths through branches on tensor values that are kept, then eager with a
+                "auto" (only if the step did not clear it before reading it)
+    recheck     every N-th call records again, to find Python state that changed unseen; warns then
+    max_paths   paths through branches on tensor values that are kept; with more, eager, with a
                 warning
-    max_unroll  branches on tensor values in one call
-    mode        accepted for PyTorch's scripts, without effect
-    options     for the backend. jax: device ("gpu"), cache_dir, matmul_precision, and
-                mesh=Mesh.of(data=4) with
-                input_specs, one per tensor argument: a mesh axis name or None per dimension. numpy:
-                threads, fuse
+    max_unroll  branches on tensor values in one call; with more, eager, or an error as `fullgraph`
+    mode        one of PyTorch's, without effect
+    options     for the backend:
+                numpy: threads (of the pool and BLAS), fuse (False: a loop for each op),
+                tile_bytes (working set of a fused loop), poison (nan into dead buffers: a test)
+                jax: device ("cpu", "gpu", "gpu:1"), cache_dir (persistent compilation cache),
+                matmul_precision ("highest", "high", "default"), hazards (report indices out of
+                range and divisions by zero), mesh=Mesh.of(data=4) with input_specs, one per tensor
+                argument: a mesh axis name or None per dimension
 
     The result has .graph, .history, .source, .stats(), .why(), .explain(), .memory(), .dump(dir),
-    .benchmark(*args). Usable as a decorator, with or without arguments. Raises ArgumentError for an
-    unknown option value, JaxNotInstalledError for backend="jax" without jax.
+    .benchmark(*args). Usable as a decorator, with or without arguments.
+
+    Raises ArgumentError for something that cannot be called, an unknown option or backend,
+    InvalidValueError for an unknown mode, JaxNotInstalledError for backend="jax" without jax.
     """
     keywords = dict(
         backend=backend, fullgraph=fullgraph, keep_grads=keep_grads, recheck=recheck, max_paths=max_paths,
