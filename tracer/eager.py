@@ -12,10 +12,11 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.types import TensorType, dtype_of, f32
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import CACHE_SIZE, LRU, Program, program_for
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.tape import Entry, Part, weak_category
-from tracegrad.tracer.tensor import Tensor, as_tensor_operand, wrap
+from tracegrad.tracer.tensor import Tensor, wrap
 
 _NUMBERS = {bool: "bool", int: "int", float: "float", complex: "complex"}
 _new = Tensor.__new__

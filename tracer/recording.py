@@ -25,10 +25,11 @@ from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.numbers import TracedNumber
+from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import Mode, get_mode
 from tracegrad.tracer.tape import weak_category
-from tracegrad.tracer.tensor import Tensor, as_tensor_operand
+from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace_autograd import TraceAutograd
 from tracegrad.tracer.trace_buffers import Input, place_of
 from tracegrad.tracer.trace_host import HostAction, HostGuard, HostRead

@@ -21,7 +21,6 @@ import numpy as np
 from tracegrad.ir.types import DType, dtype_of
 from tracegrad.tracer.device import CPU, Device
 from tracegrad.tracer.errors import ArgumentError, DroppedGradientError, GradientError, ShapeError
-from tracegrad.tracer.locate import here
 from tracegrad.tracer.size import Size
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tape import Constant, Entry, Leaf
@@ -183,7 +182,6 @@ class Tensor:
                 if not self.dtype.is_inexact:
                     raise GradientError(
                         f"only floating and complex tensors can require gradients, this one is {self.dtype}",
-                        where=here(),
                         fix="cast it first: x.float()",
                     )
                 self._data  # noqa: B018  (a leaf's shape is read from the array: bring it here)
@@ -192,7 +190,6 @@ class Tensor:
             if not isinstance(entry, Leaf):
                 raise GradientError(
                     "requires_grad can be switched off on leaf tensors only",
-                    where=here(),
                     fix="use x.detach() to get a tensor without history",
                 )
             self._switch_leaf(None)
@@ -235,9 +232,7 @@ class Tensor:
         if self._dropped_grad is not None:
             raise DroppedGradientError(
                 ".grad of this tensor was computed inside a compiled step, which did not keep it",
-                where=here(),
-                why=f"the step clears gradients before it reads them ({self._dropped_grad}), so it keeps them inside "
-                "the graph",
+                why=f"the step clears it before reading it ({self._dropped_grad}), so it stays in the graph",
                 fix="compile with tg.compile(step, keep_grads=True)",
             )
         return self._grad  # type: ignore[no-any-return]
@@ -250,8 +245,7 @@ class Tensor:
             return
         if value is not None and value.shape != self.shape:
             raise ShapeError(
-                f"the gradient's shape {tuple(value.shape)} is not the tensor's {tuple(self.shape)}",
-                where=here(),
+                f"the gradient's shape {tuple(value.shape)} is not the tensor's {tuple(self.shape)}"
             )
         self._dropped_grad = None
         self._grad = value
@@ -294,8 +288,8 @@ class Tensor:
         if self._data.size != 1:
             raise GradientError(
                 f"item() needs one element, this tensor has {self._data.size}",
-                where=here(), fix="reduce it first, for example x.sum().item()",
-            )  # fmt: skip
+                fix="reduce it first, for example x.sum().item()",
+            )
         return self._data.item()
 
     def tolist(self) -> Any:
@@ -309,9 +303,10 @@ class Tensor:
         """
         if self.requires_grad and not force:
             raise GradientError(
-                "numpy() on a tensor that requires grad", where=here(),
-                why="the array could be changed without the tape seeing it", fix="use x.detach().numpy()",
-            )  # fmt: skip
+                "numpy() on a tensor that requires grad",
+                why="the array could be changed without the tape seeing it",
+                fix="use x.detach().numpy()",
+            )
         from tracegrad.tracer.storage import export
 
         return export(self)
@@ -334,9 +329,9 @@ class Tensor:
     def _one(self, what: str) -> Any:
         if self.numel() != 1:
             raise GradientError(
-                f"{what} of a tensor with {self.numel()} elements is ambiguous", where=here(),
+                f"{what} of a tensor with {self.numel()} elements is ambiguous",
                 fix="use .any() or .all(), or reduce it to one element",
-            )  # fmt: skip
+            )
         return self.item()
 
     def __bool__(self) -> bool:
@@ -394,19 +389,3 @@ def wrap(array: np.ndarray) -> Tensor:
     tensor = _new(Tensor)
     tensor._data = array
     return tensor
-
-
-def as_tensor_operand(value: Any, name: str) -> Any:
-    """An operand given as an array or NumPy number. Raises ArgumentError for anything else."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return wrap(value)
-    number = getattr(value, "_leaked", None)
-    if number is not None:
-        number()
-    raise ArgumentError(
-        f"{name}(): an operand is {type(value).__name__}, a tensor or a number is needed",
-        where=here(),
-        fix="make it a tensor first: tg.tensor(value)",
-    )
