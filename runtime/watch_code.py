@@ -56,7 +56,11 @@ class CodeWatch:
         sys.setprofile(self._profile)
 
     def stop(self) -> None:
-        sys.setprofile(self._before)
+        if self._before is None or callable(self._before):
+            sys.setprofile(self._before)
+        else:  # cProfile's, which only it can put back
+            sys.setprofile(None)
+            self._before.enable()
 
     def _profile(self, frame: types.FrameType, event: str, argument: Any) -> None:
         if self._skipped is not None:

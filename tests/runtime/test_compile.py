@@ -4,8 +4,10 @@ agreement.
 
 from __future__ import annotations
 
+import cProfile
 import importlib
 import json
+import pstats
 import sys
 from pathlib import Path
 from typing import Any
@@ -293,3 +295,28 @@ def test_text_of_a_tensor_holds_no_values_while_recording() -> None:
     given, made = step(tg.full((2,), 7.0))
     assert given == "tensor(<f32[2], given to a recording>)"
     assert made.startswith("tensor(<traced f32[2], made at ")
+
+
+def later() -> None:
+    """Something for a profile to show."""
+
+
+def test_a_profiler_goes_on_after_a_recording() -> None:
+    step = tg.compile(lambda x: x * 2)
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        assert step(tg.ones(2)).tolist() == [2.0, 2.0]
+        later()
+    finally:
+        profile.disable()
+    assert "later" in {name for _, _, name in pstats.Stats(profile).stats}
+
+    calls = []
+    sys.setprofile(lambda frame, event, argument: calls.append(frame.f_code.co_name))
+    try:
+        step(tg.ones(3))
+        later()
+    finally:
+        sys.setprofile(None)
+    assert "later" in calls
