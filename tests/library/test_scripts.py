@@ -7,9 +7,14 @@ import scripts_gradients
 import scripts_habits
 import scripts_images
 import scripts_language
+import scripts_metric
+import scripts_policies
+import scripts_recurrent
 import scripts_sequences
+import scripts_structures
 import scripts_training
 import scripts_vision
+import scripts_vision_more
 import torch
 
 import tracegrad as tg
@@ -17,9 +22,17 @@ import tracegrad as tg
 STEPS = [*scripts_images.SCRIPTS, *scripts_sequences.SCRIPTS, *scripts_training.SCRIPTS]
 # In these, models and steps are wrapped: both can be compiled.
 MODELS = [
-    *scripts_vision.SCRIPTS, *scripts_language.SCRIPTS, *scripts_generative.SCRIPTS,
-    *scripts_gradients.SCRIPTS, *scripts_habits.SCRIPTS,
-]  # fmt: skip
+    *scripts_vision.SCRIPTS,
+    *scripts_vision_more.SCRIPTS,
+    *scripts_language.SCRIPTS,
+    *scripts_recurrent.SCRIPTS,
+    *scripts_generative.SCRIPTS,
+    *scripts_metric.SCRIPTS,
+    *scripts_gradients.SCRIPTS,
+    *scripts_policies.SCRIPTS,
+    *scripts_habits.SCRIPTS,
+    *scripts_structures.SCRIPTS,
+]
 SCRIPTS = STEPS + MODELS
 NAMED = pytest.mark.parametrize("script", SCRIPTS, ids=[s.__name__ for s in SCRIPTS])
 XLA = [
