@@ -274,3 +274,6 @@ def test_names_of_numpy():
     for name in ("sum", "mean", "std", "argmax", "amax", "softmax", "cumsum", "logsumexp"):
         agree(lambda t, n=name: getattr(t, n)(axis=1), lambda t, n=name: getattr(t, n)(axis=1), x)
     agree(lambda t: t.sum(axis=-1, keepdims=True), lambda t: t.sum(axis=-1, keepdims=True), x)
+    for name in ("cat", "stack"):
+        ours, theirs = getattr(F, name), getattr(torch, name)
+        agree(lambda t, f=ours: f([t, t], axis=1), lambda t, f=theirs: f([t, t], axis=1), x)

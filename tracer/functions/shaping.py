@@ -62,14 +62,14 @@ def _sequence(name: str, tensors: Any) -> Any:
     return tensors
 
 
-def cat(tensors: Any, dim: int = 0) -> Any:
-    """Join tensors along an existing dimension; dtypes are promoted."""
-    return cat_(*_sequence("cat", tensors), dim=dim)
+def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Any:
+    """Join tensors along an existing dimension (or `axis`, as NumPy names it); dtypes are promoted."""
+    return cat_(*_sequence("cat", tensors), dim=dim if axis is None else axis)
 
 
-def stack(tensors: Any, dim: int = 0) -> Any:
-    """Join tensors of one shape along a new dimension."""
-    return stack_(*_sequence("stack", tensors), dim=dim)
+def stack(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Any:
+    """Join tensors of one shape along a new dimension (or `axis`, as NumPy names it)."""
+    return stack_(*_sequence("stack", tensors), dim=dim if axis is None else axis)
 
 
 def _at_least(tensors: Any, ndim: int) -> list[Any]:
