@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tracegrad.tracer.dispatch import UserOp
 
 MODULES = (
-    "arithmetic", "comparison", "unary", "reductions", "running", "norms", "shaping", "padding",
+    "arithmetic", "bounds", "comparison", "unary", "reductions", "running", "norms", "shaping", "padding",
     "matmul", "einsum", "indexing", "embedding", "sorting", "selecting", "random", "activations",
     "convolution", "pooling", "patches", "normalisation", "losses", "attention", "recurrent",
     "resample", "linalg", "overloads", "inquiries",

@@ -1,4 +1,4 @@
-"""Arithmetic, comparison, logic and bits on two operands, promoted and broadcast."""
+"""Arithmetic of two operands, promoted and broadcast."""
 
 from __future__ import annotations
 
@@ -211,85 +211,8 @@ def named(emit: Callable[..., Any], name: str, doc: str) -> Any:
     return user_op(emit)
 
 
-maximum = binary_of(
-    ops.maximum, "The larger of two; nan wins. A tie shares the gradient.", "maximum"
-)
-minimum = binary_of(
-    ops.minimum, "The smaller of two; nan wins. A tie shares the gradient.", "minimum"
-)
 atan2 = float_binary_of(ops.atan2, "The angle of the point (other, input).", "atan2")
 nextafter = float_binary_of(ops.nextafter, "The next float from input towards other.", "nextafter")
-
-
-@user_op
-def fmax(input: Operand, other: Operand, /) -> Node:
-    """The larger of two; a nan loses."""
-    x, y = common(input, other)
-    return _ignoring_nan(ops.le(y, x), x, y)
-
-
-@user_op
-def fmin(input: Operand, other: Operand, /) -> Node:
-    """The smaller of two; a nan loses."""
-    x, y = common(input, other)
-    return _ignoring_nan(ops.le(x, y), x, y)
-
-
-def _ignoring_nan(first_wins: Node, x: Node, y: Node) -> Node:
-    """x where it wins or y is nan, else y: a tie gives the whole gradient to x, as in PyTorch."""
-    if x.dtype.is_float:
-        first_wins = ops.or_(first_wins, ops.isnan(y))
-    return ops.where(first_wins, x, y)
-
-
-@user_op
-def clamp(input: Operand, min: Operand | None = None, max: Operand | None = None, /) -> Node:
-    """min where input is below it, max where above. The gradient passes at the bounds."""
-    if min is None and max is None:
-        raise IRTypeError("clamp() needs min or max")
-    bounds = [b for b in (min, max) if b is not None]
-    nodes = list(common(input, *bounds))
-    x = nodes.pop(0)
-    if min is not None:
-        low = nodes.pop(0)
-        x = _bounded(x, ops.le(low, x), min, low, ops.maximum)
-    if max is not None:
-        high = nodes.pop(0)
-        x = _bounded(x, ops.le(x, high), max, high, ops.minimum)
-    return _nan_bounds(x, min, max)
-
-
-def _bounded(x: Node, inside: Node, given: Operand, bound: Node, extreme: Op) -> Node:
-    """x where inside, else the bound. At the bound the whole gradient goes to x; a nan keeps its
-    value and gets none.
-    """
-    outside = extreme(ops.detach(x), bound)
-    if isinstance(given, Node):  # a tensor bound: it gets the gradient only where it is the value
-        outside = ops.where(ops.eq(outside, bound), bound, ops.detach(x))
-    return ops.where(inside, x, outside)
-
-
-def _nan_bounds(x: Node, *bounds: Operand | None) -> Node:
-    """A nan bound makes nan. Bounds that are numbers are not nan in practice: only tensors are
-    looked at.
-    """
-    for bound in bounds:
-        if isinstance(bound, Node) and bound.dtype.is_float:
-            wide = promotion.lift(bound, x.dtype, x.shape)
-            x = ops.where(ops.isnan(wide), wide, x)
-    return x
-
-
-@user_op
-def clamp_min(input: Operand, min: Operand, /) -> Node:
-    """The larger of input and min."""
-    return clamp.emit(input, min, None)  # type: ignore[no-any-return]
-
-
-@user_op
-def clamp_max(input: Operand, max: Operand, /) -> Node:
-    """The smaller of input and max."""
-    return clamp.emit(input, None, max)  # type: ignore[no-any-return]
 
 
 @user_op

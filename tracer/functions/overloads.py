@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegrad.tracer.functions import arithmetic, comparison, reductions, selecting, sorting
+from tracegrad.tracer.functions import bounds, comparison, reductions, selecting, sorting
 
 
 def _extreme(
@@ -23,18 +23,14 @@ def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
     """The largest element; along dim (values, indices); or the elementwise maximum with another
     tensor.
     """
-    return _extreme(
-        reductions.amax, reductions.max_dim, arithmetic.maximum, input, dim, keepdim, other
-    )
+    return _extreme(reductions.amax, reductions.max_dim, bounds.maximum, input, dim, keepdim, other)
 
 
 def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The smallest element; along dim (values, indices); or the elementwise minimum with another
     tensor.
     """
-    return _extreme(
-        reductions.amin, reductions.min_dim, arithmetic.minimum, input, dim, keepdim, other
-    )
+    return _extreme(reductions.amin, reductions.min_dim, bounds.minimum, input, dim, keepdim, other)
 
 
 def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
