@@ -24,11 +24,13 @@ from tracegrad.nn.losses import (
     legacy_reduction,
     margin_ranking_loss,
     mse_loss,
+    multilabel_soft_margin_loss,
     nll_loss,
     poisson_nll_loss,
     smooth_l1_loss,
     soft_margin_loss,
     triplet_margin_loss,
+    triplet_margin_with_distance_loss,
 )
 from tracegrad.tracer import Tensor, functions, no_grad
 from tracegrad.tracer.errors import InvalidValueError
@@ -108,9 +110,12 @@ def relu_(input: Tensor) -> Tensor:
 
 
 def _with_inplace(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`function` with PyTorch's trailing `inplace` flag."""
+    """`function` with PyTorch's trailing `inplace` flag, by name or by position."""
+    own = len(function.static)  # type: ignore[attr-defined]
 
     def wrapped(input: Tensor, *args: Any, inplace: bool = False, **kwargs: Any) -> Tensor:
+        if len(args) > own:
+            *args, inplace = args  # type: ignore[assignment]
         return _finish(input, function(input, *args, **kwargs), inplace)
 
     wrapped.__name__ = wrapped.__qualname__ = function.__name__
@@ -241,6 +246,31 @@ def instance_norm(
     return y
 
 
+def _in_place(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def written(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return function(input, *args, inplace=True, **kwargs)
+
+    written.__name__ = written.__qualname__ = f"{function.__name__}_"
+    written.__doc__ = f"In-place `{function.__name__}`."
+    return written
+
+
+celu_, elu_, hardtanh_ = _in_place(celu), _in_place(elu), _in_place(hardtanh)
+leaky_relu_, selu_, threshold_ = _in_place(leaky_relu), _in_place(selu), _in_place(threshold)
+
+
+def rrelu(
+    input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False,
+    inplace: bool = False,
+) -> Tensor:  # fmt: skip
+    """leaky_relu; while training with a slope drawn uniformly for every element, else the mean one."""
+    if training:
+        value = functions.rrelu(input, next_key(), lower=lower, upper=upper)
+    else:
+        value = functions.leaky_relu(input, (lower + upper) / 2)
+    return _finish(input, value, inplace)
+
+
 upsample = interpolate
 unfold = functions.unfold_image
 fold = functions.fold_image
@@ -281,5 +311,6 @@ __all__ = [
     "relu", "relu6", "relu_", "rms_norm", "rnn_layer", "scaled_dot_product_attention", "selu",
     "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmin", "softplus",
     "softshrink", "softsign", "tanh", "tanhshrink", "threshold", "triplet_margin_loss",
-    "unfold", "upsample",
+    "unfold", "upsample", "celu_", "elu_", "hardtanh_", "leaky_relu_", "selu_", "threshold_", "rrelu",
+    "multilabel_soft_margin_loss", "triplet_margin_with_distance_loss",
 ]  # fmt: skip
