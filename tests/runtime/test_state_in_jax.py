@@ -7,6 +7,7 @@ against an eager twin.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -184,3 +185,42 @@ def test_a_guard_in_jax_says_nothing_of_state_that_has_views(backend):
     view.fill_(7.0)
     call()
     assert guarded.tolist() == [11.0, 5.0]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+def test_steps_and_reads_in_threads_lose_nothing(backend):
+    parameter, count = tg.nn.Parameter(tg.zeros(4)), tg.zeros(4)
+
+    def step(x):
+        with tg.no_grad():
+            parameter.add_(x)
+            count.add_(1)
+        return parameter.sum()
+
+    train, read = (
+        compiled(step, backend),
+        compiled(lambda x: (parameter.detach() * x).sum(), backend),
+    )
+    failed: list[BaseException] = []
+
+    def repeat(action: Callable[[], Any]) -> None:
+        try:
+            for _ in range(100):
+                action()
+        except BaseException as error:
+            failed.append(error)
+
+    x = tg.ones(4)
+    actions = [
+        lambda: train(x),
+        lambda: train(x),
+        lambda: read(x).item(),
+        lambda: parameter[0].item(),
+    ]
+    threads = [threading.Thread(target=repeat, args=(action,)) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert parameter.tolist() == count.tolist() == [200.0] * 4
