@@ -37,7 +37,10 @@ def remembered(resolve: Callable[..., Steps], input: Tensor, args: tuple, kwargs
     if not (plain(args) and (not kwargs or plain(kwargs.values()))):
         return resolve(shape, *args, **kwargs)
     key = (resolve, shape, args, *kwargs.items())
-    return _steps.get(key) or _steps.add(key, resolve(shape, *args, **kwargs))  # type: ignore[no-any-return]
+    steps: Steps | None = _steps.get(key)
+    if steps is None:
+        steps = _steps.add(key, resolve(shape, *args, **kwargs))
+    return steps
 
 
 def plain(values: Iterable[Any]) -> bool:
@@ -243,19 +246,23 @@ def squeeze(input: Shape, dim: Any = None) -> Steps:
     return (Reshape(shape),)
 
 
-def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Axes start_dim..end_dim as one; a view where strides allow."""
-    if input.ndim == 0:
-        return reshape(input, 1)
-    a, b = axis_of(start_dim, input.ndim), axis_of(end_dim, input.ndim)
+def flattening(input: Shape, start_dim: int, end_dim: int) -> Steps:
+    if not input:
+        return (Reshape((1,)),)
+    a, b = axis_of(start_dim, len(input)), axis_of(end_dim, len(input))
     if a > b:
         raise ShapeError(
             f"flatten: start_dim {start_dim} comes after end_dim {end_dim}", where=here()
         )
-    if a == b:
+    return () if a == b else (Reshape((*input[:a], prod(input[a : b + 1]), *input[b + 1 :])),)
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Axes start_dim..end_dim as one; a view where strides allow."""
+    steps = remembered(flattening, input, (start_dim, end_dim), {})
+    if not steps:
         return input
-    shape = input.shape
-    return reshape(input, *shape[:a], prod(shape[a : b + 1]), *shape[b + 1 :])
+    return make_views(input if can_view(input, steps) else input.clone(), steps)  # type: ignore[attr-defined]
 
 
 def ravel(input: Tensor) -> Tensor:
