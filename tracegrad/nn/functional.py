@@ -24,12 +24,14 @@ from tracegrad.nn.losses import (
     legacy_reduction,
     margin_ranking_loss,
     mse_loss,
-    multilabel_soft_margin_loss,
     nll_loss,
     poisson_nll_loss,
     smooth_l1_loss,
     soft_margin_loss,
     triplet_margin_loss,
+)
+from tracegrad.nn.losses_rare import (
+    multilabel_soft_margin_loss,
     triplet_margin_with_distance_loss,
 )
 from tracegrad.tracer import Tensor, functions, no_grad

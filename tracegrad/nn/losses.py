@@ -384,26 +384,3 @@ def triplet_margin_loss(
     if swap:
         far = functions.minimum(far, functions.pairwise_distance(positive, negative, p, eps))
     return reduced((near - far + margin).clamp(min=0), reduction)
-
-
-def triplet_margin_with_distance_loss(
-    anchor: Tensor, positive: Tensor, negative: Tensor, *, distance_function: Any = None,
-    margin: float = 1.0, swap: bool = False, reduction: str = "mean",
-) -> Tensor:  # fmt: skip
-    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d the 2-norm unless given."""
-    check_reduction(reduction)
-    distance = distance_function or functions.pairwise_distance
-    near, far = distance(anchor, positive), distance(anchor, negative)
-    if swap:
-        far = functions.minimum(far, distance(positive, negative))
-    return reduced((near - far + margin).clamp(min=0), reduction)
-
-
-def multilabel_soft_margin_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
-    reduce: Any = None, reduction: str = "mean",
-) -> Tensor:  # fmt: skip
-    """Binary cross-entropy of sigmoid(input) for every class, averaged over the classes."""
-    reduction = legacy_reduction(size_average, reduce, reduction)
-    values = binary_cross_entropy_with_logits(input, target, weight, reduction="none")
-    return reduced(values.mean(-1), reduction)
