@@ -11,9 +11,7 @@ from tracegrad.passes.pipeline import standard_pipeline
 def optimise(
     graph: Graph, backend: str = "numpy", options: Options = DEFAULT_OPTIONS, observers: tuple[Observer, ...] = ()
 ) -> Graph:  # fmt: skip
-    """The graph that `backend`'s `compile` takes: decomposed as far as it needs, simplified,
-    folded.
-    """
+    """The graph that `backend` compiles: decomposed as far as it needs, simplified, folded."""
     from tracegrad.backends.numpy import interpret
 
     if backend == "jax":

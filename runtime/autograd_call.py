@@ -163,9 +163,7 @@ class BackendRunner:
 def differentiable(
     recorded: Recorded, grad: bool, compiler: Compiler
 ) -> tuple[Recorded, CallProgram | None]:
-    """The recording, and the program of its tracked results when gradients flow into them from
-    outside.
-    """
+    """The recording, and the program of its results if gradients flow into them from outside."""
     made = list(recorded.all_results())
     trace = recorded.trace
     reached = {r.index for r in made if r.kind == "output" and r.tracked and not r.freed}

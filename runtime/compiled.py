@@ -35,9 +35,7 @@ MAX_SIGNATURES = 256  # signatures kept
 
 
 class Specialisation:
-    """One path tree: all paths that share a signature and the Python facts seen by its first
-    recording.
-    """
+    """One path tree: all paths that share a signature and the facts of the first recording."""
 
     def __init__(self, facts: list[Any]):
         self.facts = facts
@@ -238,9 +236,7 @@ class CompiledFunction(Inspection):
         return final, specialisation
 
     def _too_many(self, reason: str, culprit: Any) -> bool:
-        """Count recordings that one Python fact caused; a fact that changes on every call means
-        eager.
-        """
+        """Count recordings that one fact caused; a fact that changes at every call means eager."""
         last, count = self._misses.get(culprit, (0, 0))
         count = count + 1 if last == self._calls - 1 else 1
         self._misses[culprit] = (self._calls, count)

@@ -16,9 +16,7 @@ _IN_C = ("__class__", "__code__")  # attributes that are read without running Py
 
 
 class Place:
-    """A name that can be read and bound: a dict's item, a closure cell, or an attribute (slots,
-    classes).
-    """
+    """A name that can be read and bound: a dict's item, a closure cell, or an attribute."""
 
     __slots__ = ("kind", "holder", "name")
 
@@ -149,9 +147,7 @@ def shown_snapshot(taken: tuple) -> str:
 
 
 def checker(facts: list[Any]) -> Callable[[], int | None]:
-    """One generated function that returns the number of the first fact that no longer holds, or
-    None.
-    """
+    """A generated function: the number of the first fact that no longer holds, or None."""
     lines = ["def check():"]
     names: dict[str, Any] = {"changes": metadata_changes, "seen": [-1]}
     captured = {

@@ -1,6 +1,4 @@
-"""What a compiled function tells about itself: graph, history, source, why, explain, memory, dump,
-benchmark.
-"""
+"""What a compiled function tells about itself: graph, history, source, why, memory, dump."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Graph -> optimised graph -> executable, once per program: the passes' history, and a cache by
-fingerprint.
-"""
+"""Graph -> optimised graph -> executable, once a program: passes' history, cache by fingerprint."""
 
 from __future__ import annotations
 
@@ -78,9 +76,7 @@ class Compiler:
 
 
 def placement(graph: Graph, options: dict[str, Any]) -> dict[str, Any]:
-    """`input_specs` are given per argument of the function; state and everything else is
-    replicated.
-    """
+    """`input_specs` are given per argument of the function; all else is replicated."""
     given = options.get("input_specs")
     if not given:
         return {}

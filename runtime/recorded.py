@@ -1,6 +1,4 @@
-"""A finished recording, read as data: which graph outputs it has and what to do with each after a
-run.
-"""
+"""A finished recording as data: which outputs it has and what to do with each after a run."""
 
 from __future__ import annotations
 
@@ -269,9 +267,7 @@ def name_inputs(trace: Trace) -> None:
 
 
 def state_names(trace: Trace) -> dict[int, str]:
-    """Names of captured tensors by id: "Net.fc1.weight", and "Net.fc1.weight.exp_avg" for an
-    optimiser's slot.
-    """
+    """Names of captured tensors by id: "Net.fc1.weight"; of slots: "Net.fc1.weight.exp_avg"."""
     names: dict[int, str] = {}
     for item in trace.inputs:
         attribute = trace.attribute_names.get(id(item.tensor))

@@ -143,9 +143,7 @@ def seal(
 def cut(
     outputs: list[Node], by_node: dict[Node, Any], name: str, roles: list[str]
 ) -> tuple[Graph, list[Any]]:
-    """The graph of `outputs` with inputs for what is known already; and where those inputs come
-    from.
-    """
+    """The graph of `outputs`, with inputs for what is known already; and where these come from."""
     reached = [n for n in postorder(outputs, stop=by_node.__contains__) if n in by_node]
     reached.sort(key=lambda n: place(by_node[n]))
     inputs: list[Node] = []

@@ -1,6 +1,4 @@
-"""What a call looks like: tensor types, other arguments by value, gradient mode, aliasing of
-arguments.
-"""
+"""What a call looks like: types of tensors, other arguments by value, gradient mode, aliasing."""
 
 from __future__ import annotations
 

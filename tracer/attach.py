@@ -1,6 +1,4 @@
-"""Gives Tensor its methods: one table each of views, functions, in-place forms, casts and hot
-operators.
-"""
+"""Gives Tensor its methods: tables of views, functions, in-place forms, casts, hot operators."""
 
 from __future__ import annotations
 

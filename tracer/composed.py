@@ -1,6 +1,4 @@
-"""Functions made of other functions: they emit nothing themselves, so they are right wherever those
-are.
-"""
+"""Functions made of others: they emit nothing themselves, so they are right wherever those are."""
 
 from __future__ import annotations
 

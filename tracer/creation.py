@@ -30,9 +30,7 @@ def check_dtype(dtype: Any) -> None:
 
 
 def array_from(data: Any, dtype: DType | None) -> np.ndarray:
-    """A fresh C-contiguous array with PyTorch's dtypes: Python floats are the default dtype, ints
-    int64.
-    """
+    """A fresh C-contiguous array: Python floats are of the default dtype, ints of int64."""
     check_dtype(dtype)
     if isinstance(data, (np.ndarray, np.generic)):
         dtype_of(data.dtype)
@@ -242,9 +240,7 @@ def empty(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor whose values mean nothing yet; here they are zeros, so that no run depends on old
-    memory.
-    """
+    """A tensor whose values mean nothing yet: zeros here, so that no run depends on old memory."""
     return filled(size_of(sizes if size is None else (size,)), 0.0, dtype, device, requires_grad)
 
 

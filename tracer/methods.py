@@ -1,6 +1,4 @@
-"""Which functions are Tensor methods: METHODS (also operators) and IN_PLACE (`add_` and its
-like).
-"""
+"""Which functions are Tensor methods: METHODS (also operators) and IN_PLACE (`add_`, ..)."""
 
 from __future__ import annotations
 

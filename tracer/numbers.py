@@ -187,9 +187,7 @@ def match(a: TracedNumber, b: TracedNumber) -> tuple[Node, Node]:
 
 
 def arithmetic(kind: str, a: TracedNumber, b: TracedNumber) -> tuple[Node, str]:
-    """Python's arithmetic on numbers: `/` is always float, `**` of ints with a non-negative
-    constant stays int.
-    """
+    """Python's arithmetic: `/` is float, `**` of ints with a non-negative constant stays int."""
     x, y = match(a, b)
     category = "float" if x.dtype is f64 else "int"
     if kind in ("div", "pow") and category == "int":

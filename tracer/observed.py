@@ -30,9 +30,7 @@ class Observed:
 
 
 def note_item(holder: dict, key: Any, value: Any) -> None:
-    """Tell the running trace that `holder[key]` was read and is `value`: replays need the same
-    object there.
-    """
+    """Tell the trace that `holder[key]` was read and is `value`: replays need that object there."""
     trace = get_mode().trace
     if trace is not None:
         trace.noted.append((holder, key, value))
@@ -107,9 +105,7 @@ def host_action(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def new_state(factory: Callable[[], Any], undo: Callable[[], Any]) -> Any:
-    """Make state (an optimiser's slot) eagerly, also while recording; `undo` runs if the recording
-    is thrown away.
-    """
+    """Make state (an optimiser's slot) eagerly; `undo` runs if a recording is thrown away."""
     trace = get_mode().trace
     if trace is None:
         return factory()

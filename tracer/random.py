@@ -24,9 +24,7 @@ _MASK = 0xFFFFFFFF
 
 
 def threefry_2x32(key: tuple[int, int], x0: int, x1: int) -> tuple[int, int]:
-    """One Threefry-2x32 block, 20 rounds, on Python ints (for single keys; arrays go through the
-    kernels).
-    """
+    """One Threefry-2x32 block of 20 rounds on Python ints; arrays go through the kernels."""
     k0, k1 = key
     k2 = k0 ^ k1 ^ 0x1BD11BDA
     schedule = (k0, k1, k2)
@@ -95,9 +93,7 @@ class Generator:
         return wrap(np.array(key, np.uint32))
 
     def snapshot(self) -> np.ndarray:
-        """Key words and counter as one u32[3] array: what a compiled step takes as its random
-        state.
-        """
+        """Key words and counter as one u32[3]: what a compiled step takes as its random state."""
         return np.array((*self._key, self._count & _MASK), np.uint32)
 
 

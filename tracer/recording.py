@@ -43,9 +43,7 @@ MAX_CONSTANT_BYTES = 64 * 1024  # a larger NumPy operand is an input of the grap
 
 @dataclass(eq=False)
 class Guard:
-    """An answer that Python was given: later runs follow this path only while they give the same
-    one.
-    """
+    """An answer that Python was given: later runs follow this path while they give the same."""
 
     node: Node
     kind: str  # "bool": the truth of a 0-d bool; "bits": the exact bytes

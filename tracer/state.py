@@ -1,6 +1,4 @@
-"""What the tracer is doing in this thread: gradient mode and the trace being recorded, in one
-ContextVar.
-"""
+"""What the tracer does in this thread: gradient mode and the running trace, in one ContextVar."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ def current_trace() -> Trace | None:
 
 
 class set_grad_enabled:
-    """Turn gradient recording on or off: at once when called, and as a context manager or
-    decorator.
-    """
+    """Turn gradients on or off: at once when called, and as a context manager or decorator."""
 
     def __init__(self, mode: bool):
         before = _mode.get()

@@ -107,9 +107,7 @@ PARTS = _Parts()  # so that equal structures have equal kinds
 
 
 class QuickOp:
-    """A hot op recorded without looking up its program; the program is found when gradients are
-    asked for.
-    """
+    """A hot op recorded without its program, which is found when gradients are asked for."""
 
     __slots__ = ("name", "op", "attrs")
 

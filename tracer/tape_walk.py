@@ -1,6 +1,4 @@
-"""The walk from roots to leaves over the tape, entry by entry: on arrays, or on Tensors (and so
-recorded itself).
-"""
+"""The walk over the tape from roots to leaves: on arrays, or on Tensors (so recorded itself)."""
 
 from __future__ import annotations
 

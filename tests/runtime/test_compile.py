@@ -1,6 +1,4 @@
-"""The promises of `tg.compile`: one graph for the step, captured state, explanations, locations,
-agreement.
-"""
+"""The promises of `tg.compile`: one graph, captured state, explanations, locations, agreement."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ from tracegrad.nn import functional as F
 
 
 def digits_step(backend: str | None, dropout: float = 0.5) -> tuple[Any, Any, Any]:
-    """A CNN's training step with batch norm, dropout, Adam and a schedule; (step, model,
-    optimiser).
-    """
+    """A CNN's step with batch norm, dropout, Adam and a schedule: (step, model, optimiser)."""
     tg.manual_seed(1)
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(dropout),

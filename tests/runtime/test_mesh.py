@@ -1,6 +1,4 @@
-"""A whole step over a mesh of four virtual devices gives the single-device losses, dropout
-included.
-"""
+"""A step over a mesh of four virtual devices gives the losses of one device, with dropout."""
 
 from __future__ import annotations
 

@@ -33,9 +33,7 @@ def test_threads_that_update_one_state(backend):
 
 
 def test_threads_record_different_functions_at_once():
-    """Attribute hooks are installed for recording threads only; eager code in others is not
-    disturbed.
-    """
+    """Attribute hooks are for recording threads only; eager code in others is not disturbed."""
     model = tg.nn.Linear(4, 4)
     x = tg.ones(2, 4)
     expected = model(x).detach().numpy()

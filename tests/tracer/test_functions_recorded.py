@@ -1,6 +1,4 @@
-"""The same functions recorded and compiled: equal to eager, gradients too; known numbers become
-constants.
-"""
+"""The same functions recorded and compiled equal eager; known numbers become constants."""
 
 import numpy as np
 import pytest

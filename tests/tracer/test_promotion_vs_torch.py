@@ -1,6 +1,4 @@
-"""Type promotion against PyTorch: every pair of dtypes, as tensors, 0-d tensors and Python
-numbers.
-"""
+"""Type promotion as PyTorch's: every pair of dtypes, as tensors, 0-d tensors and numbers."""
 
 import itertools
 

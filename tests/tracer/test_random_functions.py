@@ -1,6 +1,4 @@
-"""Keyed random functions: reproducible, in range, with the right moments; dropout's mask and
-scale.
-"""
+"""Keyed random functions: reproducible, in range, right moments; dropout's mask and scale."""
 
 import numpy as np
 import pytest

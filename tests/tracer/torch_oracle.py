@@ -1,6 +1,4 @@
-"""One call in tracegrad and in PyTorch: equal results (shape, dtype, values), equal gradients, or
-both refuse.
-"""
+"""One call in tracegrad and PyTorch: equal results and gradients, or both refuse."""
 
 import ml_dtypes
 import numpy as np
@@ -97,9 +95,7 @@ def same(mine, theirs, rtol=None, atol=None, what="result"):
 
 
 def agree(ours, theirs, *args, grad=True, rtol=None, atol=None, **kwargs):
-    """Call both; compare results, then gradients of all floating arguments under fixed
-    cotangents.
-    """
+    """Call both; compare results, then gradients of floating arguments under fixed cotangents."""
     args = tuple(a.detach().clone() if isinstance(a, torch.Tensor) else a for a in args)
     (own_args, own_kwargs), leaves = convert((args, kwargs), grad)
     mine, expected = flat(ours(*own_args, **own_kwargs)), flat(theirs(*args, **kwargs))

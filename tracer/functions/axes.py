@@ -23,9 +23,7 @@ def axis_of(dim: int, ndim: int) -> int:
 
 
 def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
-    """Sorted axes of `dim`: one int, several, or all where it is None or empty. Raises
-    OutOfRangeError.
-    """
+    """Sorted axes of `dim`: an int, several, or all for None or (). Raises OutOfRangeError."""
     if dim is None or dim == ():
         return tuple(range(ndim))
     dims = (dim,) if isinstance(dim, int) else tuple(dim)

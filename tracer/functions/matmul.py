@@ -1,6 +1,4 @@
-"""Matrix products. Many rows times one matrix is always one 2-D product, never a broadcast
-weight.
-"""
+"""Matrix products. Rows times one matrix are always one 2-D product, never a broadcast weight."""
 
 from __future__ import annotations
 

@@ -60,9 +60,7 @@ def layer_norm_(
 def layer_norm(
     input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Any:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last len(normalized_shape)
-    dimensions.
-    """
+    """(x - mean) / sqrt(var + eps) * weight + bias over the dimensions of normalized_shape."""
     return layer_norm_(input, weight, bias, normalized_shape=normalized_shape, eps=eps)
 
 
@@ -95,9 +93,7 @@ def batch_norm_train(
     *,
     eps: float = 1e-5,
 ) -> tuple[Node, Node, Node]:
-    """(y, mean[C], biased variance[C]) by the statistics of this batch; axis 1 holds the
-    channels.
-    """
+    """(y, mean[C], biased variance[C]) by this batch's statistics; axis 1 holds the channels."""
     x = floating("batch_norm", input)
     channels = _channels("batch_norm", x)
     if count(x.shape, (k for k in range(x.ndim) if k != 1)) == 1:

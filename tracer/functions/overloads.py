@@ -1,6 +1,4 @@
-"""PyTorch's functions whose result depends on how they are called: max(x), max(x, dim), max(x,
-y).
-"""
+"""PyTorch's functions of several meanings: max(x), max(x, dim), max(x, y)."""
 
 from __future__ import annotations
 

@@ -134,9 +134,7 @@ def lift(operand: Operand, dtype: DType, shape: tuple[int, ...] = ()) -> Node:
 
 
 def expand(x: Node, shape: tuple[int, ...]) -> Node:
-    """`x` broadcast to `shape`, aligned at the last axis. Raises IRTypeError where it does not
-    fit.
-    """
+    """`x` broadcast to `shape`, aligned at the last axis. Raises IRTypeError if it does not fit."""
     shape = tuple(shape)
     if x.shape == shape:
         return x

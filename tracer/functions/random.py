@@ -1,6 +1,4 @@
-"""Random numbers from a key operand (uint32[2]): the same key gives the same bits on every
-backend.
-"""
+"""Random numbers from a key (uint32[2]): the same key gives the same bits on every backend."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Resizing images: interpolate (nearest, linear, bilinear, bicubic, area), pixel shuffles,
-grid_sample.
-"""
+"""Resizing images: interpolate, pixel shuffles, grid_sample."""
 
 from __future__ import annotations
 

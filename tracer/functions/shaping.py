@@ -1,6 +1,4 @@
-"""Functions that rearrange elements into new memory: joining, repeating, flipping, padding,
-triangles.
-"""
+"""Functions that copy elements elsewhere: joining, repeating, flipping, padding, triangles."""
 
 from __future__ import annotations
 

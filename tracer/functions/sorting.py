@@ -150,9 +150,7 @@ nanmedian_dim.results.__name__ = "nanmedian"
 
 @user_op(results=("values", "indices"))
 def mode(input: Operand, /, dim: int = -1, keepdim: bool = False) -> tuple[Node, Node]:
-    """The most frequent value along dim (the smallest of equals) and the last index where it
-    stands.
-    """
+    """The most frequent value along dim (the smallest of equals) and its last index."""
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
     if x.ndim == 0:
@@ -186,9 +184,7 @@ def quantile(
     *,
     interpolation: str = "linear",
 ) -> Node:
-    """The q-th quantiles along dim (of all elements if None); q's dimension comes first. nan
-    wins.
-    """
+    """The q-th quantiles along dim (None: of all); q's dimension comes first. nan wins."""
     x = as_node(input)
     require_dtype("quantile", (x,), "f")
     if interpolation not in _INTERPOLATIONS:
@@ -294,9 +290,7 @@ def bincount_sized(input: Operand, weights: Operand | None = None, /, *, length:
 
 
 def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
-    """How often each non-negative integer occurs; the length is the largest plus one, at least
-    minlength.
-    """
+    """How often each integer from 0 on occurs; the length is the largest plus one, or minlength."""
     largest = int(input.max().item()) + 1 if input.numel() else 0
     return bincount_sized(input, weights, length=max(largest, minlength))
 
