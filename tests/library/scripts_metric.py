@@ -190,4 +190,68 @@ def tied_autoencoder(torch, wrap, steps=4):
     return {"losses": losses, **weights(model)}
 
 
-SCRIPTS = [contrastive, triplets, tied_autoencoder]
+def momentum_contrast(torch, wrap, steps=4):
+    """A queue of keys in a buffer, written at a pointer that moves; a key encoder led by momentum."""
+    nn, F = torch.nn, torch.nn.functional
+
+    class MoCo(nn.Module):
+        def __init__(self, dim=4, K=12, m=0.9, T=0.2):
+            super().__init__()
+            self.K, self.m, self.T = K, m, T
+            self.encoder_q = nn.Linear(5, dim)
+            self.encoder_k = nn.Linear(5, dim)
+            for param_k in self.encoder_k.parameters():
+                param_k.requires_grad = False
+            self.register_buffer("queue", torch.from_numpy(numbers(3, dim, K)))
+            self.queue = F.normalize(self.queue, dim=0)
+            self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+
+        @torch.no_grad()
+        def _momentum_update_key_encoder(self):
+            for q, k in zip(self.encoder_q.parameters(), self.encoder_k.parameters()):
+                k.data = k.data * self.m + q.data * (1.0 - self.m)
+
+        @torch.no_grad()
+        def _dequeue_and_enqueue(self, keys):
+            places = (self.queue_ptr + torch.arange(keys.shape[0])) % self.K
+            self.queue[:, places] = keys.T
+            self.queue_ptr[0] = (self.queue_ptr[0] + keys.shape[0]) % self.K
+
+        def forward(self, im_q, im_k):
+            q = F.normalize(self.encoder_q(im_q), dim=1)
+            with torch.no_grad():
+                self._momentum_update_key_encoder()
+                k = F.normalize(self.encoder_k(im_k), dim=1)
+            l_pos = torch.einsum("nc,nc->n", [q, k]).unsqueeze(-1)
+            l_neg = torch.einsum("nc,ck->nk", [q, self.queue.clone().detach()])
+            logits = torch.cat([l_pos, l_neg], dim=1) / self.T
+            labels = torch.zeros(logits.shape[0], dtype=torch.long)
+            self._dequeue_and_enqueue(k)
+            return logits, labels
+
+    model = MoCo()
+    fill(torch, model.encoder_q)
+    model.encoder_k.load_state_dict(model.encoder_q.state_dict())
+    net = wrap(model)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], 0.05, weight_decay=1e-4
+    )
+
+    def train_step(im_q, im_k):
+        output, target = net(im_q, im_k)
+        loss = F.cross_entropy(output, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    train_step = wrap(train_step)
+    views, losses = torch.tensor(numbers(0, 16, 5)), []
+    for i in range(steps):
+        batch = views[4 * (i % 4) : 4 * (i % 4) + 4]
+        noise = torch.tensor(numbers(20 + i, 4, 5, scale=0.1))
+        losses.append(train_step(batch, batch + noise).item())
+    return {"losses": losses, **weights(model)}
+
+
+SCRIPTS = [contrastive, triplets, tied_autoencoder, momentum_contrast]
