@@ -1,6 +1,4 @@
-"""What executes graphs, one folder each; and the switches of PyTorch's own backends, which are
-absent here.
-"""
+"""What executes graphs, one folder each; and the switches of PyTorch's own backends."""
 
 from types import SimpleNamespace
 

@@ -24,9 +24,7 @@ from tracegrad.tracer.views import IDENTITY, view_entry
 
 
 class CallProgram(Program):
-    """The tape's view of a compiled call: inputs are the trace's inputs, outputs the tracked
-    results.
-    """
+    """A compiled call as the tape sees it: the trace's inputs, the tracked results."""
 
     def __init__(
         self, graph: Graph, indices: list[int], wanted: tuple[bool, ...], families: dict[Node, int], compiler: Compiler
@@ -106,9 +104,7 @@ class CallProgram(Program):
         return found
 
     def constant(self, item: Any, owner: Any, plan: Any, call: Any) -> Constant:
-        """An operand without gradient; its owner knows of it, so that a write moves the value out
-        first.
-        """
+        """An operand without gradient, known to its owner: a write moves the value out first."""
         if owner is None or owner.__class__ is Storage:
             value = self.outside_value(item, plan, call) if owner is None else owner.array
             entry = Constant(value)

@@ -118,9 +118,7 @@ class CompiledFunction(Inspection):
         return self._record(call, reason, culprit=culprit)
 
     def _recheck(self, call: Call) -> Any:
-        """A recorded call in place of a cached one: the graph must be what it was, if nothing
-        changed unseen.
-        """
+        """Record instead of a cached call: the graph is the same if nothing changed unseen."""
         with self._lock:
             found = self._cache.get(call.key, [])
             old = next((s for s in found if s.check() is None and call.aliases_fit(s)), None)

@@ -108,9 +108,7 @@ class Inspection:
         return "\n".join(lines)
 
     def memory(self) -> Any:
-        """The memory plan of the path taken last: for NumPy the planned peak, where it is and what
-        lives there.
-        """
+        """The memory plan of the last path; NumPy: the peak, where it is and what lives there."""
         return self._lowered().executable.memory
 
     def dump(self, directory: str | Path) -> Path:

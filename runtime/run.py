@@ -142,9 +142,7 @@ class Runner:
     def finish_with_host(
         self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
     ) -> Any:
-        """Host reads and actions in the order of the Python code; actions are undone if the run
-        fails.
-        """
+        """Host reads and actions in Python's order; actions are undone if the run fails."""
         values: dict[int, Any] = {}
         done: list[HostAction] = []
         try:

@@ -21,9 +21,7 @@ from tracegrad.tracer.storage import Storage
 
 
 class Sources:
-    """Where the inputs of a segment come from, grouped so that a call fetches them without asking
-    each.
-    """
+    """Where a segment's inputs come from, grouped: a call fetches them without asking each."""
 
     __slots__ = ("arguments", "tensors", "fields", "storages", "rest")
 

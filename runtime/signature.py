@@ -208,9 +208,7 @@ def by_value(view: Tensor) -> Tensor:
 
 
 class Same:
-    """An object as part of a key: equal to itself only, and kept alive so that its id is not used
-    again.
-    """
+    """An object as part of a key: equal to itself only, and kept alive: its id stays its own."""
 
     __slots__ = ("value",)
 

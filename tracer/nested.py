@@ -111,9 +111,7 @@ class FunctionGraph:
 
 
 def trace_function(function: Callable[..., Any], arguments: Any, what: str) -> FunctionGraph:
-    """Trace `function(*arguments)` where `arguments` is a tuple of trees of TensorTypes (other
-    leaves as they are).
-    """
+    """Trace `function(*arguments)`, trees of TensorTypes; other leaves are passed as they are."""
     trace = NestedTrace(what)
     leaves, treedef = flatten(tuple(arguments))
     given = [trace.argument(leaf) if isinstance(leaf, TensorType) else leaf for leaf in leaves]

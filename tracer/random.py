@@ -40,9 +40,7 @@ def threefry_2x32(key: tuple[int, int], x0: int, x1: int) -> tuple[int, int]:
 
 
 class Generator:
-    """A random stream: `manual_seed(n)` restarts it; the same seed gives the same numbers in every
-    mode.
-    """
+    """A random stream: `manual_seed(n)` restarts it, with the same numbers in every mode."""
 
     def __init__(self, device: str = "cpu"):
         self.device = device

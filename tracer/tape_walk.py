@@ -142,9 +142,7 @@ def output_values(entry: Entry, reads: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def recorded_gradients(order: list[Entry]) -> Gradients:
-    """Gradients of one entry as Tensors: the gradient program is applied as an op, and so recorded
-    itself.
-    """
+    """Gradients of an entry as Tensors: its gradient program applied as an op, so recorded."""
 
     def gradients(
         entry: Entry, received: dict[int, Any], live: set[Entry]

@@ -40,9 +40,7 @@ class HostRead:
 
 @dataclass
 class HostArray:
-    """A NumPy array of the user's, copied at every call: it may be written while a backend still
-    reads it.
-    """
+    """A NumPy array of the user's, copied at every call: it may be written during a run."""
 
     source: np.ndarray
 
@@ -112,9 +110,7 @@ class TraceHost(TraceBuffers):
     # -- reads -----------------------------------------------------------------------------------
 
     def host_number(self, key: tuple, read: Callable[[], Any], name: str) -> TracedNumber:
-        """A Python number read at every call (a hyper-parameter): an input, so that its changes
-        never recompile.
-        """
+        """A number read at every call (a hyper-parameter): an input, so it never recompiles."""
         phase = sum(isinstance(item, HostAction) for item in self.host)
         found = self._host_reads.get((*key, phase))
         if found is None:
@@ -201,9 +197,7 @@ class TraceHost(TraceBuffers):
         return False
 
     def undo_host_actions(self) -> None:
-        """Put back what host actions changed: this recording is thrown away, or will be run as a
-        call.
-        """
+        """Put back what host actions changed: the recording is thrown away, or run as a call."""
         for item in reversed(self.host):
             if isinstance(item, HostAction):
                 item.undo()

@@ -1,6 +1,4 @@
-"""Values inside a trace: cells (buffers whose current value is an SSA node) and the tensors that
-look at them.
-"""
+"""Values inside a trace: cells (buffers whose value is a node) and tensors that see them."""
 
 from __future__ import annotations
 

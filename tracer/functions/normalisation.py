@@ -78,9 +78,7 @@ def rms_norm_(
 def rms_norm(
     input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None
 ) -> Any:
-    """x / sqrt(mean(x**2) + eps) * weight over the last dimensions; eps None is the dtype's
-    epsilon.
-    """
+    """x / sqrt(mean(x**2) + eps) * weight over the last dimensions; eps None: the dtype's."""
     return rms_norm_(input, weight, normalized_shape=normalized_shape, eps=eps)
 
 
