@@ -21,6 +21,7 @@ from tracegrad.ir.graph import INPUT, Graph, Node, inline, placeholder, postorde
 from tracegrad.ir.ops import traits
 from tracegrad.ir.types import TensorType, bool_, c128, f64, i64
 from tracegrad.passes.autodiff import reverse
+from tracegrad.passes.cleanup import DropMarkers
 from tracegrad.passes.decompose import Decompose
 from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.locate import here
@@ -244,7 +245,7 @@ def bind(graph: Graph, specs: tuple | None = None) -> Runner:
     if any(map(heavy, graph.nodes)) or len(graph.nodes) > LONG:
         executable = compile_for_numpy(graph)
         return executable if specs is None else partial(run_on_values, executable, specs)
-    graph = Decompose(frozenset(numpy_backend.KERNELS)).run(graph)
+    graph = Decompose(frozenset(numpy_backend.KERNELS)).run(DropMarkers().run(graph))
     kinds = None if specs is None else tuple(map(argument_kind, specs))
     return numpy_backend.straight(graph, kinds)
 

@@ -60,10 +60,12 @@ def _bounded(x: Node, inside: Node, given: Operand, bound: Node, extreme: Op) ->
     """x where inside, else the bound. At the bound the whole gradient goes to x; a nan keeps its
     value and gets none.
     """
-    outside = extreme(ops.detach(x), bound)
+    value = extreme(x, bound)
     if isinstance(given, Node):  # a tensor bound: it gets the gradient only where it is the value
-        outside = ops.where(ops.eq(outside, bound), bound, ops.detach(x))
-    return ops.where(inside, x, outside)
+        outside = ops.where(ops.eq(value, bound), bound, ops.detach(x))
+        return ops.where(inside, x, outside)
+    # The value of one fast op; the gradient is that of the choice, which nothing else computes.
+    return ops.rebind(ops.where(inside, x, ops.detach(x)), value)
 
 
 def _nan_bounds(x: Node, *bounds: Operand | None) -> Node:
