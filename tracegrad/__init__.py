@@ -60,7 +60,19 @@ from tracegrad.tracer.tensor import Device as device
 from tracegrad.tracer.tensor import Size, Tensor
 from tracegrad.tracer.view_methods import FUNCTIONS as _views
 
-from tracegrad import amp, autograd, backends, cuda, func, linalg, nn, optim, special, testing, utils
+from tracegrad import (
+    amp,
+    autograd,
+    backends,
+    cuda,
+    func,
+    linalg,
+    nn,
+    optim,
+    special,
+    testing,
+    utils,
+)
 from tracegrad.amp import GradScaler, autocast
 from tracegrad.backends.base import Mesh
 from tracegrad.compiling import compile

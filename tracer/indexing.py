@@ -88,10 +88,6 @@ def lone_mask(self: Tensor, index: Any) -> Tensor | None:
     return None
 
 
-def is_advanced(item: Any) -> bool:
-    return isinstance(item, (Tensor, np.ndarray, list)) and not isinstance(item, (bool, np.bool_))
-
-
 _basic: LRU = LRU(CACHE_SIZE)
 
 

@@ -44,11 +44,6 @@ def from_numpy(array: np.ndarray[Any, np.dtype[Any]], device: Any = None) -> Any
         return jax.device_put(np.array(array, copy=True, order="C"), device)
 
 
-def is_live_jax_array(value: Any) -> bool:
-    """Whether `value` is a jax array that no call has been given."""
-    return is_jax_array(value) and not value.is_deleted()
-
-
 def may_donate(arrays: Sequence[Any], expected_refs: int) -> bool:
     """Whether the buffers may be given away: no array has more than `expected_refs` references.
 
