@@ -38,9 +38,7 @@ class CallProgram(Program):
         self.types = tuple(node.type for node in graph.outputs)
         self.run = make_runner(graph)
         self._vjps = {}
-        self._recording: dict[Any, Any] = {}
         self._plans = {}
-        self.has_numbers = False
         self.differentiable = True
         self.indices = indices  # positions of the tracked results among the recording's outputs
         self.wanted = wanted
