@@ -17,6 +17,7 @@ from tracegrad.ir.graph import Graph, Node, postorder, rebuild
 from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.recorded import Recorded
+from tracegrad.tracer.compiled_backward import OPAQUE_KINDS
 from tracegrad.tracer.program import GraphOp, Program, make_runner
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape import Constant, Entry, Leaf, Part
@@ -141,6 +142,13 @@ class CallProgram(Program):
         return owner.array if owner.__class__ is Storage else owner._data  # type: ignore[no-any-return]
 
 
+class XlaCallProgram(CallProgram):
+    """A call whose gradient runs on XLA too, never as a part of a backward compiled for NumPy."""
+
+
+OPAQUE_KINDS.add(XlaCallProgram)
+
+
 class BackendRunner:
     """The gradient graph, compiled by the function's own backend at its first use."""
 
@@ -177,7 +185,8 @@ def differentiable(
         tuple(item.node for item in trace.inputs), tuple(recorded.outputs[k] for k in indices),
         tuple(item.name for item in trace.inputs), name="forward",
     )  # fmt: skip
-    return recorded, CallProgram(graph, indices, wanted, families, compiler)
+    kind = XlaCallProgram if compiler.backend == "jax" else CallProgram
+    return recorded, kind(graph, indices, wanted, families, compiler)
 
 
 def leaf_homes(trace: Any) -> tuple[dict[Node, Node], dict[Node, int]]:

@@ -24,6 +24,9 @@ from tracegrad.tracer.tape import CONSTANT, LEAF, Entry, Part, program_of, weak_
 COMPILED_SIZE = 256  # structures kept compiled
 SEEN_SIZE = 4096  # structures remembered after one sighting (their hashes)
 
+# Programs whose gradients cannot be part of a NumPy program: Python code, or another backend's.
+OPAQUE_KINDS: set[type] = {CustomProgram}
+
 _compiled: LRU = LRU(COMPILED_SIZE)
 _seen: LRU = LRU(SEEN_SIZE)
 _lock = threading.Lock()
@@ -50,8 +53,8 @@ def compiled_for(
     order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]
 ) -> Any:
     """The compiled gradient of this structure, or None at its first sighting."""
-    if any(entry.kind.__class__ is CustomProgram for entry in order):
-        return None  # its gradient is Python
+    if any(entry.kind.__class__ in OPAQUE_KINDS for entry in order):
+        return None
     key = structure_key(order, number, roots, targets)
     compiled = _compiled.get(key)
     if compiled is not None:

@@ -316,3 +316,25 @@ def test_a_profiler_goes_on_after_a_recording() -> None:
     finally:
         sys.setprofile(None)
     assert "later" in calls
+
+
+def test_the_gradient_of_a_model_compiled_for_xla_runs_on_xla_at_every_step(monkeypatch) -> None:
+    pytest.importorskip("jax")
+    from tracegrad.runtime.autograd_call import BackendRunner
+
+    runs = []
+    run = BackendRunner.__call__
+    monkeypatch.setattr(
+        BackendRunner, "__call__", lambda self, arrays: runs.append(1) or run(self, arrays)
+    )
+    model = tg.nn.Sequential(tg.nn.Linear(3, 4), tg.nn.Tanh(), tg.nn.Linear(4, 1))
+    compiled = tg.compile(model, backend="jax")
+    x = tg.ones(2, 3)
+    (model(x) ** 2).mean().backward()
+    expected = model[0].weight.grad.tolist()
+    for step in range(1, 5):
+        model.zero_grad()
+        (compiled(x) ** 2).mean().backward()
+        assert len(runs) == step
+        np.testing.assert_allclose(model[0].weight.grad.tolist(), expected, rtol=1e-5, atol=1e-7)
+    assert compiled.stats()["compiles"] == 2
