@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
-from tracegrad.tracer import composed, functions, further, hooks, inplace_views, strided_views
+from tracegrad.tracer import composed, further, hooks, inplace_views, strided_views
 from tracegrad.tracer.creation import empty, tensor
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
@@ -83,8 +83,8 @@ TABLES = (
 PROPERTIES = {
     "mH": composed.adjoint,
     "H": composed.adjoint,
-    "real": lambda self: functions.real(self) if self.is_complex() else self,
-    "imag": lambda self: functions.imag(self),
+    "real": strided_views.real,
+    "imag": strided_views.imag,
     "is_cpu": lambda self: True,
     "retains_grad": lambda self: self._retains_grad,
 } | {

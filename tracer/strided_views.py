@@ -1,5 +1,5 @@
-"""Views by strides: diagonals, sliding windows and `as_strided`; views as another dtype. Writes go
-through to the base.
+"""Views by strides: diagonals, sliding windows and `as_strided`; views as another dtype; parts of
+complex numbers. Writes go through to the base.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import as_strided as numpy_strided
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import DType
+from tracegrad.tracer import functions
 from tracegrad.tracer.errors import ShapeError, UnsupportedError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
@@ -149,6 +150,25 @@ class Retyped(ViewStep):
         return ops.bitcast(value, dtype=base.dtype)
 
 
+@dataclass(frozen=True)
+class ComplexPart(ViewStep):
+    """The real or the imaginary part of complex numbers."""
+
+    imaginary: bool
+    name = "view"
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        return array.imag if self.imaginary else array.real
+
+    def emit(self, base: Node) -> Node:
+        return ops.imag(base) if self.imaginary else ops.real(base)
+
+    def emit_write(self, base: Node, value: Node) -> Node:
+        if self.imaginary:
+            return ops.complex_(ops.real(base), value)
+        return ops.complex_(value, ops.imag(base))
+
+
 @lru_cache(maxsize=64)
 def strided_places(step: Strided) -> np.ndarray:
     """Which element of the flat base each element of the view is, int64."""
@@ -170,6 +190,18 @@ def retyped(input: Tensor, dtype: DType) -> Tensor:
             fix="cast it with .to(dtype), or view it as a dtype of the same size",
         )
     return make_view(detach(input), Retyped(dtype))
+
+
+def real(input: Tensor) -> Tensor:
+    """The real part, a view; a real tensor itself."""
+    return make_view(input, ComplexPart(False)) if input.is_complex() else input
+
+
+def imag(input: Tensor) -> Tensor:
+    """The imaginary part of a complex tensor, a view."""
+    if not input.is_complex():
+        return functions.imag(input)  # type: ignore[no-any-return]  # it says what it takes
+    return make_view(input, ComplexPart(True))
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
@@ -228,5 +260,5 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     return make_view(input, Strided(shape, strides, offset))
 
 
-FUNCTIONS = {f.__name__: f for f in (diagonal, as_strided)}
+FUNCTIONS = {f.__name__: f for f in (diagonal, as_strided, real, imag)}
 METHODS = {f.__name__: f for f in (diagonal, unfold, as_strided)}

@@ -179,8 +179,10 @@ def view_entry(step: ViewStep, parent: Entry) -> Entry:
     found = _programs.get(key)
     if found is None:
         program = program_for(step, (), (TensorType(parent.shape, dtype_of(parent.dtype)),))
-        found = _programs.add(key, (program, program.types[0].shape))
-    return Entry(found[0], (parent,), found[1], parent.dtype)
+        view = program.types[0]
+        found = _programs.add(key, (program, view.shape, view.dtype.np))
+    program, shape, dtype = found
+    return Entry(program, (parent,), shape, dtype)
 
 
 def mark_unwritable(view: Tensor, tensor: Tensor, grad: bool) -> None:

@@ -30,8 +30,9 @@ def test_equal_attributes_of_other_types_are_other_programs():
     assert tg.full((2,), 1).dtype is tg.int64 and tg.full((2,), 1.0).dtype is tg.float32
 
 
-@pytest.mark.parametrize("function", [tg.real, tg.imag])
+@pytest.mark.parametrize("function", [functions.real, functions.imag])
 def test_results_do_not_share_memory_with_operands(function):
+    """The ops; `tg.real` and `tg.imag` are views, as in PyTorch."""
     x = tg.tensor([1 + 2j, 3 - 4j])
     part = function(x)
     before = part.tolist()

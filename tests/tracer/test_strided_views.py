@@ -120,3 +120,36 @@ def test_bits_as_another_dtype(mode):
     with pytest.raises(tg.errors.ShapeError, match="same size"):
         tg.tensor(X).view(tg.int64)
     assert not tg.tensor(X, requires_grad=True).view(tg.int32).requires_grad
+
+
+def part_written(t, F, x):
+    z = t.complex(x, x + 1)
+    z.real.mul_(3)
+    z.imag[0] = 7.0
+    t.real(z)[1].sub_(1)
+    return z.real * 2, z.imag.sum(), z.abs()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_writes_to_parts_of_complex_numbers(mode):
+    agree_everywhere(mode, part_written, X, legal=True)
+
+
+def test_parts_of_complex_numbers_are_views():
+    z = tg.complex(tg.ones(2), tg.zeros(2))
+    part = z.real
+    part.add_(4)
+    assert z.tolist() == [5 + 0j, 5 + 0j]
+    assert tg.ones(2).real.tolist() == [1, 1]
+    with pytest.raises(tg.errors.TracegradError):
+        tg.ones(2).imag  # noqa: B018
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_through_parts_of_complex_numbers(mode):
+    def call(t, F, x):
+        z = t.complex(x * 1, x * 2)
+        z.real.mul_(x)
+        return ((z.imag**2).sum() + (z.real * 3).sum(),)
+
+    agree_everywhere(mode, call, X, legal=True)
