@@ -25,6 +25,10 @@ _CLOCKS = frozenset({
     time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns,
     time.process_time, time.process_time_ns,
 })  # fmt: skip
+_WATCHED_IN_C = _CLOCKS | {print}
+_STAGES = tuple(
+    f"tracegrad.{stage}." for stage in ("ir", "passes", "backends", "tracer", "runtime")
+)
 _ARRAY_LIBRARIES = frozenset({"numpy", "ml_dtypes", "optree"})
 _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<module>"})
 _READ_ENVIRONMENT = frozenset(
@@ -42,6 +46,7 @@ class CodeWatch:
         self.noticed: list[str] = []  # effects outside the graph, for `why()`
         self._before: Any = None  # the profile hook that was there
         self._codes: set[types.CodeType] = set()
+        self._of_no_interest: set[types.CodeType] = set()  # functions of ours, met before
         self._entered: set[tuple] = set()  # (code, identities of its closure's values)
         self._unresolved: set[types.CodeType] = set()
         self._imports: list[tuple[types.CodeType, list[str]]] = []  # by functions, of modules
@@ -53,7 +58,7 @@ class CodeWatch:
 
     def start(self) -> None:
         self._before = sys.getprofile()
-        sys.setprofile(self._profile)
+        sys.setprofile(self._hook())
 
     def stop(self) -> None:
         if self._before is None or callable(self._before):
@@ -62,19 +67,26 @@ class CodeWatch:
             sys.setprofile(None)
             self._before.enable()
 
-    def _profile(self, frame: types.FrameType, event: str, argument: Any) -> None:
-        if self._skipped is not None:
-            if event == "return" and frame is self._skipped:
+    def _hook(self) -> Any:
+        """Runs at every call and return, hundreds of thousands of times: it asks as little as it can."""
+        of_no_interest, watched = self._of_no_interest, _WATCHED_IN_C
+
+        def hook(frame: types.FrameType, event: str, argument: Any) -> None:
+            if event == "call":
+                if frame.f_code not in of_no_interest and self._skipped is None:
+                    self._called(frame)
+            elif event == "c_call":
+                if argument in watched and self._skipped is None:
+                    self._called_c(frame, argument)
+            elif frame is self._skipped and event == "return":
                 self._skipped = None
-        elif event == "c_call":
-            self._called_c(frame, argument)
-        elif event == "call":
-            self._called(frame)
+
+        return hook
 
     def _called_c(self, frame: types.FrameType, function: Any) -> None:
         if function is builtins.print:
             self.noticed.append(f"print() at {here()} runs only while recording")
-        elif function in _CLOCKS and not is_own_code(frame.f_code):
+        elif not is_own_code(frame.f_code):
             self.sightings.complain(
                 f"{function.__name__}() is called",
                 "measure outside the compiled function",
@@ -86,12 +98,17 @@ class CodeWatch:
         if code in self._collector_codes:
             self._skipped = frame
             return
+        if frame.f_globals.get("__name__", "").startswith(_STAGES):
+            self._of_no_interest.add(code)  # nor are the objects it makes: they are of the trace
+            return
         if code.co_name == "__init__" and code.co_argcount:
             made = frame.f_locals.get(code.co_varnames[0])
             self.sightings.born[id(made)] = made
         if is_own_code(code):
             if code in _READ_ENVIRONMENT:  # os is frozen, so its code looks like ours
                 self._add_globals(code, frame.f_globals)
+            elif code.co_name != "__init__":
+                self._of_no_interest.add(code)
             return
         if called_by_us(frame):
             self._skipped = frame
@@ -173,13 +190,8 @@ class CodeWatch:
 
 
 def called_by_us(frame: types.FrameType) -> bool:
-    """Whether tracegrad calls NumPy here, or a method that `dataclasses` made for one of its classes.
-
-    Or the import system somebody's module: what that runs, it runs once.
-    """
+    """Whether tracegrad calls NumPy here, or the import system somebody's module: that runs once."""
     module = frame.f_globals.get("__name__", "")
-    if module.startswith("tracegrad."):
-        return frame.f_code.co_filename == "<string>"
     caller = frame.f_back
     if caller is None:
         return False
