@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from typing import Any
 
@@ -101,6 +100,8 @@ class Const:
     @cached_property
     def digest(self) -> str:
         """Hex blake2b of the bytes that tell this constant from others (dtype, shape, values)."""
+        import hashlib  # here, because it takes long to import
+
         hasher = hashlib.blake2b(digest_size=16)
         hasher.update(f"{self.dtype.name}{self.shape}{self.is_splat}".encode())
         hasher.update(self._bytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from tracegrad.ir.const import Const
@@ -15,6 +14,8 @@ def fingerprint(graph: Graph) -> str:
 
     Not over locations, names and roles: two call sites share one executable, each keeps its lines.
     """
+    import hashlib  # here, because it takes long to import
+
     number = {node: index for index, node in enumerate(graph.nodes)}
     lines = [str(len(graph.inputs))]
     for node in graph.nodes:
