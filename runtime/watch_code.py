@@ -98,7 +98,7 @@ class CodeWatch:
         if code in self._collector_codes:
             self._skipped = frame
             return
-        if frame.f_globals.get("__name__", "").startswith(_STAGES):
+        if (frame.f_globals.get("__name__") or "").startswith(_STAGES):
             self._of_no_interest.add(code)  # nor are the objects it makes: they are of the trace
             return
         if code.co_name == "__init__" and code.co_argcount:
@@ -191,7 +191,7 @@ class CodeWatch:
 
 def called_by_us(frame: types.FrameType) -> bool:
     """Whether tracegrad calls NumPy here, or the import system somebody's module: that runs once."""
-    module = frame.f_globals.get("__name__", "")
+    module = frame.f_globals.get("__name__") or ""
     caller = frame.f_back
     if caller is None:
         return False

@@ -338,3 +338,12 @@ def test_the_gradient_of_a_model_compiled_for_xla_runs_on_xla_at_every_step(monk
         assert len(runs) == step
         np.testing.assert_allclose(model[0].weight.grad.tolist(), expected, rtol=1e-5, atol=1e-7)
     assert compiled.stats()["compiles"] == 2
+
+
+def test_code_without_a_module_name_is_recorded() -> None:
+    namespace: dict[str, Any] = {"__name__": None, "factor": 2.0}
+    exec("def scaled(x):\n    return x * factor\n", namespace)
+    step = tg.compile(namespace["scaled"])
+    assert step(tg.ones(2)).tolist() == [2.0, 2.0]
+    namespace["factor"] = 5.0
+    assert step(tg.ones(2)).tolist() == [5.0, 5.0]
