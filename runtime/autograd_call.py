@@ -129,8 +129,12 @@ class CallProgram(Program):
     def outside_value(item: Any, plan: Any, call: Any) -> np.ndarray:
         """A host number or a random state as the run got it; the state has moved on since."""
         if item.kind == "host":
-            found = call.host.get(id(item.source))
-            return item.source.array() if found is None else found  # type: ignore[no-any-return]
+            numbers, source = call.numbers, item.source
+            return (
+                np.asarray(numbers[id(source)], source.dtype)
+                if id(source) in numbers
+                else source.array()
+            )
         state = item.source.snapshot()
         if item.kind == "random":
             drawn = sum(count for generator, count in plan.draws if generator is item.source)

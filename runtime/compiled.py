@@ -16,10 +16,11 @@ from functools import update_wrapper
 from typing import Any
 
 from tracegrad.runtime.autograd_call import differentiable
-from tracegrad.runtime.facts import checker
+from tracegrad.runtime.checks import checker
 from tracegrad.runtime.inspection import Inspection
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.observer import Observer
+from tracegrad.runtime.plan import make_plan
 from tracegrad.runtime.recorded import finish
 from tracegrad.runtime.run import Runner
 from tracegrad.runtime.segments import NotDeterministic, Segment, build
@@ -215,7 +216,7 @@ class CompiledFunction(Inspection):
             fresh = True
             root, final = build(None, recorded, self._compiler, saved)
         specialisation.root = root
-        final.plan = self._runner.plan(final, recorded, program, [] if fresh else facts)
+        final.plan = make_plan(final, recorded, program, [] if fresh else facts)
         if fresh:
             call.note_aliases(specialisation, recorded)
             kept = self._cache.setdefault(call.key, [])

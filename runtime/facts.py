@@ -1,7 +1,4 @@
-"""Facts: where a Python value was found while recording, and what it was.
-
-All facts of a recording are checked by one generated function.
-"""
+"""Facts: where a Python value was found while recording, and what it was."""
 
 from __future__ import annotations
 
@@ -10,9 +7,8 @@ from typing import Any
 
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.pictures import ABSENT, PLAIN, unchanged
-from tracegrad.tracer.tensor import metadata_changes
-
-_IN_C = ("__class__", "__code__")  # attributes that are read without running Python code
+from tracegrad.tracer.numbers import is_a
+from tracegrad.tracer.recording import HostGuard
 
 
 class Place:
@@ -117,6 +113,7 @@ class ItemFact:
     """`holder[key]` is this very object (an optimiser's slot)."""
 
     __slots__ = ("holder", "name", "value")
+    of_metadata = False
 
     def __init__(self, holder: dict, name: Any, value: Any):
         self.holder, self.name, self.value = holder, name, value
@@ -132,6 +129,38 @@ class ItemFact:
         return f"{self.name if isinstance(self.name, str) else 'an entry'} of captured state was replaced"
 
 
+class HostFact:
+    """A comparison of a hyper-parameter has the answer it had."""
+
+    __slots__ = ("guard",)
+    of_metadata = False
+
+    def __init__(self, guard: HostGuard):
+        self.guard = guard
+
+    @property
+    def key(self) -> tuple:
+        return ("host", str(self.guard.loc))
+
+    def holds(self) -> bool:
+        guard = self.guard
+        try:
+            return bool(guard.kind(guard.read(), guard.constant)) is guard.answer
+        except (LookupError, TypeError):  # it is there no more, or is no number
+            return False
+
+    def describe(self) -> str:
+        guard = self.guard
+        try:
+            now = repr(guard.read())
+        except LookupError:
+            now = "deleted"
+        where = f"{guard.loc.file}:{guard.loc.line}"
+        if guard.kind is is_a:
+            return f"a hyper-parameter: now {now} (a Python {guard.constant} at {where})"
+        return f"a hyper-parameter: now {now} (compared with {guard.constant!r} at {where})"
+
+
 def shown(value: Any) -> str:
     text = repr(value) if isinstance(value, PLAIN) else f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
@@ -141,72 +170,3 @@ def shown_snapshot(taken: tuple) -> str:
     if taken[0] in ("value", "same"):
         return "absent" if taken[1] is ABSENT else shown(taken[1])
     return f"the {taken[1].__name__} as it was"
-
-
-# -- the check -----------------------------------------------------------------------------------
-
-
-def checker(facts: list[Any]) -> Callable[[], int | None]:
-    """A generated function: the number of the first fact that no longer holds, or None."""
-    lines = ["def check():"]
-    names: dict[str, Any] = {"changes": metadata_changes, "seen": [-1]}
-    captured = {
-        k for k, fact in enumerate(facts) if not isinstance(fact, ItemFact) and fact.of_metadata
-    }
-    if captured:  # captured tensors and hooks are looked at only after one of them has changed
-        lines.append("    if changes[0] != seen[0]:")
-        lines += [
-            f"        if not ({condition(facts[k], k, names)}): return {k}"
-            for k in sorted(captured)
-        ]
-        lines.append("        seen[0] = changes[0]")
-    for k, fact in enumerate(facts):
-        if k not in captured:
-            lines.append(f"    if not ({condition(fact, k, names)}): return {k}")
-    lines.append("    return None")
-    # Our own text; no user input in it.
-    exec(compile("\n".join(lines), "<tracegrad facts>", "exec"), names)
-    check: Any = names["check"]
-    check.facts = facts
-    return check  # type: ignore[no-any-return]
-
-
-def condition(fact: Any, k: int, names: dict[str, Any]) -> str:
-    if isinstance(fact, ItemFact):
-        names[f"h{k}"], names[f"k{k}"], names[f"v{k}"] = fact.holder.get, fact.name, fact.value
-        return f"h{k}(k{k}) is v{k}"
-    if isinstance(fact, Fact) and fact.place.kind == "attribute" and fact.place.name in _IN_C:
-        names[f"h{k}"], names[f"v{k}"] = fact.place.holder, fact.value
-        return f"h{k}.{fact.place.name} is v{k}"
-    if isinstance(fact, Fact) and fact.place.kind in ("item", "class"):
-        place = fact.place
-        holder = place.holder.__dict__ if place.kind == "class" else place.holder
-        if place.kind == "class" or type(holder) is dict:
-            names[f"h{k}"] = holder.get
-            read = f"h{k}({place.name!r})"
-            value = fact.value
-            if value is ABSENT:
-                return (
-                    f"{place.name!r} not in d{k}"
-                    if names.setdefault(f"d{k}", holder) is not None
-                    else ""
-                )
-            if fact.snapshot[0] == "same":
-                names[f"v{k}"] = value
-                return f"{read} is v{k}"
-            if (
-                fact.snapshot[0] == "mapping"
-                and type(value) is dict
-                and all(v is None for v in value.values())
-            ):
-                # A table of names, in order.
-                names[f"n{k}"], names[f"v{k}"] = tuple(value), dict(value)
-                return f"{read} == v{k} and (*{read},) == n{k}" if value else f"{read} == v{k}"
-            if fact.snapshot[0] == "value" and type(value) in (bool, type(None)):
-                return f"{read} is {value!r}"
-            if fact.snapshot[0] == "value" and type(value) in (int, str, float):
-                # The very object first: floats and strings are mostly not rebound.
-                names[f"v{k}"], names[f"f{k}"] = value, fact.holds
-                return f"{read} is v{k} or f{k}()"
-    names[f"f{k}"] = fact.holds
-    return f"f{k}()"

@@ -2,72 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import repeat
 from operator import getitem
 from typing import Any
 
 import numpy as np
 
-from tracegrad.runtime.facts import checker
+from tracegrad.backends.jax.arrays import from_numpy, may_donate
+from tracegrad.runtime.commit import Committer
+from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
-from tracegrad.runtime.state import UpdatedTensors, updated_tensors
-from tracegrad.tracer.inplace import rebase_family
-from tracegrad.tracer.recording import HostAction, HostRead, Input
-from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
+from tracegrad.tracer.recording import HostAction, HostRead
 from tracegrad.tracer.storage import STATE_LOCK, UNTOUCHED, Storage, protect_saved, writable
-from tracegrad.tracer.tape import FREED, Entry
-from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
-from tracegrad.tracer.views import detach, make_view
+from tracegrad.tracer.tensor import Tensor
 
+_NONE: dict[int, Any] = {}
+_NUMBERS = frozenset({float, int, bool})
 _JAX = repeat("_jax")
 
 
-@dataclass
-class Plan:
-    """What to do around the final executable."""
-
-    check: Any
-    host: list[Any]
-    draws: list[tuple[Any, int]]
-    writes: list[tuple[Any, int]]  # (Input, output index)
-    results: list[Any]
-    treedef: Any
-    grads: list[Any]
-    inputs: list[Input]
-    program: Any
-    outputs: int
-    single: Any  # output index of a plain one-tensor result, else None
-    effects: list[Any]
-    switched: list[tuple[int, bool]]  # see Recorded
-    updated: UpdatedTensors | None  # if every write is to a captured tensor
-
-
-class Runner:
+class Runner(Committer):
     """Fetches arrays for a backend, runs segments, commits."""
-
-    def __init__(self, backend: str):
-        self.jax = backend == "jax"
-
-    def plan(self, final: Segment, recorded: Any, program: Any, facts: list[Any]) -> Plan:
-        results = recorded.results
-        single = None
-        if (
-            len(results) == 1
-            and not recorded.effects
-            and results[0].kind == "output"
-            and not results[0].chain
-            and program is None
-        ):
-            if not results[0].freed and recorded.treedef.is_leaf():
-                single = results[0].index
-        trace = recorded.trace
-        return Plan(
-            checker(facts), list(trace.host), trace.random_draws, recorded.writes, results, recorded.treedef,
-            recorded.grads, list(trace.inputs), program, len(recorded.outputs), single, recorded.effects,
-            recorded.switched, updated_tensors(final, recorded),
-        )  # fmt: skip
 
     def walk(self, root: Segment | None, call: Call) -> tuple[Segment | None, Any]:
         """(final segment, result), or (None, why) when the path is not recorded yet."""
@@ -86,13 +42,21 @@ class Runner:
 
     # -- inputs ----------------------------------------------------------------------------------
 
-    def fetch(self, sources: Sources, call: Call, exports: list[list[Any]]) -> list[Any]:
+    def fetch(
+        self,
+        sources: Sources,
+        call: Call,
+        exports: list[list[Any]],
+        numbers: dict[int, Any] = _NONE,
+    ) -> list[Any]:
         """One array per input of a segment, in the order arguments, state, host numbers, random
         state, imports.
+
+        numbers: host numbers that have been read already, by the id of their HostRead
         """
         owners = call.owners
         if self.jax:
-            arrays = [on_jax(owners[k]) for k in sources.arguments]
+            arrays = [for_xla(owners[k]) for k in sources.arguments]
             state = UNTOUCHED.pop(sources, None)
             call.in_jax = call.only_in_jax = state is not None
             if state is not None:
@@ -108,60 +72,69 @@ class Runner:
             arrays = [on_numpy(owners[k]) for k in sources.arguments]
             arrays += [tensor._data for tensor in sources.tensors]
             arrays += [storage.array for storage in sources.storages]
-        if sources.rest:
-            for source in sources.rest:
-                if source.__class__ is tuple:
-                    arrays.append(exports[source[0]][source[1]])
-                elif source.kind == "host":
-                    arrays.append(source.source.array())
-                elif source.kind == "slot":
-                    tensor = source.source.place.read()
-                    arrays.append(on_jax(tensor) if self.jax else tensor._data)
-                else:
-                    arrays.append(source.source.snapshot())
+        for kind, source in sources.outside:
+            if kind == "number":
+                value = numbers[id(source)] if id(source) in numbers else source.read()
+                arrays.append(self.number(source, value))
+            elif kind == "slot":
+                tensor = source.place.read()
+                arrays.append(on_jax(tensor) if self.jax else tensor._data)
+            else:
+                arrays.append(source())
+        for depth, position in sources.imports:
+            arrays.append(exports[depth][position])
         return arrays
+
+    def number(self, source: HostRead, value: Any) -> Any:
+        """A Python number as an array; one that stays the same, as XLA's own array."""
+        if not self.jax:
+            return np.asarray(value, source.dtype)
+        last, array = source.sent
+        if value is not last or value.__class__ not in _NUMBERS:
+            source.sent = (value, None)
+            return np.asarray(value, source.dtype)
+        if array is None:
+            array = from_numpy(np.asarray(value, source.dtype))
+            source.sent = (value, array)
+        return array
 
     # -- outputs ---------------------------------------------------------------------------------
 
     def finish(self, segment: Segment, call: Call, exports: list[list[Any]]) -> Any:
         plan: Plan = segment.plan
-        if plan.host or plan.writes or plan.draws:
+        if plan.writes or plan.reads or plan.draws or plan.host:
             with STATE_LOCK:
-                return self.finish_with_state(segment, plan, call, exports)
-        arrays = self.fetch(segment.fetch, call, exports)
-        return self.commit(plan, self.execute(segment, plan, arrays, call), call, arrays)
+                if plan.host:
+                    return self.finish_with_actions(segment, plan, call, exports)
+                if plan.reads:
+                    call.numbers = {id(item): item.read() for item in plan.reads}
+                return self.finish_plainly(segment, plan, call, exports)
+        return self.finish_plainly(segment, plan, call, exports)
 
-    def finish_with_state(
+    def finish_plainly(
         self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
     ) -> Any:
-        if plan.host:
-            return self.finish_with_host(segment, plan, call, exports)
-        arrays = self.fetch(segment.fetch, call, exports)
+        arrays = self.fetch(segment.fetch, call, exports, call.numbers)
         return self.commit(plan, self.execute(segment, plan, arrays, call), call, arrays)
 
-    def finish_with_host(
+    def finish_with_actions(
         self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
     ) -> Any:
         """Host reads and actions in Python's order; actions are undone if the run fails."""
-        values: dict[int, Any] = {}
         done: list[HostAction] = []
         try:
             for item in plan.host:
-                if item.__class__ is HostRead:
-                    values[id(item)] = item.array()
+                if isinstance(item, HostRead):
+                    call.numbers[id(item)] = item.read()
                 else:
                     item.remember()
                     done.append(item)
                     item.run()
-            arrays = self.fetch(segment.fetch, call, exports)
-            for k, source in enumerate(segment.sources):
-                if source.__class__ is Input and source.kind == "host":
-                    arrays[k] = values.get(id(source.source), arrays[k])
-            call.host = values
+            arrays = self.fetch(segment.fetch, call, exports, call.numbers)
             outputs = self.execute(segment, plan, arrays, call)
         except BaseException:
-            for item in reversed(done):
-                item.undo()
+            for action in reversed(done):
+                action.undo()
             raise
         return self.commit(plan, outputs, call, arrays)
 
@@ -192,8 +165,6 @@ class Runner:
 
     def can_donate(self, plan: Plan, arrays: list[Any], call: Call) -> bool:
         """Whether every buffer to be donated is held by its tensor and by us alone."""
-        from tracegrad.backends.jax import may_donate
-
         updated = plan.updated
         if updated is None:
             return False
@@ -202,165 +173,6 @@ class Runner:
             if not call.only_in_jax:
                 return False
         return may_donate(updated.inputs(arrays), 3)  # one in the tensor, two in lists of ours
-
-    def owner_of(self, item: Input, call: Call) -> Any:
-        if item.kind == "argument":
-            return call.owners[int(item.name[3:])]
-        owner = item.source if item.kind != "slot" else item.source.place.read()
-        if owner.__class__ is not Storage and owner._storage is not None:
-            return owner._storage
-        return owner
-
-    def commit(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
-        """State, gradients, random position, results."""
-        updated = plan.updated
-        if updated is None:
-            for item, index in plan.writes:
-                self.store(self.owner_of(item, call), outputs[index])
-        elif call.only_in_jax:
-            UNTOUCHED.clear()
-            state = updated.put(arrays, outputs)
-            if call.in_jax:
-                UNTOUCHED[updated.sources] = state
-        else:
-            for tensor, value in zip(updated.tensors, updated.outputs(outputs)):
-                self.store(tensor if tensor._storage is None else tensor._storage, value)
-        for generator, count in plan.draws:
-            generator._count += count
-        for k, wanted in plan.switched:
-            tensor, owner = call.tensors[k], call.owners[k]
-            tensor.requires_grad_(wanted)
-            if isinstance(owner, Tensor):
-                owner._entry = tensor._entry
-        for grad in plan.grads:
-            tensor = grad.tensor if grad.argument < 0 else call.tensors[grad.argument]
-            if grad.kind == "set":
-                tensor._grad = self.wrap(outputs[grad.index])
-                tensor._dropped_grad = None
-            elif grad.kind == "clear":
-                tensor._grad = tensor._dropped_grad = None
-            else:
-                tensor._grad = None
-                tensor._dropped_grad = grad.where
-        if plan.single is not None:
-            return self.wrap(outputs[plan.single])
-        return self.results(plan, outputs, call, arrays)
-
-    def store(self, owner: Any, value: Any) -> None:
-        """The new value of a captured storage."""
-        UNTOUCHED.clear()
-        if owner.__class__ is Storage:
-            if self.jax:
-                owner.take_jax(value)
-            elif value is not owner.array:
-                np.copyto(owner.array, value)
-        elif self.jax:
-            owner._jax = value
-            owner.__dict__.pop("_data", None)
-            if owner._const is not None:
-                owner._const = None
-        elif value is not owner._data:
-            if owner._data.flags.writeable:
-                np.copyto(owner._data, value)
-            else:
-                owner._data = value
-            owner.__dict__.pop("_jax", None)
-
-    def wrap(self, array: Any) -> Tensor:
-        if not self.jax:
-            return wrap(array)
-        tensor = _new(Tensor)
-        tensor._jax = array
-        return tensor
-
-    def results(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
-        entries = (
-            plan.program.record(self, plan, outputs, call, arrays)
-            if plan.program is not None
-            else {}
-        )
-        for item, index in plan.writes:
-            if index in entries:
-                self.rebase(self.owner_of(item, call), entries[index])
-        made: dict[int, Any] = {}  # by output, and new objects by what makes them
-        leaves = []
-        for result in plan.results:
-            leaves.append(self.one_result(plan, result, outputs, call, made, entries))
-        bound = []
-        # All values before the first name: one may be the old value of another.
-        for effect in plan.effects:
-            values = [
-                self.one_result(plan, result, outputs, call, made, entries)
-                for result in effect.results
-            ]
-            bound.append((effect.place, effect.treedef.unflatten(values)))
-        for place, value in bound:
-            place.bind(value)
-        return plan.treedef.unflatten(leaves)
-
-    @staticmethod
-    def rebase(owner: Any, entry: Entry) -> None:
-        """State written with gradients: its history is now the call's."""
-        if owner.__class__ is Storage:
-            rebase_family(owner, 0, entry)
-        else:
-            owner._entry = entry
-            metadata_changes[0] += 1
-
-    def one_result(
-        self, plan: Plan, result: Any, outputs: list[Any], call: Call, made: dict[int, Any], entries: dict[int, Any]
-    ) -> Any:  # fmt: skip
-        if result.kind == "same":
-            return result.value
-        if result.kind == "argument":
-            return call.tensors[result.index]
-        if result.kind == "slot":
-            return result.value.place.read()
-        if result.kind == "grad":
-            grad = plan.grads[result.index]
-            return (grad.tensor if grad.argument < 0 else call.tensors[grad.argument])._grad
-        if result.kind == "object":
-            new = made.get(id(result))
-            if new is None:
-                kind, treedef = result.value
-                new = made[id(result)] = object.__new__(kind)
-                parts = [
-                    self.one_result(plan, p, outputs, call, made, entries) for p in result.parts
-                ]
-                new.__dict__.update(treedef.unflatten(parts))
-            return new
-        if result.kind == "number":
-            return self.wrap(outputs[result.index])._data.item()
-        if result.kind == "owner":
-            item = plan.inputs[result.index]
-            owner = self.owner_of(item, call)
-            base = (
-                next((m for m in owner.members() if not m._chain), None)
-                if isinstance(owner, Storage)
-                else owner
-            )
-            if base is None:
-                base = wrap(owner.array)
-            if result.detached:
-                base = detach(base)
-        else:
-            base = made.get(result.index)
-            if base is None:
-                base = made[result.index] = self.wrap(outputs[result.index])
-                entry = entries.get(result.index)
-                if entry is not None:
-                    base._entry = entry
-                elif result.freed:
-                    base._entry = Entry(FREED, (), tuple(base.shape), base.dtype.np)
-        if not result.chain:
-            return base
-        token = set_mode(EAGER_GRAD if result.tracked else EAGER_NO_GRAD)
-        try:
-            for step in result.chain:
-                base = make_view(base, step)
-            return base
-        finally:
-            reset_mode(token)
 
 
 def is_free(tensor: Tensor) -> bool:
@@ -376,12 +188,26 @@ def on_numpy(owner: Any) -> np.ndarray:
     return owner.array if owner.__class__ is Storage else owner._data  # type: ignore[no-any-return]
 
 
+def for_xla(owner: Any) -> Any:
+    """The value of an argument: as it is when it is met first, since a batch is seldom met again and
+    XLA's call takes NumPy arrays faster than it makes arrays of its own.
+    """
+    if owner.__class__ is Storage or owner._storage is not None:
+        return on_jax(owner)
+    fields = owner.__dict__
+    array = fields.get("_jax")
+    if array is not None:
+        return array
+    if "_given" not in fields:
+        fields["_given"] = True
+        return owner._data
+    return on_jax(owner)
+
+
 def on_jax(owner: Any) -> Any:
     """The value for XLA, kept on its owner; copied at every call while NumPy code outside may write
     the buffer.
     """
-    from tracegrad.backends.jax import from_numpy
-
     if owner.__class__ is not Storage:
         if owner._storage is None:
             if owner._jax is None:

@@ -16,14 +16,14 @@ import numpy as np
 from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
 from tracegrad.runtime.lowering import Compiler, Lowered
 from tracegrad.runtime.recorded import Recorded
-from tracegrad.tracer.recording import Input
+from tracegrad.tracer.recording import HostRead, Input
 from tracegrad.tracer.storage import Storage
 
 
 class Sources:
     """Where a segment's inputs come from, grouped: a call fetches them without asking each."""
 
-    __slots__ = ("arguments", "tensors", "fields", "storages", "rest")
+    __slots__ = ("arguments", "tensors", "fields", "storages", "outside", "imports")
 
     def __init__(self, sources: list[Any]):
         state = [s.source for s in sources if isinstance(s, Input) and s.kind == "state"]
@@ -33,9 +33,25 @@ class Sources:
         self.tensors = [s for s in state if not isinstance(s, Storage)]
         self.fields = [tensor.__dict__ for tensor in self.tensors]
         self.storages = [s for s in state if isinstance(s, Storage)]
-        self.rest = [
-            s for s in sources if not isinstance(s, Input) or s.kind in ("host", "random", "slot")
+        self.outside = [
+            outside(s)
+            for s in sources
+            if isinstance(s, Input) and s.kind in ("host", "random", "slot")
         ]
+        self.imports = [s for s in sources if not isinstance(s, Input)]
+
+
+def outside(item: Input) -> tuple[str, Any]:
+    """("number", HostRead), ("slot", Slot), or ("array", what makes it)."""
+    if item.kind == "slot":
+        return "slot", item.source
+    if item.kind == "random":
+        return "array", item.source.snapshot
+    return (
+        ("number", item.source)
+        if isinstance(item.source, HostRead)
+        else ("array", item.source.array)
+    )
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tracegrad.ir.loc import Loc
-from tracegrad.runtime.facts import CallFact, Fact, ItemFact, Place
+from tracegrad.runtime.facts import CallFact, Fact, HostFact, ItemFact, Place
 from tracegrad.runtime.pictures import Picture, TooLargeError
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here, is_own_code
@@ -61,7 +61,7 @@ class Sightings:
 
     def __init__(self, hook: Callable[[type], None]):
         self.hook = hook
-        self.facts: list[Fact | CallFact | ItemFact] = []
+        self.facts: list[Fact | CallFact | ItemFact | HostFact] = []
         self.outside: dict[int, Any] = {}
         self.born: dict[int, Any] = {}
         self.tensors: list[Tensor] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape import Leaf
 from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
 from tracegrad.tracer.trees import accessors, flatten_in_order
+
+# Fields of a tensor that has a value and nothing else: most arguments.
+_VALUE_ALONE = frozenset({"_data", "_jax", "_given"})
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Call:
         "key",
         "_treedef",
         "before",
-        "host",
+        "numbers",
         "in_jax",
         "only_in_jax",
     )
@@ -66,7 +70,7 @@ class Call:
         self.before: dict[int, Any] = {}  # see autograd_call.CallProgram.before
         # Whether the captured tensors have their values in jax, and those that are updated there alone.
         self.in_jax = self.only_in_jax = False
-        self.host: dict[int, Any] = {}  # numbers read in this call, by the id of their HostRead
+        self.numbers: dict[int, Any] = {}  # read in this call, by the id of their HostRead
         if not kwargs and all([isinstance(a, Tensor) for a in args]):
             leaves: Any = args
             self._treedef: Any = len(args)
@@ -81,7 +85,16 @@ class Call:
         parts: list[Any] = [self._treedef, grad, get_default_dtype()]
         first: dict[int, int] = {}
         for leaf in leaves:
-            if isinstance(leaf, Tensor):
+            if leaf.__class__ is Tensor and leaf.__dict__.keys() <= _VALUE_ALONE:
+                fields = leaf.__dict__
+                array = fields["_data"] if "_data" in fields else fields["_jax"]
+                position = first.setdefault(id(leaf), len(owners))
+                tensors.append(leaf)
+                owners.append(leaf)
+                parts.append((array.shape, array.dtype, Tensor, NoneType, position))
+                if position < len(owners) - 1:
+                    parts.append(True)  # the same tensor again
+            elif isinstance(leaf, Tensor):
                 entry, storage = leaf._entry, leaf._storage
                 if storage is None:
                     owner: Any = leaf

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tracegrad.runtime.effects import Slot
-from tracegrad.runtime.facts import CallFact, ItemFact, Place
+from tracegrad.runtime.facts import CallFact, HostFact, ItemFact, Place
 from tracegrad.runtime.sightings import Sightings
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.recording import HostGuard, Input, Trace
+from tracegrad.tracer.recording import Input, Trace
 from tracegrad.tracer.tape import Leaf
 from tracegrad.tracer.tensor import Tensor
 
@@ -33,8 +33,7 @@ def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) ->
             sightings.facts.append(grad_fact(slot.tensor))
     for holder, key, value in trace.noted:
         sightings.facts.append(ItemFact(holder, key, value))
-    for guard in trace.host_guards:
-        sightings.facts.append(host_fact(guard))
+    sightings.facts += [HostFact(guard) for guard in trace.host_guards]
 
 
 def captured_fact(tensor: Tensor, item: Input) -> CallFact:
@@ -122,18 +121,3 @@ def read_gradients_by_name(sightings: Sightings, trace: Trace) -> None:
         replaced = (("captured", id(found)), ("grad", id(tensor)))
         sightings.facts = [f for f in sightings.facts if f.key not in replaced]
         sightings.facts.append(slot.fact())
-
-
-def host_fact(guard: HostGuard) -> CallFact:
-    """A comparison of a hyper-parameter has the answer it had."""
-
-    def text() -> str:
-        where = f"{guard.loc.file}:{guard.loc.line}"
-        compared = f"compared with {guard.constant!r} at {where}"
-        return f"a hyper-parameter: now {guard.read()!r} ({compared})"
-
-    return CallFact(
-        lambda: bool(guard.kind(guard.read(), guard.constant)) is guard.answer,
-        text,
-        ("host", str(guard.loc)),
-    )

@@ -14,7 +14,7 @@ from tracegrad.runtime.facts import Place
 from tracegrad.runtime.pictures import ABSENT
 from tracegrad.runtime.sightings import ATTRIBUTE_HOOKS, Sightings, is_library, is_user_class
 from tracegrad.tracer.locate import here, is_own_code
-from tracegrad.tracer.observed import Observed
+from tracegrad.tracer.observed import ItemRead, Observed
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
@@ -76,7 +76,7 @@ class AttributeWatch:
     def _host_value(self, fields: dict, name: str, value: Any) -> Any:
         """A number, or a list of numbers, that Python code changes between or during calls."""
         if type(value) in (int, float):
-            return self.trace.host_number((id(fields), name), lambda: fields[name], name)
+            return self.trace.host_number((id(fields), name), ItemRead(fields, name), name)
         if type(value) in (list, tuple) and all(type(item) is float for item in value):
             return type(value)(self._host_item(fields, name, k) for k in range(len(value)))
         return self.sightings.complain(
@@ -87,7 +87,7 @@ class AttributeWatch:
 
     def _host_item(self, fields: dict, name: str, k: int) -> Any:
         return self.trace.host_number(
-            (id(fields), name, k), lambda: fields[name][k], f"{name}[{k}]"
+            (id(fields), name, k), ItemRead(fields, name, k), f"{name}[{k}]"
         )
 
     def saw_fields(self, owner: Any, fields: dict) -> None:

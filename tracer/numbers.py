@@ -106,7 +106,7 @@ class TracedNumber:
     def __bool__(self) -> bool:
         trace = self._live()
         if self.host is not None:
-            return trace.guard_host(self.host, _truth, None)  # type: ignore[no-any-return]
+            return trace.guard_host(self.host, truth, None)  # type: ignore[no-any-return]
         with _loc.at(here()):
             node = self.node if self.category == "bool" else ops.cast(self.node, dtype=bool_)
         return trace.guard_bool(node)  # type: ignore[no-any-return]
@@ -165,8 +165,16 @@ class TracedNumber:
         return float(self).is_integer()
 
 
-def _truth(value: Any, _: Any) -> bool:
+def truth(value: Any, _: Any) -> bool:
+    """`if number:` as a comparison."""
     return bool(value)
+
+
+def is_a(value: Any, category: str) -> bool:
+    """Whether a value is a number of "float" or "int" category."""
+    if category == "float":
+        return isinstance(value, float | np.floating)
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def same_bits(value: Any, expected: Any) -> bool:

@@ -7,11 +7,16 @@ graph is used.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import numpy as np
+
 from tracegrad.tracer.state import EAGER_NO_GRAD, get_mode, reset_mode, set_mode
+
+_FLOATS = (float, np.floating)
 
 
 class Observed:
@@ -36,6 +41,19 @@ def note_item(holder: dict, key: Any, value: Any) -> None:
         trace.noted.append((holder, key, value))
 
 
+class ItemRead:
+    """Reads `holder[key]`, or one number of a sequence there: as it is when called, past any tracing."""
+
+    __slots__ = ("holder", "key", "index")
+
+    def __init__(self, holder: dict, key: str, index: int | None = None):
+        self.holder, self.key, self.index = holder, key, index
+
+    def __call__(self) -> Any:
+        value = dict.__getitem__(self.holder, self.key)
+        return value if self.index is None else value[self.index]
+
+
 class ParamGroup(dict):
     """An optimiser's parameter group: a plain dict, whose numbers are host inputs while a step is
     recorded.
@@ -53,31 +71,26 @@ class ParamGroup(dict):
         return self[key] if key in self else default
 
     def _traced(self, trace: Any, key: str, value: Any) -> Any:
-        if type(value) is float:
-            return trace.host_number((id(self), key), lambda: dict.__getitem__(self, key), key)
-        if type(value) is tuple and value and all(type(item) is float for item in value):
+        if isinstance(value, _FLOATS):
+            return trace.host_number((id(self), key), ItemRead(self, key), key)
+        if type(value) is tuple and value and all(isinstance(item, _FLOATS) for item in value):
             return tuple(
-                trace.host_number(
-                    (id(self), key, k), lambda k=k: dict.__getitem__(self, key)[k], f"{key}[{k}]"
-                )
+                trace.host_number((id(self), key, k), ItemRead(self, key, k), f"{key}[{k}]")
                 for k in range(len(value))
             )
         if isinstance(value, (bool, int, str)) or value is None:
             from tracegrad.tracer.numbers import same_bits
 
-            trace.guard_host(lambda: dict.get(self, key), same_bits, value)
+            trace.guard_host(ItemRead(self, key), same_bits, value)
         elif isinstance(value, list):
-            taken = list(value)
-            trace.guard_host(lambda: dict.get(self, key), same_objects, taken)
+            trace.guard_host(ItemRead(self, key), same_objects, list(value))
+        else:  # a tensor as the learning rate, say
+            note_item(self, key, value)
         return value
 
 
 def same_objects(now: Any, before: list[Any]) -> bool:
-    return (
-        isinstance(now, list)
-        and len(now) == len(before)
-        and all(a is b for a, b in zip(now, before))
-    )
+    return isinstance(now, list) and len(now) == len(before) and all(map(operator.is_, now, before))
 
 
 def host_action(method: Callable[..., Any]) -> Callable[..., Any]:

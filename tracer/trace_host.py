@@ -17,22 +17,29 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, placeholder
 from tracegrad.ir.types import TensorType, dtype_of, u32
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.numbers import TracedNumber
+from tracegrad.tracer.numbers import TracedNumber, is_a
+from tracegrad.tracer.observed import ItemRead
 from tracegrad.tracer.program import WEAK_DTYPE
 from tracegrad.tracer.state import EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.tape import weak_category
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace_buffers import Input, TraceBuffers
 
+_COMPARED = (int, float, str, list, type(None))
 
-@dataclass
+
+@dataclass(eq=False)
 class HostRead:
-    """A number read at every call, and the graph input that takes it."""
+    """A number read at every call, and the graph input that takes it.
+
+    sent  the number of the last call on XLA, and its array there once it was met twice
+    """
 
     read: Callable[[], Any]
     node: Node
     dtype: np.dtype
     phase: int  # host actions before it
+    sent: tuple[Any, Any] = (None, None)
 
     def array(self) -> np.ndarray:
         return np.asarray(self.read(), self.dtype)
@@ -105,6 +112,7 @@ class TraceHost(TraceBuffers):
         self.noted: list[tuple[dict, Any, Any]] = []
         self.undo: list[Callable[[], Any]] = []
         self._host_reads: dict[tuple, TracedNumber] = {}
+        self._asked: dict[tuple, HostGuard] = {}
         self._random: dict[int, tuple[Node, int, Any]] = {}
 
     # -- reads -----------------------------------------------------------------------------------
@@ -114,13 +122,15 @@ class TraceHost(TraceBuffers):
         phase = sum(isinstance(item, HostAction) for item in self.host)
         found = self._host_reads.get((*key, phase))
         if found is None:
-            category = weak_category(read())
+            value = read()
+            category = weak_category(value)
+            self.guard_host(read, is_a, category)  # as anything else it is no input of this graph
             node = placeholder(TensorType((), WEAK_DTYPE[category]), here())
             dtype = WEAK_DTYPE[category].np
             item = HostRead(read, node, dtype, phase)
             self.host.append(item)
-            value = np.asarray(read(), dtype)
-            self.inputs.append(Input("host", node, item, lambda: value, name, (*key, phase)))
+            array = np.asarray(value, dtype)
+            self.inputs.append(Input("host", node, item, lambda: array, name, (*key, phase)))
             found = self._host_reads[(*key, phase)] = TracedNumber(self, node, category, read)
         return found
 
@@ -128,7 +138,14 @@ class TraceHost(TraceBuffers):
         self, read: Callable[[], Any], kind: Callable[[Any, Any], bool], constant: Any
     ) -> bool:
         answer = bool(kind(read(), constant))
-        self.host_guards.append(HostGuard(read, kind, constant, answer, here()))
+        guard = HostGuard(read, kind, constant, answer, here())
+        if isinstance(read, ItemRead) and isinstance(constant, _COMPARED):
+            # An optimiser asks it for every parameter: one fact is enough.
+            bits = (*map(id, constant),) if isinstance(constant, list) else repr(constant)
+            question = (id(read.holder), read.key, read.index, kind, type(constant), bits, answer)
+            if self._asked.setdefault(question, guard) is not guard:
+                return answer
+        self.host_guards.append(guard)
         return answer
 
     def array_input(self, array: np.ndarray) -> Node:

@@ -247,3 +247,17 @@ def parameter_argument_updated(compile):
     for _ in range(3):
         r = g(m.weight, tg.ones(1, 3))
         yield r is m.weight, m.weight
+
+
+@hazard
+def same_argument_again_and_again(compile):
+    x = ramp(4, 3)
+    g = compile(lambda x: (x * 2).sum())
+    for k in range(5):
+        yield g(x)
+        if k % 2:
+            x.mul_(0.5)
+    x.numpy()[0] = 9.0
+    yield g(x)
+    x.numpy()[1] = 8.0
+    yield g(x)

@@ -301,3 +301,21 @@ def recursive_function(compile):
 
     f = compile(f)
     yield f(ramp(3), 3), f(ramp(3), 1)
+
+
+@hazard
+def cell_emptied(compile):
+    factor = 2.0
+
+    def scaled(x):
+        return x * factor
+
+    g = compile(scaled)
+    yield g(ramp(3))
+    del factor
+    try:
+        g(ramp(3))
+    except NameError as error:
+        yield str(error)
+    factor = 3.0
+    yield g(ramp(3))

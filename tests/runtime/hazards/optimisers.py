@@ -2,6 +2,8 @@
 
 import copy
 
+import numpy as np
+
 import tracegrad as tg
 from tests.runtime.hazards.registry import hazard, linear, train_step
 from tests.runtime.programs import ramp
@@ -266,3 +268,47 @@ def step_with_a_closure(compile):
     g = compile(f)
     for _ in range(3):
         yield g(ramp(2, 3)), m.weight
+
+
+@hazard
+def learning_rate_of_other_types(compile):
+    m = linear()
+    opt = tg.optim.SGD(m.parameters(), lr=0.5)
+    g = train_step(compile, m, opt)
+    yield g(ramp(4, 3)), m.weight
+    for lr in (np.float64(0.3), np.float32(0.2), 1, tg.tensor(0.1), tg.tensor(0.05), 0.25, True):
+        opt.param_groups[0]["lr"] = lr
+        yield g(ramp(4, 3)), m.weight
+        yield g(ramp(4, 3)), m.weight
+
+
+@hazard
+def learning_rate_that_is_no_number(compile):
+    m = linear()
+    opt = tg.optim.SGD(m.parameters(), lr=0.5)
+    g = train_step(compile, m, opt)
+    yield g(ramp(4, 3)), m.weight
+    for lr in (None, "0.3"):
+        opt.param_groups[0]["lr"] = lr
+        try:
+            g(ramp(4, 3))
+        except (TypeError, tg.TracegradError) as error:
+            yield type(error).__name__
+        yield m.weight
+    opt.param_groups[0]["lr"] = 0.5
+    yield g(ramp(4, 3)), m.weight
+
+
+@hazard
+def option_deleted(compile):
+    m = linear()
+    opt = tg.optim.SGD(m.parameters(), lr=0.5)
+    g = train_step(compile, m, opt)
+    yield g(ramp(4, 3)), m.weight
+    del opt.param_groups[0]["maximize"]
+    try:
+        g(ramp(4, 3))
+    except KeyError as error:
+        yield str(error)
+    opt.param_groups[0]["maximize"] = True
+    yield g(ramp(4, 3)), m.weight

@@ -1,0 +1,189 @@
+"""What a finished run leaves: state, gradients, results; all or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracegrad.runtime.plan import Plan
+from tracegrad.runtime.signature import Call
+from tracegrad.tracer.inplace import rebase_family
+from tracegrad.tracer.recording import Input
+from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
+from tracegrad.tracer.storage import UNTOUCHED, Storage
+from tracegrad.tracer.tape import FREED, Entry
+from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
+from tracegrad.tracer.views import detach, make_view
+
+
+class Committer:
+    """The part of a Runner that writes; nothing of it can fail for what a user did."""
+
+    def __init__(self, backend: str):
+        self.jax = backend == "jax"
+
+    def owner_of(self, item: Input, call: Call) -> Any:
+        if item.kind == "argument":
+            return call.owners[int(item.name[3:])]
+        owner = item.source if item.kind != "slot" else item.source.place.read()
+        if owner.__class__ is not Storage and owner._storage is not None:
+            return owner._storage
+        return owner
+
+    def commit(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
+        """State, gradients, random position, results."""
+        updated = plan.updated
+        if updated is None:
+            for item, index in plan.writes:
+                self.store(self.owner_of(item, call), outputs[index])
+        elif call.only_in_jax:
+            UNTOUCHED.clear()
+            state = updated.put(arrays, outputs)
+            if call.in_jax:
+                UNTOUCHED[updated.sources] = state
+        else:
+            for tensor, value in zip(updated.tensors, updated.outputs(outputs)):
+                self.store(tensor if tensor._storage is None else tensor._storage, value)
+        for generator, count in plan.draws:
+            generator._count += count
+        for k, wanted in plan.switched:
+            tensor, owner = call.tensors[k], call.owners[k]
+            tensor.requires_grad_(wanted)
+            if isinstance(owner, Tensor):
+                owner._entry = tensor._entry
+        for fields, dropped_at in plan.unset:
+            fields["_grad"] = None
+            fields["_dropped_grad"] = dropped_at
+        for grad in plan.kept:
+            tensor = grad.tensor if grad.argument < 0 else call.tensors[grad.argument]
+            if grad.kind == "set":
+                tensor._grad = self.wrap(outputs[grad.index])
+                tensor._dropped_grad = None
+            elif grad.kind == "clear":
+                tensor._grad = tensor._dropped_grad = None
+            else:
+                tensor._grad = None
+                tensor._dropped_grad = grad.where
+        if plan.single >= 0:
+            result = self.wrap(outputs[plan.single])
+            if plan.freed is not None:
+                result._entry = Entry(FREED, (), *plan.freed)
+            return result
+        return self.results(plan, outputs, call, arrays)
+
+    def store(self, owner: Any, value: Any) -> None:
+        """The new value of a captured storage."""
+        UNTOUCHED.clear()
+        if owner.__class__ is Storage:
+            if self.jax:
+                owner.take_jax(value)
+            elif value is not owner.array:
+                np.copyto(owner.array, value)
+        elif self.jax:
+            owner._jax = value
+            owner.__dict__.pop("_data", None)
+            if owner._const is not None:
+                owner._const = None
+        elif value is not owner._data:
+            if owner._data.flags.writeable:
+                np.copyto(owner._data, value)
+            else:
+                owner._data = value
+            owner.__dict__.pop("_jax", None)
+
+    def wrap(self, array: Any) -> Tensor:
+        if not self.jax:
+            return wrap(array)
+        tensor = _new(Tensor)
+        tensor._jax = array
+        return tensor
+
+    def results(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
+        entries = (
+            plan.program.record(self, plan, outputs, call, arrays)
+            if plan.program is not None
+            else {}
+        )
+        for item, index in plan.writes:
+            if index in entries:
+                self.rebase(self.owner_of(item, call), entries[index])
+        made: dict[int, Any] = {}  # by output, and new objects by what makes them
+        leaves = []
+        for result in plan.results:
+            leaves.append(self.one_result(plan, result, outputs, call, made, entries))
+        bound = []
+        # All values before the first name: one may be the old value of another.
+        for effect in plan.effects:
+            values = [
+                self.one_result(plan, result, outputs, call, made, entries)
+                for result in effect.results
+            ]
+            bound.append((effect.place, effect.treedef.unflatten(values)))
+        for place, value in bound:
+            place.bind(value)
+        return plan.treedef.unflatten(leaves)
+
+    @staticmethod
+    def rebase(owner: Any, entry: Entry) -> None:
+        """State written with gradients: its history is now the call's."""
+        if owner.__class__ is Storage:
+            rebase_family(owner, 0, entry)
+        else:
+            owner._entry = entry
+            metadata_changes[0] += 1
+
+    def one_result(
+        self, plan: Plan, result: Any, outputs: list[Any], call: Call, made: dict[int, Any], entries: dict[int, Any]
+    ) -> Any:  # fmt: skip
+        if result.kind == "same":
+            return result.value
+        if result.kind == "argument":
+            return call.tensors[result.index]
+        if result.kind == "slot":
+            return result.value.place.read()
+        if result.kind == "grad":
+            grad = plan.grads[result.index]
+            return (grad.tensor if grad.argument < 0 else call.tensors[grad.argument])._grad
+        if result.kind == "object":
+            new = made.get(id(result))
+            if new is None:
+                kind, treedef = result.value
+                new = made[id(result)] = object.__new__(kind)
+                parts = [
+                    self.one_result(plan, p, outputs, call, made, entries) for p in result.parts
+                ]
+                new.__dict__.update(treedef.unflatten(parts))
+            return new
+        if result.kind == "number":
+            return self.wrap(outputs[result.index])._data.item()
+        if result.kind == "owner":
+            item = plan.inputs[result.index]
+            owner = self.owner_of(item, call)
+            base = (
+                next((m for m in owner.members() if not m._chain), None)
+                if isinstance(owner, Storage)
+                else owner
+            )
+            if base is None:
+                base = wrap(owner.array)
+            if result.detached:
+                base = detach(base)
+        else:
+            base = made.get(result.index)
+            if base is None:
+                base = made[result.index] = self.wrap(outputs[result.index])
+                entry = entries.get(result.index)
+                if entry is not None:
+                    base._entry = entry
+                elif result.freed:
+                    base._entry = Entry(FREED, (), tuple(base.shape), base.dtype.np)
+        if not result.chain:
+            return base
+        token = set_mode(EAGER_GRAD if result.tracked else EAGER_NO_GRAD)
+        try:
+            for step in result.chain:
+                base = make_view(base, step)
+            return base
+        finally:
+            reset_mode(token)

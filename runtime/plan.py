@@ -1,0 +1,86 @@
+"""What to do around a path's final executable, worked out once when the path is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tracegrad.runtime.checks import checker
+from tracegrad.runtime.recorded import Effect, GradWrite, Recorded, Result
+from tracegrad.runtime.segments import Segment
+from tracegrad.runtime.state import UpdatedTensors, updated_tensors
+from tracegrad.tracer.recording import HostAction, HostRead, Input
+
+
+@dataclass
+class Plan:
+    """Everything a run needs to know beside its executable.
+
+    check     the facts that only this path has met
+    reads     numbers read at every call, in Python's order with the actions
+    host      the same with the actions among them; empty if there are none
+    draws     how often each random stream is drawn from
+    writes    captured state and the outputs that hold its new values
+    updated   the same, if every write is to a captured tensor
+    grads     what happens to gradients; of these,
+    unset     (fields of the tensor, where its gradient was dropped or None) where it becomes None
+    kept      those that become a tensor, and those of arguments
+    single    output index of a result that is one tensor, else -1
+    freed     shape and dtype of that result if its graph has been walked backwards, else None
+    switched  see Recorded
+    """
+
+    check: Callable[[], int | None]
+    reads: list[HostRead]
+    host: list[HostRead | HostAction]
+    draws: list[tuple[Any, int]]
+    writes: list[tuple[Input, int]]
+    updated: UpdatedTensors | None
+    grads: list[GradWrite]
+    unset: list[tuple[dict[str, Any], str | None]]
+    kept: list[GradWrite]
+    results: list[Result]
+    treedef: Any
+    effects: list[Effect]
+    switched: list[tuple[int, bool]]
+    inputs: list[Input]
+    outputs: int
+    program: Any
+    single: int
+    freed: tuple[tuple[int, ...], Any] | None
+
+
+def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]) -> Plan:
+    trace, results = recorded.trace, recorded.results
+    single, freed = -1, None
+    if (
+        len(results) == 1 and results[0].kind == "output" and not results[0].chain
+        and not recorded.effects and program is None and recorded.treedef.is_leaf()
+    ):  # fmt: skip
+        single = results[0].index
+        if results[0].freed:
+            type_ = recorded.outputs[single].type
+            freed = (type_.shape, type_.dtype.np)
+    reads = [item for item in trace.host if isinstance(item, HostRead)]
+    unset = [grad for grad in recorded.grads if grad.argument < 0 and grad.kind != "set"]
+    return Plan(
+        check=checker(facts),
+        reads=reads,
+        host=list(trace.host) if len(reads) < len(trace.host) else [],
+        draws=trace.random_draws,
+        writes=recorded.writes,
+        updated=updated_tensors(final, recorded),
+        grads=recorded.grads,
+        unset=[(grad.tensor.__dict__, grad.where or None) for grad in unset],
+        kept=[grad for grad in recorded.grads if grad.argument >= 0 or grad.kind == "set"],
+        results=results,
+        treedef=recorded.treedef,
+        effects=recorded.effects,
+        switched=recorded.switched,
+        inputs=list(trace.inputs),
+        outputs=len(recorded.outputs),
+        program=program,
+        single=single,
+        freed=freed,
+    )
