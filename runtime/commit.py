@@ -40,7 +40,7 @@ class Committer:
         elif call.only_in_jax:
             UNTOUCHED.clear()
             state = updated.put(arrays, outputs)
-            if call.in_jax:
+            if call.state is not None:
                 UNTOUCHED[updated.sources] = state
         else:
             for tensor, value in zip(updated.tensors, updated.outputs(outputs)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import repeat
 from operator import getitem
 from typing import Any
@@ -58,32 +59,36 @@ class Runner(Committer):
         if self.jax:
             arrays = [for_xla(owners[k]) for k in sources.arguments]
             state = UNTOUCHED.pop(sources, None)
-            call.in_jax = call.only_in_jax = state is not None
-            if state is not None:
-                arrays += state
-            else:
-                try:
-                    arrays += list(map(getitem, sources.fields, _JAX))
-                    call.in_jax = True
-                except KeyError:  # one is not there yet, or under a storage
-                    arrays += map(on_jax, sources.tensors)
+            call.only_in_jax = state is not None
+            if state is None:
+                with suppress(KeyError):  # one is not there yet, or under a storage
+                    state = tuple(map(getitem, sources.fields, _JAX))
+            call.state = state
+            arrays += state if state is not None else map(on_jax, sources.tensors)
             arrays += map(on_jax, sources.storages)
         else:
             arrays = [on_numpy(owners[k]) for k in sources.arguments]
             arrays += [tensor._data for tensor in sources.tensors]
             arrays += [storage.array for storage in sources.storages]
-        for kind, source in sources.outside:
-            if kind == "number":
-                value = numbers[id(source)] if id(source) in numbers else source.read()
-                arrays.append(self.number(source, value))
-            elif kind == "slot":
-                tensor = source.place.read()
-                arrays.append(on_jax(tensor) if self.jax else tensor._data)
-            else:
-                arrays.append(source())
+        if sources.outside:
+            arrays += [self.from_outside(*source, numbers) for source in sources.outside]
         for depth, position in sources.imports:
             arrays.append(exports[depth][position])
+        if self.jax:
+            end = len(arrays) - len(sources.imports)
+            given = arrays[: len(sources.arguments)] + arrays[end - len(sources.outside) : end]
+            call.resident = not any([isinstance(array, np.ndarray) for array in given])
         return arrays
+
+    def from_outside(self, kind: str, source: Any, numbers: dict[int, Any]) -> Any:
+        """A number of Python's, the tensor found under a name, a random state or an array."""
+        if kind == "number":
+            value = numbers[id(source)] if id(source) in numbers else source.read()
+            return self.number(source, value)
+        if kind == "slot":
+            tensor = source.place.read()
+            return on_jax(tensor) if self.jax else tensor._data
+        return source()
 
     def number(self, source: HostRead, value: Any) -> Any:
         """A Python number as an array; one that stays the same, as XLA's own array."""
@@ -145,7 +150,8 @@ class Runner(Committer):
         if not plan.writes:
             return executable(arrays)  # type: ignore[no-any-return]
         if self.jax:
-            return executable(arrays, donate=self.can_donate(plan, arrays, call))  # type: ignore[no-any-return]
+            donate = self.can_donate(plan, arrays, call)
+            return executable(arrays, donate, call.resident)  # type: ignore[no-any-return]
         if plan.updated is None or not all(map(is_free, plan.updated.tensors)):
             self.clear_the_way(segment, plan, arrays, call)
         return executable(arrays)  # type: ignore[no-any-return]
@@ -172,7 +178,8 @@ class Runner(Committer):
             call.only_in_jax = updated.only_in_jax() or (updated.let_go() and updated.only_in_jax())
             if not call.only_in_jax:
                 return False
-        return may_donate(updated.inputs(arrays), 3)  # one in the tensor, two in lists of ours
+        held = call.state if updated.in_order and call.state is not None else updated.inputs(arrays)
+        return may_donate(held, 3)  # one in the tensor, two in sequences of ours
 
 
 def is_free(tensor: Tensor) -> bool:

@@ -59,8 +59,9 @@ class Call:
         "_treedef",
         "before",
         "numbers",
-        "in_jax",
         "only_in_jax",
+        "resident",
+        "state",
     )
 
     def __init__(
@@ -68,8 +69,10 @@ class Call:
     ):
         self.args, self.kwargs, self.grad = args, kwargs, grad
         self.before: dict[int, Any] = {}  # see autograd_call.CallProgram.before
-        # Whether the captured tensors have their values in jax, and those that are updated there alone.
-        self.in_jax = self.only_in_jax = False
+        # The values of the captured tensors, if all are jax arrays; whether updated ones are there alone.
+        self.state: tuple[Any, ...] | None = None
+        self.only_in_jax = False
+        self.resident = False  # whether all inputs of the executable are jax arrays
         self.numbers: dict[int, Any] = {}  # read in this call, by the id of their HostRead
         if not kwargs and all([isinstance(a, Tensor) for a in args]):
             leaves: Any = args

@@ -33,7 +33,7 @@ class UpdatedTensors:
         first = len(sources.arguments)
         after = {position: inputs + index for _, position, index in places}
         state = range(first, first + len(sources.tensors))
-        self._all_in_order = [position for _, position, _ in places] == list(state)
+        self.in_order = [position for _, position, _ in places] == list(state)
         self._after = picker([after.get(position, position) for position in state])
 
     def only_in_jax(self) -> bool:
@@ -60,7 +60,7 @@ class UpdatedTensors:
         values = self.outputs(outputs)
         for fields, value in zip(self._fields, values):
             fields["_jax"] = value
-        return values if self._all_in_order else self._after([*arrays, *outputs])
+        return values if self.in_order else self._after([*arrays, *outputs])
 
 
 def picker(positions: list[int]) -> Callable[[list[Any]], tuple[Any, ...]]:

@@ -34,6 +34,7 @@ class JaxExecutable:
     `donate=True` gives the buffers of `options.donate` away: those arrays are deleted, their memory
     holds the results. The caller makes sure that nobody else holds them (`arrays.may_donate`). A
     graph with `check` nodes never donates, so that a failed check leaves its inputs whole.
+    `resident=True` says that all are concrete jax arrays, which spares a look at each.
 
     Raises CheckFailed when a `check` of the graph is false, KernelError when XLA refuses the
     arguments or fails; hazards of earlier calls (IndexOutOfRange, ...) at the next synchronisation,
@@ -83,12 +84,14 @@ class JaxExecutable:
             lowered = jax.jit(program, donate_argnums=donate, **keywords).lower(*types)
             return _Program(lowered, lowered.compile(), errors, has["checks"], has["hazards"])
 
-    def __call__(self, arrays: list[Any], donate: bool = False) -> list[Any]:
+    def __call__(
+        self, arrays: list[Any], donate: bool = False, resident: bool = False
+    ) -> list[Any]:
         program = self._keeping
         if donate and self._donatable and not program.checks:
             program = self._donating or self._build_donating()
         wide = False
-        if {*map(type, arrays)} != self._resident:
+        if not resident and {*map(type, arrays)} != self._resident:
             arrays, wide = _private(arrays)
         try:
             if wide:
