@@ -217,6 +217,7 @@ class CompiledFunction(Inspection):
             root, final = build(None, recorded, self._compiler, saved)
         specialisation.root = root
         final.plan = make_plan(final, recorded, program, [] if fresh else facts)
+        self._runner.prepare(final)
         if fresh:
             call.note_aliases(specialisation, recorded)
             kept = self._cache.setdefault(call.key, [])

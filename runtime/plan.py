@@ -17,7 +17,7 @@ from tracegrad.tracer.recording import HostAction, HostRead, Input
 class Plan:
     """Everything a run needs to know beside its executable.
 
-    check     the facts that only this path has met
+    check     of the facts that only this path has met; None if there are none
     reads     numbers read at every call, in Python's order with the actions
     host      the same with the actions among them; empty if there are none
     draws     how often each random stream is drawn from
@@ -29,9 +29,10 @@ class Plan:
     single    output index of a result that is one tensor, else -1
     freed     shape and dtype of that result if its graph has been walked backwards, else None
     switched  see Recorded
+    steady    see steady.py
     """
 
-    check: Callable[[], int | None]
+    check: Any
     reads: list[HostRead]
     host: list[HostRead | HostAction]
     draws: list[tuple[Any, int]]
@@ -49,6 +50,7 @@ class Plan:
     program: Any
     single: int
     freed: tuple[tuple[int, ...], Any] | None
+    steady: Callable[[Any], Any] | None = None
 
 
 def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]) -> Plan:
@@ -65,7 +67,7 @@ def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]
     reads = [item for item in trace.host if isinstance(item, HostRead)]
     unset = [grad for grad in recorded.grads if grad.argument < 0 and grad.kind != "set"]
     return Plan(
-        check=checker(facts),
+        check=checker(facts) if facts else None,
         reads=reads,
         host=list(trace.host) if len(reads) < len(trace.host) else [],
         draws=trace.random_draws,

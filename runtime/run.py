@@ -14,6 +14,7 @@ from tracegrad.runtime.commit import Committer
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
+from tracegrad.runtime.steady import steady_step
 from tracegrad.tracer.recording import HostAction, HostRead
 from tracegrad.tracer.storage import STATE_LOCK, UNTOUCHED, Storage, protect_saved, writable
 from tracegrad.tracer.tensor import Tensor
@@ -26,6 +27,11 @@ _JAX = repeat("_jax")
 class Runner(Committer):
     """Fetches arrays for a backend, runs segments, commits."""
 
+    def prepare(self, final: Segment) -> None:
+        """A path's last segment has its plan."""
+        if self.jax:
+            final.plan.steady = steady_step(final, final.plan, for_xla, self.from_outside)
+
     def walk(self, root: Segment | None, call: Call) -> tuple[Segment | None, Any]:
         """(final segment, result), or (None, why) when the path is not recorded yet."""
         segment = root
@@ -36,9 +42,9 @@ class Runner(Committer):
             segment = segment.children.get(answer_key(segment.guard_kind, outputs[0]))
         if segment is None:
             return None, f"a new path: guard {len(exports)} gave an answer not seen before"
-        failed = segment.plan.check()
-        if failed is not None:
-            return None, segment.plan.check.facts[failed].describe()
+        check = segment.plan.check
+        if check is not None and (failed := check()) is not None:
+            return None, check.facts[failed].describe()
         return segment, self.finish(segment, call, exports)
 
     # -- inputs ----------------------------------------------------------------------------------
@@ -77,10 +83,10 @@ class Runner(Committer):
         if self.jax:
             end = len(arrays) - len(sources.imports)
             given = arrays[: len(sources.arguments)] + arrays[end - len(sources.outside) : end]
-            call.resident = not any([isinstance(array, np.ndarray) for array in given])
+            call.resident = np.ndarray not in map(type, given)
         return arrays
 
-    def from_outside(self, kind: str, source: Any, numbers: dict[int, Any]) -> Any:
+    def from_outside(self, kind: str, source: Any, numbers: dict[int, Any] = _NONE) -> Any:
         """A number of Python's, the tensor found under a name, a random state or an array."""
         if kind == "number":
             value = numbers[id(source)] if id(source) in numbers else source.read()
@@ -109,6 +115,8 @@ class Runner(Committer):
         plan: Plan = segment.plan
         if plan.writes or plan.reads or plan.draws or plan.host:
             with STATE_LOCK:
+                if plan.steady is not None and (result := plan.steady(call)) is not None:
+                    return result
                 if plan.host:
                     return self.finish_with_actions(segment, plan, call, exports)
                 if plan.reads:
@@ -127,6 +135,7 @@ class Runner(Committer):
     ) -> Any:
         """Host reads and actions in Python's order; actions are undone if the run fails."""
         done: list[HostAction] = []
+        call.numbers = {}
         try:
             for item in plan.host:
                 if isinstance(item, HostRead):

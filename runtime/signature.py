@@ -16,6 +16,7 @@ from tracegrad.tracer.tape import Leaf
 from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
+_NOTHING: dict[int, Any] = {}
 # Fields of a tensor that has a value and nothing else: most arguments.
 _VALUE_ALONE = frozenset({"_data", "_jax", "_given"})
 
@@ -68,12 +69,12 @@ class Call:
         self, args: tuple[Any, ...], kwargs: dict[str, Any], grad: bool, by_memory: bool = False
     ):
         self.args, self.kwargs, self.grad = args, kwargs, grad
-        self.before: dict[int, Any] = {}  # see autograd_call.CallProgram.before
+        self.before = _NOTHING  # see autograd_call.CallProgram.before
         # The values of the captured tensors, if all are jax arrays; whether updated ones are there alone.
         self.state: tuple[Any, ...] | None = None
         self.only_in_jax = False
         self.resident = False  # whether all inputs of the executable are jax arrays
-        self.numbers: dict[int, Any] = {}  # read in this call, by the id of their HostRead
+        self.numbers = _NOTHING  # read in this call, by the id of their HostRead
         if not kwargs and all([isinstance(a, Tensor) for a in args]):
             leaves: Any = args
             self._treedef: Any = len(args)

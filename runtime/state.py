@@ -57,10 +57,13 @@ class UpdatedTensors:
 
         Returns the values of all captured tensors, the new ones and those only read, for the next run.
         """
-        values = self.outputs(outputs)
+        values = self.put_values(self.outputs(outputs))
+        return values if self.in_order else self._after([*arrays, *outputs])
+
+    def put_values(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         for fields, value in zip(self._fields, values):
             fields["_jax"] = value
-        return values if self.in_order else self._after([*arrays, *outputs])
+        return values
 
 
 def picker(positions: list[int]) -> Callable[[list[Any]], tuple[Any, ...]]:

@@ -1,0 +1,63 @@
+"""The usual training step on XLA: it finds the state where the step before has left it.
+
+Nothing has to be asked of each parameter then, so all that happens around the run is one function.
+Python around a small step is slow out of proportion: XLA has just swept the caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy import ndarray
+
+from tracegrad.backends.jax.arrays import may_donate
+from tracegrad.runtime.plan import Plan
+from tracegrad.runtime.segments import Segment
+from tracegrad.runtime.signature import Call
+from tracegrad.tracer.storage import UNTOUCHED
+from tracegrad.tracer.tape import FREED, Entry
+from tracegrad.tracer.tensor import Tensor, _new
+
+
+def steady_step(
+    segment: Segment, plan: Plan, for_xla: Callable[[Any], Any], outside: Callable[..., Any]
+) -> Callable[[Call], Any] | None:
+    """A function that runs and commits under the state lock, or returns None having done nothing.
+
+    None instead of it where a step does more than to update captured tensors, drop gradients, draw
+    random numbers and return one tensor.
+    """
+    updated, sources = plan.updated, segment.fetch
+    if (
+        updated is None or not updated.in_order or plan.program is not None or plan.single < 0
+        or plan.host or plan.switched or plan.kept or sources.storages or sources.imports
+    ):  # fmt: skip
+        return None
+    executable, new_state, put = segment.lowered.executable, updated.outputs, updated.put_values
+    arguments, others = sources.arguments, sources.outside
+    draws, unset, single, freed = plan.draws, plan.unset, plan.single, plan.freed
+
+    def step(call: Call) -> Any:
+        state = UNTOUCHED.get(sources)
+        if state is None or not may_donate(state, 2):  # held by its tensor and by this tuple
+            return None
+        owners = call.owners
+        given = [for_xla(owners[k]) for k in arguments]
+        read = [outside(*other) for other in others] if others else []
+        resident = ndarray not in map(type, given) and ndarray not in map(type, read)
+        UNTOUCHED.clear()
+        outputs = executable([*given, *state, *read], True, resident)
+        UNTOUCHED[sources] = put(new_state(outputs))
+        for generator, count in draws:
+            generator._count += count
+        for fields, dropped_at in unset:
+            fields["_grad"] = None
+            fields["_dropped_grad"] = dropped_at
+        result = _new(Tensor)
+        result._jax = outputs[single]
+        if freed is not None:
+            result._entry = Entry(FREED, (), *freed)
+        return result
+
+    return step
