@@ -19,6 +19,8 @@ with spaces or separators stand in double quotes. `origin` is the user's line, t
 derived the node from it.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from tracegrad.ir.const import Const
 from tracegrad.ir.errors import IRError, IRTypeError, MissingVJPError, ParseError, VerifyError
 from tracegrad.ir.fingerprint import fingerprint
@@ -36,7 +38,6 @@ from tracegrad.ir.graph import (
     substitute,
 )
 from tracegrad.ir.loc import UNKNOWN, Loc, at
-from tracegrad.ir.serialise import from_bytes, from_json, to_bytes, to_json
 from tracegrad.ir.text import constants_of, parse, print_graph
 from tracegrad.ir.types import (
     DTYPES,
@@ -118,3 +119,15 @@ __all__ = [
 ]
 
 from tracegrad.ir import ops  # last: ops are written in the language above
+
+if TYPE_CHECKING:
+    from tracegrad.ir.serialise import from_bytes, from_json, to_bytes, to_json
+
+
+def __getattr__(name: str) -> Any:
+    """JSON and what it needs are imported when a graph is first written or read."""
+    if name not in ("from_bytes", "from_json", "to_bytes", "to_json"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    from tracegrad.ir import serialise
+
+    return getattr(serialise, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from typing import Any
@@ -24,6 +23,13 @@ def word(text: str) -> str:
     """A name or path as one word of a comment: bare where that reads back, else a JSON string."""
     if text not in _RESERVED_WORDS and _PLAIN_WORD.fullmatch(text) and text.isprintable():
         return text
+    return quoted(text)
+
+
+def quoted(text: str) -> str:
+    """A JSON string."""
+    import json
+
     return json.dumps(text)
 
 
@@ -93,7 +99,7 @@ def spell_value(value: Any) -> str:
     if isinstance(value, float):
         return spell_float(value)
     if isinstance(value, str):
-        return json.dumps(value)
+        return quoted(value)
     if value is None or isinstance(value, bool | int):
         return repr(value)
     if isinstance(value, DType):
@@ -154,6 +160,8 @@ def split_words(text: str) -> list[str]:
 def unword(text: str) -> str:
     """The name behind one word of a comment."""
     if text.startswith('"'):
+        import json
+
         value = json.loads(text)
         if isinstance(value, str):
             return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -49,7 +48,7 @@ def _input_comments(graph: Graph) -> dict[Node, str]:
 def _graph_lines(graph: Graph, indent: str, locations: bool, header: str = "") -> Iterator[str]:
     number = {node: index for index, node in enumerate(graph.nodes)}
     inputs = _input_comments(graph)
-    name = graph.name if spelling.is_plain_name(graph.name) else json.dumps(graph.name)
+    name = graph.name if spelling.is_plain_name(graph.name) else spelling.quoted(graph.name)
     yield f"{indent}{header}graph {name}:"
     body = indent + "  "
     for node in graph.nodes:

@@ -11,25 +11,40 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from tracegrad.ir.errors import IRTypeError
 
+_NumpyDType = np.dtype[Any]
+
 
 class DType:
-    """One element type. `name` is its spelling in IR text, `np` the NumPy dtype that stores it.
+    """One element type. `name` is its spelling in IR text, `np` the NumPy dtype that stores it,
+    `public_name` what users know it by: "float32", "int64", "bool".
 
     `category` orders promotion as PyTorch does: bool < int < float < complex.
     """
 
-    __slots__ = ("name", "np", "category", "itemsize")
+    __slots__ = ("name", "np", "category", "public_name", "itemsize")
+    np: _NumpyDType
 
-    def __init__(self, name: str, numpy_dtype: np.dtype[Any], category: str):
+    def __init__(self, name: str, numpy_dtype: _NumpyDType | None, category: str):
         self.name = name
-        self.np = numpy_dtype
         self.category = category
-        self.itemsize = numpy_dtype.itemsize
+        self.public_name, self.itemsize = "bfloat16", 2
+        if numpy_dtype is not None:
+            self.np = numpy_dtype
+            self.public_name, self.itemsize = numpy_dtype.name, numpy_dtype.itemsize
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "np":
+            raise AttributeError(f"a dtype has no attribute {name!r}", name=name, obj=self)
+        # NumPy has no bfloat16; the package that does takes its time to import.
+        import ml_dtypes
+
+        self.np = np.dtype(ml_dtypes.bfloat16)
+        _BY_NUMPY[self.np] = self
+        return self.np
 
     @property
     def is_float(self) -> bool:
@@ -51,11 +66,6 @@ class DType:
     def is_bool(self) -> bool:
         return self.category == "bool"
 
-    @property
-    def public_name(self) -> str:
-        """The name users know: "float32", "int64", "bool"."""
-        return str(self.np.name)
-
     def __repr__(self) -> str:
         return f"tracegrad.{self.public_name}"
 
@@ -72,7 +82,7 @@ i64 = DType("i64", np.dtype(np.int64), "int")
 u32 = DType("u32", np.dtype(np.uint32), "int")
 u64 = DType("u64", np.dtype(np.uint64), "int")
 f16 = DType("f16", np.dtype(np.float16), "float")
-bf16 = DType("bf16", np.dtype(ml_dtypes.bfloat16), "float")
+bf16 = DType("bf16", None, "float")
 f32 = DType("f32", np.dtype(np.float32), "float")
 f64 = DType("f64", np.dtype(np.float64), "float")
 c64 = DType("c64", np.dtype(np.complex64), "complex")
@@ -82,7 +92,7 @@ DTYPES: tuple[DType, ...] = (
     bool_, u8, i8, i16, i32, i64, u32, u64, f16, bf16, f32, f64, c64, c128,
 )  # fmt: skip
 _BY_NAME = {dtype.name: dtype for dtype in DTYPES}
-_BY_NUMPY = {dtype.np: dtype for dtype in DTYPES}
+_BY_NUMPY = {dtype.np: dtype for dtype in DTYPES if dtype is not bf16}
 
 
 def dtype_named(name: str) -> DType:
@@ -98,6 +108,8 @@ def dtype_of(numpy_dtype: np.dtype[Any]) -> DType:
     try:
         return _BY_NUMPY[np.dtype(numpy_dtype)]
     except KeyError:
+        if np.dtype(numpy_dtype) == bf16.np:
+            return bf16
         raise IRTypeError(
             f"NumPy dtype {numpy_dtype!r} has no tensor dtype; known: {', '.join(_BY_NAME)}"
         ) from None

@@ -86,16 +86,36 @@ def test_importing_brings_nothing_that_is_not_needed_yet() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     found = {name.partition(".")[0] for name in shown.stdout.split()}
-    late = {
-        "jax",
-        "optree",
-        "networkx",
-        "zipfile",
-        "tempfile",
-        "pathlib",
-        "concurrent",
-        "logging",
-        "rich",
-    }
+    late = set(
+        "jax optree networkx zipfile tempfile pathlib concurrent logging rich json ml_dtypes".split()
+    )
     assert "tracegrad" in found
     assert not found & late
+    packages = {".".join(name.split(".")[:2]) for name in shown.stdout.split()}
+    assert not packages & {
+        "tracegrad.nn",
+        "tracegrad.optim",
+        "tracegrad.utils",
+        "tracegrad.runtime",
+    }
+
+
+def test_names_imported_later_are_all_there() -> None:
+    """In a process of its own: here other tests have asked for them already."""
+    code = """
+import tracegrad as tg
+names = dir(tg)
+assert {"nn", "optim", "compile", "load", "cond"} <= set(names)
+for name in names:
+    getattr(tg, name)
+from tracegrad import compile, nn
+assert nn.Linear is tg.nn.Linear and compile is tg.compile
+try:
+    tg.no_such_name
+except AttributeError as error:
+    print(error)
+"""
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "module 'tracegrad' has no attribute 'no_such_name'\n"

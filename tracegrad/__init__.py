@@ -8,6 +8,7 @@ print(step.graph)
 
 import os.path as _path
 from math import e, inf, nan, pi
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _path.exists(_path.join(_root := _path.dirname(_path.dirname(__file__)), "pyproject.toml")):
     # A checkout: the stages stand at the repository's root (docs/decisions.md, "layout").
@@ -36,7 +37,6 @@ from tracegrad.tracer import random
 from tracegrad.tracer.compatible import FUNCTIONS as _compatible
 from tracegrad.tracer.composed import FUNCTIONS as _composed
 from tracegrad.tracer.creation import FUNCTIONS as _creation
-from tracegrad.tracer.nested import cond, while_loop
 from tracegrad.tracer.random import (
     Generator,
     default_generator,
@@ -60,26 +60,9 @@ from tracegrad.tracer.tensor import Device as device
 from tracegrad.tracer.tensor import Size, Tensor
 from tracegrad.tracer.view_methods import FUNCTIONS as _views
 
-from tracegrad import (
-    amp,
-    autograd,
-    backends,
-    cuda,
-    func,
-    linalg,
-    nn,
-    optim,
-    special,
-    testing,
-    utils,
-)
-from tracegrad.amp import GradScaler, autocast
 from tracegrad.backends.base import Mesh
-from tracegrad.compiling import compile
-from tracegrad.func import vmap
 from tracegrad.ir.types import DType as dtype
 from tracegrad.names import ELSEWHERE as _ELSEWHERE
-from tracegrad.serialization import load, save
 from tracegrad.settings import (
     accelerator,
     are_deterministic_algorithms_enabled,
@@ -93,6 +76,51 @@ from tracegrad.settings import (
     use_deterministic_algorithms,
 )
 from tracegrad.tracer.errors import TracegradError
+
+if _TYPE_CHECKING:
+    from tracegrad import (
+        amp,
+        autograd,
+        backends,
+        cuda,
+        func,
+        linalg,
+        nn,
+        optim,
+        special,
+        testing,
+        utils,
+    )
+    from tracegrad.amp import GradScaler, autocast
+    from tracegrad.compiling import compile
+    from tracegrad.func import vmap
+    from tracegrad.serialization import load, save
+    from tracegrad.tracer.nested import cond, while_loop
+
+# Imported when it is first asked for: tensors alone are there in half the time.
+_LATER = {
+    **dict.fromkeys(
+        ("amp", "autograd", "backends", "cuda", "func", "linalg", "nn", "optim", "special", "testing", "utils")
+    ),
+    "GradScaler": "amp", "autocast": "amp", "compile": "compiling", "vmap": "func",
+    "load": "serialization", "save": "serialization", "cond": "tracer.nested",
+    "while_loop": "tracer.nested",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    from importlib import import_module
+
+    module = import_module(f"{__name__}.{_LATER[name] or name}")
+    value = globals()[name] = getattr(module, name) if _LATER[name] else module
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
 
 for _table in (
     _functions.FUNCTIONS, _views, _creation, _sampling, _quick.UNARY, _composed, _compatible,

@@ -4,7 +4,6 @@ complex numbers. Writes go through to the base.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -22,10 +21,10 @@ from tracegrad.tracer.view_methods import axis_of, ints, is_contiguous, movedim
 from tracegrad.tracer.views import IDENTITY, ViewStep, detach, make_view
 
 
-@dataclass(frozen=True)
 class Diagonal(ViewStep):
     """The diagonal `offset` of the last two axes, as the last axis."""
 
+    parameters = ("offset",)
     offset: int
     name = "diagonal"
 
@@ -65,10 +64,10 @@ class Diagonal(ViewStep):
         return ops.reshape(ops.update_slice(rows, value, **at), shape=base.shape)
 
 
-@dataclass(frozen=True)
 class Windows(ViewStep):
     """Windows of `size` every `step` along one axis; the window is the new last axis."""
 
+    parameters = ("axis", "size", "step")
     axis: int
     size: int
     step: int
@@ -102,10 +101,10 @@ class Windows(ViewStep):
         return ops.scatter(base, self._places(base), turned, axes=(self.axis,), mode="set")
 
 
-@dataclass(frozen=True)
 class Strided(ViewStep):
     """Elements of a row-major tensor at `offset` + sum(index * stride)."""
 
+    parameters = ("shape", "strides", "offset")
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
@@ -133,10 +132,10 @@ class Strided(ViewStep):
         return ops.reshape(written, shape=base.shape)
 
 
-@dataclass(frozen=True)
 class Retyped(ViewStep):
     """The bits as another dtype of the same size."""
 
+    parameters = ("dtype",)
     dtype: DType
     name = "view"
 
@@ -150,10 +149,10 @@ class Retyped(ViewStep):
         return ops.bitcast(value, dtype=base.dtype)
 
 
-@dataclass(frozen=True)
 class ComplexPart(ViewStep):
     """The real or the imaginary part of complex numbers."""
 
+    parameters = ("imaginary",)
     imaginary: bool
     name = "view"
 

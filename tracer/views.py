@@ -7,7 +7,6 @@ value of the view back into its base. Views of any depth are chains of steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -26,11 +25,30 @@ from tracegrad.tracer.tensor import Tensor, wrap
 
 
 class ViewStep:
-    """One step; also a user-level op of one operand (so the tape can differentiate it)."""
+    """One step; also a user-level op of one operand (so the tape can differentiate it).
 
+    A value: equal to another step of its class with the same `parameters`. (Dataclasses generate
+    code when they are imported: ten of them cost a tenth of the library's import.)
+    """
+
+    parameters: tuple[str, ...] = ()
     eager_only = ""
     name = "view"
     repeats = False  # whether several elements of the view are one place in memory
+
+    def __init__(self, *values: Any):
+        self._key = (type(self), *values)
+        self.__dict__.update(zip(self.parameters, values, strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ViewStep) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.parameters)
+        return f"{type(self).__name__}({values})"
 
     def view(self, array: np.ndarray) -> np.ndarray:
         """The NumPy view. Raises ValueError when there is none without a copy."""
@@ -50,7 +68,6 @@ class ViewStep:
         return results[0]
 
 
-@dataclass(frozen=True)
 class Identity(ViewStep):
     name = "alias"
 
@@ -67,8 +84,8 @@ class Identity(ViewStep):
 IDENTITY = Identity()
 
 
-@dataclass(frozen=True)
 class Reshape(ViewStep):
+    parameters = ("shape",)
     shape: tuple[int, ...]
     name = "view"
 
@@ -82,8 +99,8 @@ class Reshape(ViewStep):
         return ops.reshape(value, shape=base.shape)
 
 
-@dataclass(frozen=True)
 class Transpose(ViewStep):
+    parameters = ("perm",)
     perm: tuple[int, ...]
     name = "transpose"
 
@@ -98,8 +115,8 @@ class Transpose(ViewStep):
         return ops.transpose(value, perm=inverse)
 
 
-@dataclass(frozen=True)
 class Slice(ViewStep):
+    parameters = ("start", "stop", "step")
     start: tuple[int, ...]
     stop: tuple[int, ...]
     step: tuple[int, ...]
@@ -119,8 +136,8 @@ class Slice(ViewStep):
         return ops.update_slice(base, value, start=self.start, stop=self.stop, step=self.step)
 
 
-@dataclass(frozen=True)
 class Expand(ViewStep):
+    parameters = ("shape",)
     shape: tuple[int, ...]
     name = "expand"
     repeats = True
@@ -139,12 +156,12 @@ class Expand(ViewStep):
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
 class WriteBack(ViewStep):
     """(old base, new value of the view) -> new base: the tape's op for a write through a view
     chain.
     """
 
+    parameters = ("chain",)
     chain: tuple[ViewStep, ...]
     name = "write_back"
 

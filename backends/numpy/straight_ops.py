@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegrad.backends.numpy.kernels.elementwise import PLAIN, WIDENED
 from tracegrad.backends.numpy.kernels.index import check_bounds
-from tracegrad.backends.numpy.kernels.registry import BFLOAT16, HALVES
+from tracegrad.backends.numpy.kernels.registry import is_bfloat16, is_half
 from tracegrad.backends.numpy.kernels.shape import slices
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import c64, c128, f32, f64
@@ -40,7 +40,7 @@ def _ufunc(ufunc: np.ufunc, halves: bool) -> Callable[[Any, Node], str | None]:
     """A ufunc; of 16-bit floats only if it is right for them as it is."""
 
     def text(w: Any, node: Node) -> str | None:
-        if not halves and node.inputs[0].type.dtype.np in HALVES:
+        if not halves and is_half(node.inputs[0].type.dtype.np):
             return None
         operands = w.broadcasting(node)
         if node.op.name in _OVERWRITING and w.may_overwrite(node.inputs[0], node.inputs[1], node):
@@ -59,14 +59,14 @@ for _table, _halves in ((PLAIN, True), (WIDENED, False)):
 
 @expression("pow")
 def _pow(w: Any, node: Node) -> str | None:
-    if node.type.dtype.np in HALVES or not node.type.dtype.is_inexact:
+    if is_half(node.type.dtype.np) or not node.type.dtype.is_inexact:
         return None
     return f"{w.use(np.power)}({', '.join(w.broadcasting(node))})"
 
 
 @expression("rsqrt")
 def _rsqrt(w: Any, node: Node) -> str | None:
-    if node.type.dtype.np in HALVES:
+    if is_half(node.type.dtype.np):
         return None
     return f"1 / {w.use(np.sqrt)}({w.whole(node.inputs[0])})"
 
@@ -89,7 +89,9 @@ def _cast(w: Any, node: Node) -> str | None:
         return f"{w.whole(operand)} != 0"
     if source.is_complex and not target.is_complex:
         return None
-    if BFLOAT16 in (source.np, target.np) and (source.is_complex or target.is_complex):
+    if (is_bfloat16(source.np) or is_bfloat16(target.np)) and (
+        source.is_complex or target.is_complex
+    ):
         return None
     order = ", 'C'" if node in w.last else ""
     return f"{w.whole(operand)}.astype({w.use(target.np)}{order})"
@@ -149,7 +151,7 @@ def _number(w: Any, dtype: np.dtype[Any], value: float) -> str:
 def _reduce(ufunc: np.ufunc, typed: bool) -> Callable[[Any, Node], str | None]:
     def text(w: Any, node: Node) -> str | None:
         operand = node.inputs[0]
-        if operand.type.dtype.np in HALVES or not operand.type.shape or not operand.type.size:
+        if is_half(operand.type.dtype.np) or not operand.type.shape or not operand.type.size:
             return None
         dtype = f", {w.use(operand.type.dtype.np)}" if typed else ""
         return f"{w.use(ufunc.reduce)}({w.whole(operand)}, {node.attrs.axes}{dtype})"
@@ -166,7 +168,7 @@ for _name, _function, _typed in (
 @expression("argmax", "argmin")
 def _position(w: Any, node: Node) -> str | None:
     operand = node.inputs[0]
-    if operand.type.dtype.np in HALVES or not operand.type.shape or np.intp != np.int64:
+    if is_half(operand.type.dtype.np) or not operand.type.shape or np.intp != np.int64:
         return None
     return f"{w.whole(operand)}.{node.op.name}({node.attrs.axis})"
 
@@ -262,7 +264,7 @@ def _concatenate(w: Any, node: Node) -> str:
 
 @expression("matmul")
 def _matmul(w: Any, node: Node) -> str | None:
-    if node.type.dtype.np in HALVES:
+    if is_half(node.type.dtype.np):
         return None
     return f"{w.use(np.matmul)}({w.whole(node.inputs[0])}, {w.whole(node.inputs[1])})"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from tracegrad.ir.graph import placeholder
@@ -65,6 +64,8 @@ class finfo:
         dtype = dtype or get_default_dtype()
         if not dtype.is_inexact:
             raise TypeError(f"finfo() needs a floating dtype, not {dtype}")
+        import ml_dtypes  # knows bfloat16's
+
         limits = ml_dtypes.finfo(dtype.np)
         self.dtype = dtype.public_name
         self.bits = int(limits.bits)

@@ -19,7 +19,7 @@ from tracegrad.backends.numpy.fast.columns import Ints, tap_slices
 from tracegrad.backends.numpy.fast.work import Array
 from tracegrad.backends.numpy.kernels.contract import Pairs
 from tracegrad.backends.numpy.kernels.reduce import lowest
-from tracegrad.backends.numpy.kernels.registry import HALVES
+from tracegrad.backends.numpy.kernels.registry import is_half
 from tracegrad.backends.numpy.kernels.window import select_scatter, window_sum
 
 BITS = {4: np.int32, 8: np.int64}
@@ -90,7 +90,7 @@ class WindowSum:
         self, x_shape: Ints, dtype: np.dtype[Any], *, window: Ints, strides: Ints, padding: Pairs
     ):
         self.attrs: dict[str, Any] = dict(window=window, strides=strides, padding=padding)
-        self.plain = np.dtype(dtype) in HALVES  # must accumulate in float32
+        self.plain = is_half(np.dtype(dtype))  # must accumulate in float32
         self.plan = _Taps(x_shape, window, strides, padding, (1,) * len(window))
 
     nbytes = 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracegrad.backends.base import IntegerDivisionByZero
 from tracegrad.backends.numpy.kernels import special
-from tracegrad.backends.numpy.kernels.registry import HALVES, KERNELS, Array, array, kernel, narrow
+from tracegrad.backends.numpy.kernels.registry import KERNELS, Array, array, is_half, kernel, narrow
 
 
 def _plain(name: str, ufunc: Callable[..., Any]) -> None:
@@ -26,7 +26,7 @@ def _widened(name: str, function: Callable[..., Any]) -> None:
     """A function evaluated in float32 for 16-bit floats and rounded once."""
 
     def unary(x: Array) -> Array:
-        if x.dtype in HALVES:
+        if is_half(x.dtype):
             return array(function(x.astype(np.float32))).astype(x.dtype)
         return array(function(x))
 
@@ -105,7 +105,7 @@ def _refuse_zero(divisor: Array) -> None:
 
 
 def _float_division(function: Callable[..., Any], x: Array, y: Array) -> Array:
-    if x.dtype in HALVES:
+    if is_half(x.dtype):
         return array(function(x.astype(np.float32), y.astype(np.float32))).astype(x.dtype)
     return narrow(function(x, y), x.dtype)  # NumPy answers bool operands in int8
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.base import IndexOutOfRange
-from tracegrad.backends.numpy.kernels.registry import HALVES, Array, array, kernel, widen
+from tracegrad.backends.numpy.kernels.registry import Array, array, is_half, kernel, widen
 
 
 def check_bounds(index: Array, size: int, axis: int) -> None:
@@ -64,7 +64,7 @@ def scatter(base: Array, *indices_and_u: Array, axes: tuple[int, ...], mode: str
     """base with u combined in at the indices; repeats accumulate ("set": the last one wins)."""
     *indices, u = indices_and_u
     _check_all(base, tuple(indices), axes)
-    accumulate = mode in ("add", "mul") and base.dtype in HALVES
+    accumulate = mode in ("add", "mul") and is_half(base.dtype)
     out = base.astype(np.float32) if accumulate else base.copy()
     _combine(_to_front(out, axes), tuple(indices), u.astype(out.dtype, copy=False), mode)
     return out.astype(base.dtype, copy=False)
@@ -88,7 +88,7 @@ def take_along(x: Array, index: Array, axis: int) -> Array:
 def scatter_along(x: Array, index: Array, u: Array, axis: int, mode: str) -> Array:
     """x with u[.., i, ..] combined in at [.., index[.., i, ..], ..]."""
     check_bounds(index, x.shape[axis], axis)
-    accumulate = mode in ("add", "mul") and x.dtype in HALVES
+    accumulate = mode in ("add", "mul") and is_half(x.dtype)
     out = x.astype(np.float32) if accumulate else x.copy()
     _combine(out, _along(index, axis), u.astype(out.dtype, copy=False), mode)
     return out.astype(x.dtype, copy=False)

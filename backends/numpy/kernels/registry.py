@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import ml_dtypes
 import numpy as np
 
 Array = np.ndarray[Any, Any]
@@ -14,10 +13,16 @@ F = TypeVar("F", bound=Kernel)
 
 KERNELS: dict[str, Kernel] = {}
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-FLOAT16 = np.dtype(np.float16)
 FLOAT32 = np.dtype(np.float32)
-HALVES = frozenset((BFLOAT16, FLOAT16))  # computed in float32, rounded once at the end
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "V"  # no other dtype of ours is of this kind
+
+
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Whether arithmetic is done in float32 and rounded once at the end."""
+    return dtype.itemsize == 2 and dtype.kind in "fV"
 
 
 def kernel(name: str) -> Callable[[F], F]:
@@ -39,7 +44,7 @@ def array(value: Any) -> Array:
 
 def widen(x: Array) -> Array:
     """`x`, or its float32 copy when it is a 16-bit float: sums and series need the digits."""
-    return x.astype(FLOAT32) if x.dtype in HALVES else x
+    return x.astype(FLOAT32) if is_half(x.dtype) else x
 
 
 def narrow(value: Any, dtype: np.dtype[Any]) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.backends.numpy.kernels.registry import BFLOAT16, Array, array, kernel
+from tracegrad.backends.numpy.kernels.registry import Array, array, is_bfloat16, kernel
 
 
 @kernel("where")
@@ -24,7 +24,9 @@ def cast(x: Array, dtype: Any) -> Array:
         return array(x != 0)
     if x.dtype.kind == "c" and target.kind != "c":
         x = array(x.real)
-    if BFLOAT16 in (x.dtype, target) and (x.dtype.kind == "c" or target.kind == "c"):
+    if (is_bfloat16(x.dtype) or is_bfloat16(target)) and (
+        x.dtype.kind == "c" or target.kind == "c"
+    ):
         return x.astype(np.float32).astype(target)
     return x.astype(target)
 
