@@ -195,7 +195,11 @@ def separate(targets: list[Entry], results: dict[Entry, Any]) -> None:
             continue
         array = results[target] = np.asarray(array)  # sums of 0-d arrays are NumPy numbers
         base = array if array.base is None else array.base
-        if id(base) in seen or array.base is not None:
+        # A look at an XLA buffer stays: nobody can write there, and a write to it makes it private.
+        of_numpy = array.base is not None and (
+            isinstance(array.base, np.ndarray) or array.flags.writeable
+        )
+        if id(base) in seen or of_numpy:
             results[target] = array.copy()
         else:
             seen.add(id(base))

@@ -224,3 +224,16 @@ def test_steps_and_reads_in_threads_lose_nothing(backend):
         thread.join()
     assert not failed
     assert parameter.tolist() == count.tolist() == [200.0] * 4
+
+
+def test_gradients_from_xla_are_looks_at_its_memory_until_somebody_writes():
+    model = tg.nn.Linear(3, 2)
+    compiled = tg.compile(model, backend="jax")
+    x = tg.ones(4, 3)
+    compiled(x).sum().backward()
+    gradient = model.weight.grad
+    assert not gradient._data.flags.writeable
+    before = gradient.clone().numpy()
+    gradient.mul_(2.0)
+    compiled(x).sum().backward()
+    np.testing.assert_array_equal(model.weight.grad.numpy(), 3 * before)
