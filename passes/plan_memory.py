@@ -69,8 +69,13 @@ class MemoryPlan:
         if self.steps:
             where = self.steps[self.peak_step]
             lines[0] += f"; fullest at step {self.peak_step} ({where}): {_size(self.live_bytes)}"
-        lines += [f"  {_size(entry.nbytes):>10}  {entry.label}" for entry in self.at_peak()[:12]]
+        lines += [f"  {_size(e.nbytes):>10}  {self._maker(e)}" for e in self.at_peak()[:12]]
         return "\n".join(lines)
+
+    def _maker(self, entry: Entry) -> str:
+        """The step that made it, with its type and line; what a workspace is for."""
+        step = self.steps[entry.start]
+        return step if step.startswith(f"{entry.label} ") else f"{entry.label} of {step}"
 
 
 def _size(nbytes: int) -> str:

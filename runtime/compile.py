@@ -32,12 +32,20 @@ def compile_function(
     known = {field.name for field in fields(Options)} - {"donate"}
     unknown = sorted(set(options) - known)
     if unknown:
-        near = get_close_matches(
-            unknown[0], [*known, "backend", "fullgraph", "keep_grads", "recheck"], 1
+        own = (
+            "backend",
+            "dynamic",
+            "fullgraph",
+            "keep_grads",
+            "max_paths",
+            "max_unroll",
+            "mode",
+            "recheck",
         )
+        near = get_close_matches(unknown[0], [*known, *own], 1)
         raise ArgumentError(
             f"compile() has no option {unknown[0]!r}", where=here(),
-            fix=f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(sorted(known))}",
+            fix=f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(sorted({*known, *own}))}",
         )  # fmt: skip
     if keep_grads not in (True, False, "auto"):
         raise ArgumentError(

@@ -12,12 +12,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import Any
 
 from tracegrad.runtime.autograd_call import differentiable
 from tracegrad.runtime.checks import checker
-from tracegrad.runtime.inspection import Inspection
+from tracegrad.runtime.inspection import Event, Inspection
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.observer import Observer
 from tracegrad.runtime.plan import make_plan
@@ -33,6 +33,7 @@ from tracegrad.tracer.trace_buffers import MemoryMatters
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
+MAX_EVENTS = 200  # recordings that `why()` still explains
 
 
 class Specialisation:
@@ -42,7 +43,7 @@ class Specialisation:
         self.facts = facts
         self.check = checker(facts)
         self.root: Segment | None = None
-        self.fingerprints: set[tuple] = set()
+        self.fingerprints: set[str] = set()  # of the paths taken
         self.sources: list[Any] = []  # captured tensors and storages
         self.captured: set[int] = set()
         self.shared: tuple[int, ...] = ()
@@ -70,12 +71,13 @@ class CompiledFunction(Inspection):
         self._lock = threading.RLock()
         self._cache: dict[Any, list[Specialisation]] = {}
         self._signatures: list[Signature] = []
-        self._events: list[Any] = []
+        self._events: list[Event] = []
         # fact -> (number of the last recording's call, how many in a row)
         self._misses: dict[Any, tuple[int, int]] = {}
         self._by_memory: set[Any] = set()  # keys of calls where the memory behind a view matters
         self._eager_reason = ""
         self._calls = 0
+        self._recordings = 0
         self._record_seconds = 0.0
         self._runner = Runner(backend)
         self._last: Segment | None = None
@@ -83,8 +85,6 @@ class CompiledFunction(Inspection):
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
             return self
-        from functools import partial
-
         return partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -128,7 +128,7 @@ class CompiledFunction(Inspection):
             result = self._record(call, "recheck: a recorded call was asked for")
             if old is None or self._last is None or self._eager_reason:
                 return result
-            if (self._last.lowered.graph.fingerprint(),) not in old.fingerprints:
+            if self._last.lowered.graph.fingerprint() not in old.fingerprints:
                 warnings.warn(
                     f"tracegrad: {self.name} had run a stale graph: something it reads changed unseen since it was "
                     "recorded. The new graph is used from now on; why() names the values that are watched",
@@ -193,10 +193,12 @@ class CompiledFunction(Inspection):
                 trace.discard()
                 observer.put_back(traced_only=True)
                 raise
+            self._recordings += 1
             self._record_seconds += time.perf_counter() - started
             self._signatures.append(call.signature)
             del self._signatures[:-MAX_SIGNATURES]
-            self._event(reason, final, time.perf_counter() - started, observer.noticed)
+            self._events.append(Event(reason or "the first call", observer.noticed))
+            del self._events[:-MAX_EVENTS]
         done, result = self._runner.walk(specialisation.root, call)
         if not done:
             raise AssertionError("a path just recorded was not found: " + result)
@@ -226,7 +228,7 @@ class CompiledFunction(Inspection):
             kept.append(specialisation)
             del kept[:-MAX_SPECIALISATIONS]
         specialisation.place_of_argument_seen |= recorded.trace.place_of_argument_seen
-        specialisation.fingerprints.add((final.lowered.graph.fingerprint(),))
+        specialisation.fingerprints.add(final.lowered.graph.fingerprint())
         if len(specialisation.fingerprints) > self.max_paths:
             self._stay_eager(
                 f"more than {self.max_paths} different paths through the function were taken (max_paths)",
@@ -264,11 +266,3 @@ class CompiledFunction(Inspection):
         self._eager_reason = str(error).splitlines()[0]
         warnings.warn(f"tracegrad: {self.name} runs eagerly from now on:\n{error}", stacklevel=4)
         return self.function(*call.args, **call.kwargs)
-
-    def _event(self, reason: str, final: Segment, seconds: float, noticed: list[str]) -> None:
-        from tracegrad.runtime.inspection import Event
-
-        self._events.append(
-            Event(reason or "the first call", seconds, self._compiler.compiles, final, noticed)
-        )
-        del self._events[:-200]

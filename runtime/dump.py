@@ -3,7 +3,7 @@
 manifest.json              schema version, function, backend, files, passes with times
 000_trace.txt ... NNN_*.txt  the graph after every pass, diffable
 final.json                 the final graph, readable by tracegrad.ir
-final.dot final.svg        pictures (folded above a few hundred nodes)
+final.dot .mmd .svg        pictures (folded above a few hundred nodes)
 source.py | source.mlir    what runs
 why.txt explain.txt        the explanations
 """
@@ -24,9 +24,13 @@ SCHEMA = 1
 
 
 def write_dump(compiled: Any, directory: Path) -> Path:
-    """Write the dump; files are complete or absent (each is renamed into place)."""
+    """Write the dump; files are complete or absent (each is renamed into place).
+
+    A dump that was there is replaced: of its files none is left.
+    """
     lowered = compiled._lowered()
     directory.mkdir(parents=True, exist_ok=True)
+    before = files_of_dump(directory)
     files: list[str] = []
 
     def put(name: str, text: str) -> None:
@@ -64,4 +68,17 @@ def write_dump(compiled: Any, directory: Path) -> Path:
         "files": sorted(files),
     }
     put("manifest.json", json.dumps(manifest, indent=1))
+    for name in before.difference(files):
+        (directory / name).unlink(missing_ok=True)
     return directory
+
+
+def files_of_dump(directory: Path) -> set[str]:
+    """The files that the manifest of an earlier dump lists; none if there is no such dump."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        if not {"schema", "fingerprint", "files"} <= manifest.keys():
+            return set()
+        return {name for name in manifest["files"] if Path(name).name == name}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return set()

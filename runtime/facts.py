@@ -12,12 +12,14 @@ from tracegrad.tracer.recording import HostGuard
 
 
 class Place:
-    """A name that can be read and bound: a dict's item, a closure cell, or an attribute."""
+    """A name that can be read and bound: a dict's item, a closure cell, an attribute, a class's own."""
 
     __slots__ = ("kind", "holder", "name")
 
     def __init__(self, kind: str, holder: Any, name: str):
-        self.kind = kind  # "item": holder[name]; "cell": holder's content; "attribute": getattr(holder, name)
+        # "item": holder[name]; "cell": holder's content; "attribute": getattr(holder, name);
+        # "class": what the class `holder` itself has under name, descriptors not run
+        self.kind = kind
         self.holder = holder
         self.name = name
 

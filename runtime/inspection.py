@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,10 @@ from tracegrad.tracer.trees import flatten_in_order
 
 @dataclass
 class Event:
-    """One recording: why, how long, how many executables there were after it."""
+    """One recording: why it was made, and what it noticed that no replay repeats."""
 
     reason: str
-    seconds: float
-    compiles: int
-    final: Any
-    noticed: list[str] = field(default_factory=list)
+    noticed: list[str]
 
 
 class Inspection:
@@ -31,20 +29,20 @@ class Inspection:
     _events: list[Event]
     _compiler: Any
     _calls: int
+    _recordings: int
+    _record_seconds: float
     _eager_reason: str
+    function: Callable[..., Any]
     name: str
     backend: str
 
     def _lowered(self) -> Any:
         if self._last is None:
-            why = (
-                f"it runs eagerly: {self._eager_reason}"
-                if self._eager_reason
-                else "it has not been called yet"
-            )
-            raise NothingCompiledError(
-                f"{self.name} has no graph", why=why, fix="call it once first"
-            )
+            why, fix = "it has not been called yet", "call it once first"
+            if self._eager_reason:
+                why = f"it runs eagerly: {self._eager_reason}"
+                fix = "compile with fullgraph=True: the error shows the line and what to write instead"
+            raise NothingCompiledError(f"{self.name} has no graph", why=why, fix=fix)
         return self._last.lowered
 
     @property
@@ -66,19 +64,20 @@ class Inspection:
         """Counts and seconds: calls, recordings, compiles (distinct executables), seconds."""
         return {
             "calls": self._calls,
-            "recordings": len(self._events),
+            "recordings": self._recordings,
             "compiles": self._compiler.compiles,
-            "record_seconds": sum(e.seconds for e in self._events),
+            "record_seconds": self._record_seconds,
             "compile_seconds": self._compiler.seconds,
             "backend": self.backend,
             "eager": bool(self._eager_reason),
         }
 
     def why(self) -> str:
-        """One line a recording: what was different from what was compiled before."""
+        """One line a recording (the last 200): what was different from what was compiled before."""
+        forgotten = self._recordings - len(self._events)
         lines = [
             line
-            for k, event in enumerate(self._events)
+            for k, event in enumerate(self._events, forgotten)
             for line in (f"recording {k}: {event.reason}", *(f"  {note}" for note in event.noticed))
         ]
         if self._eager_reason:
@@ -123,9 +122,9 @@ class Inspection:
     def benchmark(self, *args: Any, repeats: int = 20, **kwargs: Any) -> dict[str, float]:
         """Median seconds a call, eager and compiled in turn on the same arguments, and their ratio.
 
-        The function really runs: a training step moves its parameters by 2 * repeats steps.
+        The function really runs: a training step moves its parameters by 2 * repeats + 1 steps.
         """
-        function = self.function  # type: ignore[attr-defined]
+        function = self.function
         compiled: Any = self
         compiled(*args, **kwargs)
         times: dict[str, list[float]] = {"eager": [], "compiled": []}

@@ -34,7 +34,6 @@ class Compiler:
         self.backend = backend
         self.options = options
         self._cache: LRU = LRU(CACHE_SIZE)
-        self.compiled: list[Lowered] = []
         self.compiles = 0
         self.seconds = 0.0
 
@@ -47,8 +46,6 @@ class Compiler:
         lowered = self._cache.get(key)
         if lowered is None:
             lowered = self._cache.add(key, self._lower(graph, donate))
-            self.compiled.append(lowered)
-            del self.compiled[:-CACHE_SIZE]
             self.compiles += 1
             self.seconds += sum(lowered.timings.values())
         return lowered  # type: ignore[no-any-return]

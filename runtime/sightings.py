@@ -20,6 +20,7 @@ import numpy as np
 
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.facts import CallFact, Fact, HostFact, ItemFact, Place
+from tracegrad.runtime.inspection import Inspection
 from tracegrad.runtime.pictures import Picture, TooLargeError
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here, is_own_code
@@ -139,7 +140,7 @@ class Sightings:
                 "take the batch outside and pass it in",
                 "a compiled function cannot advance it",
             )
-        elif type(value).__name__ == "CompiledFunction":
+        elif isinstance(value, Inspection):  # a compiled function
             self.visit(value.function)
         else:
             self.outside[id(value)] = value

@@ -1,0 +1,75 @@
+"""What a compiled function tells about itself stays true: counts, reasons, dumps, memory."""
+
+from __future__ import annotations
+
+import pytest
+
+import tracegrad as tg
+from tracegrad.runtime import compiled as compiled_module
+
+
+def test_recordings_are_counted_and_numbered_after_their_reasons_are_forgotten(monkeypatch):
+    monkeypatch.setattr(compiled_module, "MAX_EVENTS", 3)
+    f = tg.compile(lambda x: x * 2, backend="numpy")
+    for size in range(1, 6):
+        f(tg.ones(size))
+    stats = f.stats()
+    assert stats["recordings"] == stats["compiles"] == stats["calls"] == 5
+    assert [line.split(":")[0] for line in f.why().splitlines()] == [
+        "recording 2",
+        "recording 3",
+        "recording 4",
+    ]
+    assert "executables 5 for 5 recordings, 5 calls" in f.explain()
+
+
+def test_a_dump_replaces_the_one_that_was_there(tmp_path):
+    f = tg.compile(lambda x: x * 2, backend="numpy")
+    f(tg.ones(2))
+    (tmp_path / "mine.txt").write_text("not of a dump")
+    folder = f.dump(tmp_path)
+    manifest = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(manifest.replace("source.py", "source.mlir"))
+    (folder / "source.mlir").write_text("of an earlier dump for XLA")
+    f.dump(tmp_path)
+    assert not (tmp_path / "source.mlir").exists() and (tmp_path / "source.py").exists()
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_a_folder_that_holds_another_manifest_loses_nothing(tmp_path):
+    f = tg.compile(lambda x: x * 2, backend="numpy")
+    f(tg.ones(2))
+    (tmp_path / "manifest.json").write_text('{"files": ["kept.txt", "../outside.txt", 3]}')
+    (tmp_path / "kept.txt").write_text("of another program")
+    f.dump(tmp_path)
+    assert (tmp_path / "kept.txt").exists()
+
+
+def test_memory_names_the_line_of_what_lives_at_the_peak():
+    def f(x):
+        return ((x @ x).sin() @ x).sum()
+
+    step = tg.compile(f, backend="numpy")
+    step(tg.ones(8, 8))
+    _, *alive = str(step.memory()).splitlines()
+    assert alive and all("f32[8,8]" in line and "test_inspection.py:" in line for line in alive)
+
+
+def test_no_graph_of_a_function_that_runs_eagerly_says_what_to_do():
+    f = tg.compile(lambda x: x[x > 0], backend="numpy")
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        f(tg.ones(2))
+    with pytest.raises(tg.errors.NothingCompiledError, match="fullgraph=True") as caught:
+        f.explain()
+    assert "call it once" not in str(caught.value)
+
+
+def test_a_users_class_of_the_name_compiledfunction_is_an_object_like_another():
+    class CompiledFunction:
+        factor = 3.0
+
+    scale = CompiledFunction()
+    f = tg.compile(lambda x: x * scale.factor, backend="numpy", fullgraph=True)
+    assert f(tg.ones(2)).tolist() == [3.0, 3.0]
+    scale.factor = 5.0
+    assert f(tg.ones(2)).tolist() == [5.0, 5.0]
