@@ -8,17 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegrad.autograd import grad as _grad
+from tracegrad.batching import vmap
 from tracegrad.ir.types import TensorType
-from tracegrad.passes.vmap import vmap as _batched
-from tracegrad.tracer.dispatch import apply
-from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer import functions
+from tracegrad.tracer.creation import eye, zeros_like
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.nested import trace_function
-from tracegrad.tracer.program import GraphOp
 from tracegrad.tracer.state import enable_grad, get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten
-from tracegrad.tracer.view_methods import axis_of
 from tracegrad.tracer.views import IDENTITY, make_view
 
 
@@ -32,10 +31,6 @@ def _inner(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_()  # type: ignore[attr-defined,no-any-return]
 
 
-def _is_tensor(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor)
-
-
 def grad_and_value(
     func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -47,6 +42,7 @@ def grad_and_value(
 
     def transformed(*args: Any, **kwargs: Any) -> Any:
         numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        _check_argnums(numbers, args, "grad")
         with enable_grad():
             given = list(args)
             leaves: list[Tensor] = []
@@ -61,8 +57,9 @@ def grad_and_value(
             value, aux = result if has_aux else (result, None)
             if not isinstance(value, Tensor) or value.numel() != 1:
                 raise ArgumentError(
-                    "func.grad needs a function that returns one element", where=here()
-                )
+                    "func.grad needs a function that returns one element", where=here(),
+                    fix="reduce it: lambda x: f(x).sum(), or take the whole Jacobian: func.jacrev",
+                )  # fmt: skip
             outer = (
                 get_mode().trace is not None
                 or any(not leaf.is_leaf for leaf in leaves)
@@ -83,6 +80,16 @@ def grad_and_value(
         return (gradient, (value, aux)) if has_aux else (gradient, value)
 
     return transformed
+
+
+def _check_argnums(numbers: tuple[int, ...], args: tuple[Any, ...], what: str) -> None:
+    for number in numbers:
+        if not -len(args) <= number < len(args):
+            raise ArgumentError(
+                f"{what} with argnums={number} of a call with {len(args)} positional arguments",
+                where=here(),
+                fix="count from 0, and give the argument by position",
+            )
 
 
 def _connected(value: Tensor, leaves: list[Tensor]) -> bool:
@@ -111,105 +118,135 @@ def grad(
     return transformed
 
 
-def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Callable[..., Any]:
-    """`func` on every slice of its arguments along `in_dims` at once: one traced graph, batched by
-    a pass.
-
-    in_dims  an axis or None (not batched) for all arguments, or one per argument (trees allowed)
-    out_dims  where the batch axis goes in the results
-    Raises ArgumentError when batch sizes differ, UnsupportedError for branches on values.
-    """
-
-    def transformed(*args: Any) -> Any:
-        dims = in_dims if isinstance(in_dims, (tuple, list)) else (in_dims,) * len(args)
-        if len(dims) != len(args):
+def _leaves(tree: Any, what: str) -> tuple[list[Tensor], Any]:
+    """The tensors of a tree. Raises ArgumentError for anything else in it."""
+    leaves, treedef = flatten(tree, none_is_leaf=False)
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
             raise ArgumentError(
-                f"vmap got in_dims for {len(dims)} arguments, and {len(args)} arguments",
+                f"{what} {type(leaf).__name__}", where=here(),
+                why="only tensors are differentiated",
+                fix="make it a tensor, or bind it beforehand: lambda x: f(x, value)",
+            )  # fmt: skip
+    return leaves, treedef
+
+
+def _run_on(
+    func: Callable[..., Any], leaves: list[Tensor], treedef: Any, has_aux: bool, what: str
+) -> tuple[list[Tensor], Any, Any, bool]:
+    """Run `func`: its tensors, their structure, the rest, and whether something outside wants their
+    history.
+    """
+    result = func(*treedef.unflatten(leaves))
+    output, aux = result if has_aux else (result, None)
+    values, structure = _leaves(output, f"{what} of a function that returned")
+    outer = (
+        get_mode().trace is not None
+        or any(not leaf.is_leaf for leaf in leaves)
+        or any(_connected(value, leaves) for value in values)
+    )
+    return values, structure, aux, outer
+
+
+def _gradients(values: list[Tensor], wrt: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
+    """Cotangents pulled back to `wrt`; zeros where none arrives."""
+    pairs = [(v, ct) for v, ct in zip(values, cotangents) if v.requires_grad]
+    if not pairs:
+        return [zeros_like(x) for x in wrt]
+    found = _grad(
+        [v for v, _ in pairs], wrt, [ct for _, ct in pairs], retain_graph=True, create_graph=True,
+        allow_unused=True,
+    )  # fmt: skip
+    return [zeros_like(x) if g is None else g for g, x in zip(found, wrt)]
+
+
+def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """(func(*primals), a function from cotangents of the output to a tuple of those of the primals).
+
+    Trees of tensors in and out; cotangents have the structure, shapes and dtypes of the output,
+    results those of the primals, zeros where an argument is not used. With `has_aux` func returns
+    (output, anything), and the third result is the latter. Raises ArgumentError for other
+    structures and for arguments that are no tensors.
+    """
+    given, treedef = _leaves(primals, "vjp with respect to")
+    with enable_grad():
+        inner = [_inner(leaf) for leaf in given]
+        values, structure, aux, outer = _run_on(func, inner, treedef, has_aux, "vjp")
+
+    def pull(cotangents: Any) -> Any:
+        cts, own = _leaves(cotangents, "vjp with the cotangent")
+        if own != structure:
+            raise ArgumentError(
+                "vjp: the cotangents do not have the structure of the output", where=here(),
+                fix="give one tensor for each tensor that the function returned, nested alike",
+            )  # fmt: skip
+        with enable_grad():
+            found = _gradients(values, inner, cts)
+        wanted = outer or any(ct.requires_grad for ct in cts)
+        return treedef.unflatten(found if wanted else [g.detach() for g in found])  # type: ignore[attr-defined]
+
+    output = structure.unflatten(values if outer else [v.detach() for v in values])  # type: ignore[attr-defined]
+    return (output, pull, aux) if has_aux else (output, pull)
+
+
+def jvp(
+    func: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...], *, has_aux: bool = False
+) -> Any:  # fmt: skip
+    """(func(*primals), its directional derivative along `tangents`), by differentiating the VJP.
+
+    Trees of tensors in and out; tangents have the structure and shapes of the primals. With
+    `has_aux` func returns (output, anything), and the third result is the latter. Raises
+    ArgumentError for other structures, ShapeError for other shapes.
+    """
+    if not isinstance(primals, tuple) or not isinstance(tangents, tuple):
+        raise ArgumentError(
+            "jvp takes tuples of primals and tangents", where=here(), fix="write (x,) and (t,)"
+        )
+    given, treedef = _leaves(primals, "jvp with respect to")
+    directions, own = _leaves(tangents, "jvp along")
+    if own != treedef:
+        raise ArgumentError(
+            "jvp: the tangents do not have the structure of the primals", where=here(),
+            fix="give one tangent for each tensor among the primals, nested alike",
+        )  # fmt: skip
+    for x, t in zip(given, directions):
+        if x.shape != t.shape:
+            raise ShapeError(
+                f"jvp: a tangent of shape {list(t.shape)} for a primal of shape {list(x.shape)}",
                 where=here(),
             )
-        leaves: list[Any] = []
-        axes: list[int | None] = []
-        trees = []
-        for argument, dim in zip(args, dims):
-            flat, treedef = flatten(argument)
-            trees.append((treedef, len(flat)))
-            leaves += flat
-            if dim is None or isinstance(dim, int):
-                axes += [dim if _is_tensor(leaf) else None for leaf in flat]
-            else:
-                axes += flatten(dim)[0]
-        for leaf, axis in zip(leaves, axes):
-            if axis is not None:
-                axis_of(axis, leaf.ndim, "in_dims")
-        sizes = {leaf.shape[axis] for leaf, axis in zip(leaves, axes) if axis is not None}
-        if len(sizes) != 1:
-            raise ArgumentError(
-                f"vmap needs one batch size, the arguments have {sorted(sizes)}", where=here()
-            )
-        size = sizes.pop()
-        moved = [
-            leaf if axis is None else leaf.movedim(axis, 0) for leaf, axis in zip(leaves, axes)
-        ]
-        examples = iter(
-            leaf if not _is_tensor(leaf)
-            else TensorType(tuple(leaf.shape) if axis is None else tuple(leaf.shape)[1:], leaf.dtype)
-            for leaf, axis in zip(moved, axes)
-        )  # fmt: skip
-        types = tuple(
-            treedef.unflatten([next(examples) for _ in range(count)]) for treedef, count in trees
-        )
-        traced = trace_function(func, types, "vmap")
-        tensors = [(leaf, axis) for leaf, axis in zip(moved, axes) if _is_tensor(leaf)]
-        batched = _batched(
-            traced.graph,
-            tuple(0 if axis is not None else None for _, axis in tensors)
-            + (None,) * len(traced.captured),
-            size,
-        )
-        results = apply(GraphOp(batched), (*(leaf for leaf, _ in tensors), *traced.captured))
-        out = out_dims if isinstance(out_dims, (tuple, list)) else (out_dims,) * len(results)
-        placed = [r if axis == 0 else r.movedim(0, axis) for r, axis in zip(results, out)]
-        return traced.treedef.unflatten(placed)
-
-    return transformed
-
-
-def vjp(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    """(func(*primals), a function from a cotangent of the output to cotangents of the primals)."""
     with enable_grad():
-        inner = [_inner(p) for p in primals]
-        output = func(*inner)
-
-    def pull(cotangent: Tensor) -> tuple[Any, ...]:
-        return _grad(
-            output, inner, cotangent, retain_graph=True, create_graph=True, allow_unused=True
-        )
-
-    return output.detach(), pull
-
-
-def jvp(func: Callable[..., Any], primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """(func(*primals), the directional derivative along `tangents`), by differentiating the VJP."""
-    from tracegrad.tracer.creation import zeros_like
-
-    with enable_grad():
-        inner = [_inner(p) for p in primals]
-        output = func(*inner)
-        dummy = zeros_like(output).requires_grad_()
-        pulled = _grad(output, inner, dummy, create_graph=True, allow_unused=True)
-        pairs = [(g, t) for g, t in zip(pulled, tangents) if g is not None]
-        (tangent,) = _grad([g for g, _ in pairs], [dummy], [t for _, t in pairs], create_graph=True)
-    return output.detach(), tangent
+        inner = [_inner(leaf) for leaf in given]
+        values, structure, aux, outer = _run_on(func, inner, treedef, has_aux, "jvp")
+        moved = [_tangent(value, inner, directions) for value in values]
+    if not outer:
+        values = [v.detach() for v in values]  # type: ignore[attr-defined]
+        if not any(t.requires_grad for t in directions):
+            moved = [m.detach() for m in moved]  # type: ignore[attr-defined]
+    results = structure.unflatten(values), structure.unflatten(moved)
+    return (*results, aux) if has_aux else results
 
 
-def jacrev(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+def _tangent(value: Tensor, wrt: list[Tensor], directions: list[Tensor]) -> Tensor:
+    """J t. The gradient of <ct, value> is J^T ct, linear in ct: its own gradient, along t, is J t."""
+    if not value.requires_grad:
+        return zeros_like(value)
+    ct = zeros_like(value).requires_grad_()  # type: ignore[attr-defined]
+    return _gradients(_gradients([value], wrt, [ct]), [ct], directions)[0]
+
+
+def jacrev(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """A function returning the Jacobian, shape [*output, *argument], one VJP per output element,
-    batched by vmap.
+    batched by vmap; for several `argnums` a tuple of them.
+
+    `func` takes and returns tensors: ArgumentError where it returns more than one. A branch on
+    values inside it raises UnsupportedError.
     """
 
     def transformed(*args: Any) -> Any:
-        from tracegrad.tracer import functions
-        from tracegrad.tracer.creation import eye
+        if not isinstance(argnums, int):
+            return tuple(jacrev(func, number)(*args) for number in argnums)
+        _check_argnums((argnums,), args, "jacrev")
 
         def row(cotangent: Tensor, *all_args: Any) -> Any:
             given = list(all_args)
@@ -222,6 +259,11 @@ def jacrev(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
         probe = trace_function(
             func, tuple(TensorType(tuple(a.shape), a.dtype) for a in args), "jacrev"
         )
+        if not probe.treedef.is_leaf():
+            raise ArgumentError(
+                "jacrev needs a function that returns one tensor", where=here(),
+                fix="take one part of the result at a time: jacrev(lambda x: f(x)[0])",
+            )  # fmt: skip
         out = probe.graph.outputs[0].type
         basis = eye(out.size, dtype=out.dtype)
         rows = vmap(row, (0, *(None,) * len(args)))(basis, *args)
@@ -239,20 +281,46 @@ def hessian(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
 
 
 def functional_call(
-    module: Any, parameter_and_buffer_dicts: dict[str, Tensor], args: Any, kwargs: Any = None
-) -> Any:
-    """Call a module with some of its parameters and buffers replaced; the module is left as it was."""
+    module: Any, parameter_and_buffer_dicts: Any, args: Any = None, kwargs: Any = None, *,
+    tie_weights: bool = True, strict: bool = False,
+) -> Any:  # fmt: skip
+    """Call a module with some of its parameters and buffers replaced; the module is left as it was.
+
+    parameter_and_buffer_dicts  by dotted name; one dict, or several that are put together
+    tie_weights  a tensor that the module has under several names is replaced under all of them
+    strict  InvalidValueError unless the names are exactly the module's; else others are ignored
+    """
+    given = parameter_and_buffer_dicts
+    new = (
+        dict(given)
+        if isinstance(given, dict)
+        else {k: v for each in given for k, v in each.items()}
+    )
+    members = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    if strict and new.keys() != members.keys():
+        raise InvalidValueError(
+            f"functional_call: unknown names {sorted(new.keys() - members.keys())}, missing "
+            f"{sorted(members.keys() - new.keys())}",
+            where=here(),
+            fix="give each of module.named_parameters() and named_buffers(), or strict=False",
+        )
+    if tie_weights:
+        by_tensor = {id(members[name]): value for name, value in new.items() if name in members}
+        tied = {name: by_tensor[id(t)] for name, t in members.items() if id(t) in by_tensor}
+        new = {**tied, **new}
     replaced = []
     try:
-        for name, value in parameter_and_buffer_dicts.items():
-            path, _, last = name.rpartition(".")
-            owner = module
-            for part in path.split(".") if path else ():
-                owner = getattr(owner, part)
-            replaced.append((owner.__dict__, last, owner.__dict__[last]))
-            owner.__dict__[last] = value
-        args = args if isinstance(args, tuple) else (args,)
-        return module(*args, **(kwargs or {}))
+        for name, value in new.items():
+            if name in members:
+                path, _, last = name.rpartition(".")
+                fields = module.get_submodule(path).__dict__
+                replaced.append((fields, last, fields[last]))
+                fields[last] = value
+        given_args = () if args is None else args if isinstance(args, tuple) else (args,)
+        return module(*given_args, **(kwargs or {}))
     finally:
         for fields, last, value in reversed(replaced):
             fields[last] = value
