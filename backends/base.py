@@ -34,7 +34,9 @@ class BackendError(RuntimeError):
         text = f"{self.op}: {self.message}" if self.op not in ("", "check") else self.message
         if self.loc is not None and self.loc is not UNKNOWN:
             text += f"\n  where: {self.loc}"
-        return f"{text}\n  fix:   {self.fix}  [{self.code}]" if self.fix else text
+        if self.fix:
+            text += f"\n  fix:   {self.fix}"
+        return f"{text}  [{self.code}]"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.op, self.loc)

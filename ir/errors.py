@@ -12,6 +12,8 @@ class IRTypeError(IRError, TypeError):
 class MissingVJPError(IRError, NotImplementedError):
     """A gradient was asked of an op that has none; the message gives the op's reason."""
 
+    code = "TG013"  # see docs/errors.md
+
 
 class VerifyError(IRError):
     """A graph is not well formed; the message names the node, the pass and the user's line."""

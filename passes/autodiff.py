@@ -170,7 +170,7 @@ def missing(node: Node, reason: str) -> MissingVJPError:
     return MissingVJPError(
         f"{node.op.name} at {node.loc} has no gradient: {reason or 'no vjp is written for it'}\n"
         "  fix:   to stop the gradient here call .detach() on its input; else compute this value by "
-        "differentiable operations"
+        f"differentiable operations  [{MissingVJPError.code}]"
     )
 
 

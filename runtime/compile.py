@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from tracegrad.backends.base import Options
+from tracegrad.backends.jax.errors import JaxNotInstalledError, require_jax
 from tracegrad.runtime.compiled import CompiledFunction
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.tracer.errors import ArgumentError
@@ -55,9 +56,10 @@ def compile_function(
         return function
     backend = "numpy" if backend == "auto" else backend
     if backend == "jax" and importlib.util.find_spec("jax") is None:
-        from tracegrad.backends.jax import require_jax
-
-        require_jax()
+        try:
+            require_jax()
+        except JaxNotInstalledError as error:
+            raise error.located("", here()) from error.__cause__
     return CompiledFunction(
         function, backend=backend, fullgraph=fullgraph, keep_grads=keep_grads, recheck=recheck, max_paths=max_paths,
         max_unroll=max_unroll, name=name or getattr(function, "__qualname__", repr(function)),

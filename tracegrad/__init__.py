@@ -63,6 +63,7 @@ from tracegrad.tracer.view_methods import FUNCTIONS as _views
 from tracegrad.backends.base import Mesh
 from tracegrad.ir.types import DType as dtype
 from tracegrad.names import ELSEWHERE as _ELSEWHERE
+from tracegrad.names import not_here as _not_here
 from tracegrad.settings import (
     accelerator,
     are_deterministic_algorithms_enabled,
@@ -83,6 +84,7 @@ if _TYPE_CHECKING:
         autograd,
         backends,
         cuda,
+        errors,
         func,
         linalg,
         nn,
@@ -99,9 +101,10 @@ if _TYPE_CHECKING:
 
 # Imported when it is first asked for: tensors alone are there in half the time.
 _LATER = {
-    **dict.fromkeys(
-        ("amp", "autograd", "backends", "cuda", "func", "linalg", "nn", "optim", "special", "testing", "utils")
-    ),
+    **dict.fromkeys((
+        "amp", "autograd", "backends", "cuda", "errors", "func", "linalg", "nn", "optim", "special", "testing",
+        "utils",
+    )),
     "GradScaler": "amp", "autocast": "amp", "compile": "compiling", "vmap": "func",
     "load": "serialization", "save": "serialization", "cond": "tracer.nested",
     "while_loop": "tracer.nested",
@@ -110,7 +113,7 @@ _LATER = {
 
 def __getattr__(name: str) -> object:
     if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        raise _not_here(__name__, name)
     from importlib import import_module
 
     module = import_module(f"{__name__}.{_LATER[name] or name}")

@@ -8,6 +8,8 @@ from tracegrad.backends.base import (
     LinAlgError,
     ValueOutOfRange,
 )
+from tracegrad.backends.jax.errors import JaxNotInstalledError
+from tracegrad.ir.errors import MissingVJPError
 from tracegrad.tracer.errors import (
     ArgumentError,
     DevicePlacementError,
@@ -23,6 +25,15 @@ from tracegrad.tracer.errors import (
     TracegradError,
     UnsupportedError,
 )
+
+
+class MissingNameError(TracegradError, AttributeError):
+    """A name that this library does not have, although PyTorch may.
+
+    An AttributeError, so that hasattr() and getattr() with a default work.
+    """
+
+    code = "TG014"
 
 
 class StateDictError(TracegradError, RuntimeError):
@@ -79,9 +90,12 @@ __all__ = [
     "IndexOutOfRange",
     "IntegerDivisionByZero",
     "InvalidValueError",
+    "JaxNotInstalledError",
     "LeakedTensorError",
     "LinAlgError",
     "MissingExtraError",
+    "MissingNameError",
+    "MissingVJPError",
     "NothingCompiledError",
     "OutOfRangeError",
     "SerializationError",

@@ -10,6 +10,7 @@ from typing import Any
 from tracegrad.autograd import grad as _grad
 from tracegrad.batching import vmap
 from tracegrad.ir.types import TensorType
+from tracegrad.names import refuse_other_names
 from tracegrad.tracer import functions
 from tracegrad.tracer.creation import eye, zeros_like
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
@@ -329,3 +330,5 @@ def functional_call(
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "vjp", "vmap",
 ]  # fmt: skip
+
+refuse_other_names(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tracegrad.backends.base import LinAlgError
+from tracegrad.names import refuse_other_names
 from tracegrad.tracer.functions import FUNCTIONS
 
 _NAMES = """
@@ -42,3 +43,6 @@ def norm(
 def vecdot(x: Any, y: Any, *, dim: int = -1) -> Any:
     """Sums of products along dim, of broadcast tensors."""
     return (x * y).sum(dim)
+
+
+refuse_other_names(__name__)

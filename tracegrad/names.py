@@ -1,9 +1,14 @@
-"""Which of the tracer's functions are not names of `torch.*`.
-
-`nn.functional`, `linalg`, Tensor's methods and the library's own code use them; `tracegrad.*` does
-not show them.
+"""What is not a name of `tracegrad`: the error for PyTorch's names that are not here, and those of
+the tracer's functions that `torch.*` does not have.
 """
 
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+# `nn.functional`, `linalg`, Tensor's methods and the library's own code use them; `tracegrad.*` does
+# not show them.
 ELSEWHERE = frozenset(
     """
     adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d affine_grid
@@ -21,3 +26,32 @@ ELSEWHERE = frozenset(
     view_as
     """.split()
 )
+
+
+def not_here(module: str, name: str) -> AttributeError:
+    """What a module's `__getattr__` raises for a name that it does not have."""
+    if name.startswith("_"):  # Python and its tools ask; no user does
+        return AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
+    from difflib import get_close_matches
+
+    from tracegrad.errors import MissingNameError
+
+    near = get_close_matches(
+        name, [known for known in dir(sys.modules[module]) if known[0] != "_"], 1
+    )
+    error = MissingNameError(
+        f"{module} has no {name!r}",
+        why="a PyTorch script runs as far as the names it uses exist here",
+        fix=f"did you mean {near[0]!r}?" if near else f"compose it from what dir({module}) lists",
+    )
+    error.name = name
+    return error
+
+
+def refuse_other_names(module: str) -> None:
+    """Let `module` answer with `not_here`, out of sight of type checkers, which know its names."""
+
+    def __getattr__(name: str) -> NoReturn:
+        raise not_here(module, name)
+
+    vars(sys.modules[module])["__getattr__"] = __getattr__

@@ -8,6 +8,9 @@ from tracegrad.backends.base import BackendError
 class JaxNotInstalledError(BackendError, ImportError):
     """The JAX backend was asked for, and jax cannot be imported."""
 
+    code = "TG026"
+    fix = "pip install 'tracegrad[jax]', or use backend=\"numpy\""
+
 
 def require_jax() -> None:
     """Import jax. Raises JaxNotInstalledError, naming the fix, where it is missing."""
@@ -15,6 +18,5 @@ def require_jax() -> None:
         import jax  # noqa: F401
     except ImportError as error:
         raise JaxNotInstalledError(
-            "the JAX backend needs jax, which cannot be imported "
-            f"({error}). Install it with: pip install 'tracegrad[jax]', or use backend=\"numpy\""
+            f"the JAX backend needs jax, which cannot be imported ({error})"
         ) from error

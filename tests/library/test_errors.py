@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,10 @@ MISTAKES = {
         "class indices of dtype int32",
         r"target\.long\(\)",
     ),
+    "unknown name": (lambda: tg.stft, "tracegrad has no 'stft'", "dir"),
+    "misspelt layer": (lambda: nn.Liner, "tracegrad.nn has no 'Liner'", "mean 'Linear'"),
+    "misspelt function": (lambda: F.crossentropy, "crossentropy", "mean 'cross_entropy'"),
+    "misspelt schedule": (lambda: tg.optim.lr_scheduler.StepLr, "StepLr", "mean 'StepLR'"),
     "saving code": (lambda: tg.save(twice, "never-written.tg"), "not plain data", "state_dict"),
 }
 
@@ -270,6 +275,33 @@ def test_a_tensor_that_outlives_its_trace():
 def test_pythons_own_errors(mistake, kind, match):
     with pytest.raises(kind, match=match):
         mistake()
+
+
+def test_a_gradient_that_does_not_exist():
+    x = tg.ones(2, requires_grad=True)
+    with pytest.raises(tg.errors.MissingVJPError) as caught:
+        tg.nextafter(x, x + 1).sum().backward()
+    message = str(caught.value)
+    assert "nextafter at" in message and "test_errors.py:" in message
+    assert "  fix:   " in message and message.endswith("[TG013]")
+
+
+def test_jax_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(tg.errors.JaxNotInstalledError) as caught:
+        tg.compile(lambda x: x, backend="jax")
+    message = str(caught.value)
+    assert isinstance(caught.value, ImportError) and "test_errors.py:" in message
+    assert "fix:   pip install 'tracegrad[jax]'" in message and message.endswith("[TG026]")
+
+
+def test_names_that_are_not_here_are_attribute_errors_for_python():
+    for module in (tg, nn, F, tg.optim, tg.optim.lr_scheduler, tg.linalg, tg.special, tg.func):
+        assert not hasattr(module, "no_such_name") and not hasattr(module, "_no_such_name")
+        assert getattr(module, "no_such_name", 3) == 3
+    with pytest.raises(AttributeError) as caught:
+        tg._no_such_name  # noqa: B018
+    assert not isinstance(caught.value, tg.TracegradError)
 
 
 def test_every_code_is_in_the_documentation():

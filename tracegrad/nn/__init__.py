@@ -1,5 +1,6 @@
 """Layers, losses and their functions: PyTorch's names, defaults, initial values and keys."""
 
+from tracegrad.names import refuse_other_names
 from tracegrad.nn import functional, init, utils
 from tracegrad.nn.activation import (
     CELU,
@@ -264,3 +265,5 @@ __all__ = [
     "init",
     "utils",
 ]
+
+refuse_other_names(__name__)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tracegrad.names import refuse_other_names
 from tracegrad.nn.bags import embedding_bag
 from tracegrad.nn.losses import (
     binary_cross_entropy,
@@ -316,3 +317,5 @@ __all__ = [
     "unfold", "upsample", "celu_", "elu_", "hardtanh_", "leaky_relu_", "selu_", "threshold_", "rrelu",
     "multilabel_soft_margin_loss", "triplet_margin_with_distance_loss",
 ]  # fmt: skip
+
+refuse_other_names(__name__)

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from tracegrad.names import refuse_other_names
 from tracegrad.optim.optimizer import Optimizer
 from tracegrad.optim.schedule import LRScheduler, per_group
 from tracegrad.optim.schedule_curves import (
@@ -317,3 +318,5 @@ __all__ = [
     "SequentialLR",
     "StepLR",
 ]
+
+refuse_other_names(__name__)

@@ -1,5 +1,6 @@
 """Data sets, samplers and the DataLoader, with PyTorch's names and behaviour."""
 
+from tracegrad.names import refuse_other_names
 from tracegrad.utils.data.collate import default_collate, default_convert
 from tracegrad.utils.data.dataloader import DataLoader, get_worker_info
 from tracegrad.utils.data.dataset import (
@@ -41,3 +42,5 @@ __all__ = [
     "get_worker_info",
     "random_split",
 ]
+
+refuse_other_names(__name__)
