@@ -12,6 +12,7 @@ import tracegrad as tg
 OWN = {
     "Mesh",
     "TracegradError",
+    "batching",
     "compiling",
     "errors",
     "ir",
