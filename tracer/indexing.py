@@ -11,27 +11,31 @@ import numpy as np
 from tracegrad.ir.types import bool_, i64, u8
 from tracegrad.tracer import functions
 from tracegrad.tracer.creation import as_tensor
+from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.errors import ArgumentError, OutOfRangeError, ShapeError, UnsupportedError
 from tracegrad.tracer.inplace import fill_, fitted, write
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor, wrap
-from tracegrad.tracer.views import Reshape, Slice, ViewStep, make_views, shape_of
+from tracegrad.tracer.views import Pick, Reshape, Slice, ViewStep, make_views, shape_of
 
 NUMBERS = frozenset((bool, int, float, complex))
+ROWS = ((0,),)  # the attributes of `index` for x[tensor]
 
 
 def getitem(self: Tensor, index: Any) -> Tensor:
     """A view for ints, slices, None and Ellipsis; a copy where a tensor, array or list takes part."""
-    steps = basic_steps(self, index)
-    if steps is not None:
-        return make_views(self, steps)
-    if isinstance(index, Tensor) and index.ndim and self.ndim:
-        if index.dtype is i64:
-            return functions.index(self, index, positions=(0,))  # type: ignore[no-any-return]
-        if index.dtype is bool_ and lone_mask_fits(self, index):
-            return wrap(self._data[index._data])
+    if isinstance(index, Tensor):
+        if index.dim() and self.dim():
+            if index.dtype is i64:
+                return apply(functions.index, (self, index), ROWS)  # type: ignore[no-any-return]
+            if index.dtype is bool_ and lone_mask_fits(self, index):
+                return wrap(self._data[index._data])
+    else:
+        steps = basic_steps(self, index)
+        if steps is not None:
+            return make_views(self, steps)
     view, advanced = resolve(self, index)
     if not advanced:
         return view
@@ -95,6 +99,9 @@ def basic_steps(self: Tensor, index: Any) -> tuple[ViewStep, ...] | None:
     """The view steps of an index of plain ints, slices, None and Ellipsis, worked out once for
     equal ones; None for another index.
     """
+    if index.__class__ is int:
+        lookup_key: tuple[Any, ...] = (shape_of(self), index)
+        return _basic.get(lookup_key) or _basic.add(lookup_key, parse(self, index)[0])  # type: ignore[no-any-return]
     key: list[Any] = [shape_of(self)]
     for item in index if index.__class__ is tuple else (index,):
         kind = item.__class__
@@ -134,6 +141,7 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
 
     start, stop, step = [0] * ndim, list(sizes), [1] * ndim
     shape: list[int] = []
+    dropped: list[int] = []
     advanced: list[tuple[int, Any]] = []
     axis = 0
     for item in items:
@@ -171,12 +179,16 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
                     f"index {position} is out of range for dimension {axis} of size {size}"
                 )
             start[axis], stop[axis] = position % size, position % size + 1
+            dropped.append(axis)
         axis += 1
     steps: list[ViewStep] = []
     kept: tuple[int, ...] = sizes
     if stop != list(kept) or any(start) or any(s != 1 for s in step):
-        steps.append(Slice(tuple(start), tuple(stop), tuple(step)))
         kept = tuple(-(-(b - a) // c) for a, b, c in zip(start, stop, step))
+        rest = tuple(size for axis, size in enumerate(kept) if axis not in dropped)
+        if dropped and tuple(shape) == rest:
+            return (Pick(tuple(start), tuple(stop), tuple(step), tuple(dropped)),), advanced
+        steps.append(Slice(tuple(start), tuple(stop), tuple(step)))
     if tuple(shape) != kept or not (steps or advanced):
         steps.append(Reshape(tuple(shape)))
     return tuple(steps), advanced

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -33,7 +33,7 @@ UNTOUCHED: dict[Any, tuple[Any, ...]] = {}
 class Storage:
     """The aliases of one buffer.
 
-    entries   family -> tape entry of the base tensor in that family (None: not tracked)
+    entries   family -> tape entry of the base tensor in that family (none, or None: not tracked)
     exported  whether NumPy code outside may look at (and write) the buffer: then its address never
               changes
     jax       the value as a jax array, if a compiled run left it there; `array` is brought up to
@@ -59,8 +59,8 @@ class Storage:
         self.exported = False
         self.entries: dict[int, Entry | None] = {0: base._entry}
         self.families = 1
-        self._members: list[weakref.ref] = []
-        self._alias_entries: list[weakref.ref] = []
+        self._members: list[ref] = []
+        self._alias_entries: list[ref] = []
         self.add(base)
 
     @property
@@ -111,25 +111,33 @@ class Storage:
     def add(self, tensor: Any) -> None:
         """A new alias; dead ones are dropped whenever the list has doubled."""
         members = self._members
-        if len(members) >= 16 and len(members) & (len(members) - 1) == 0:
+        count = len(members)
+        if count >= 16 and count & (count - 1) == 0:
             members[:] = [m for m in members if m() is not None]
-        members.append(weakref.ref(tensor))
-        self.watch(tensor._entry)
-        self.watch(tensor._const)
+        members.append(ref(tensor))
+        if tensor._entry is not None:
+            self.watch(tensor._entry)
+        if tensor._const is not None:
+            self.watch(tensor._const)
+
+    def leave(self, tensor: Any) -> None:
+        """The tensor lies elsewhere from now on."""
+        self._members[:] = [m for m in self._members if m() is not tensor]
 
     def watch(self, entry: Entry | None) -> None:
         """Remember an entry whose value may lie in this buffer after its tensor has died."""
-        if entry is not None:
-            entries = self._alias_entries
-            if len(entries) >= 16 and len(entries) & (len(entries) - 1) == 0:
-                entries[:] = [e for e in entries if e() is not None]
-            entries.append(weakref.ref(entry))
+        if entry is None:
+            return
+        entries = self._alias_entries
+        if len(entries) >= 16 and len(entries) & (len(entries) - 1) == 0:
+            entries[:] = [e for e in entries if e() is not None]
+        entries.append(ref(entry))
 
     def members(self) -> list[Any]:
-        return [m for m in (ref() for ref in self._members) if m is not None]
+        return [m for m in [member() for member in self._members] if m is not None]
 
     def alias_entries(self) -> list[Entry]:
-        return [e for e in (ref() for ref in self._alias_entries) if e is not None]
+        return [e for e in [entry() for entry in self._alias_entries] if e is not None]
 
 
 def storage_of(tensor: Any) -> Storage:
@@ -147,6 +155,23 @@ def storage_of(tensor: Any) -> Storage:
             metadata_changes[0] += 1
             UNTOUCHED.clear()
     return storage  # type: ignore[no-any-return]
+
+
+def settle(tensor: Any) -> None:
+    """Drop the tensor's storage if all its other aliases are gone: alone, it needs none."""
+    storage = tensor._storage
+    if storage.exported or tensor._chain or len(storage.members()) != 1:
+        return
+    own = (tensor._entry, tensor._const)
+    if any(entry.value is not None and entry not in own for entry in storage.alias_entries()):
+        return  # a tape may need the old value: a write has to find it
+    with STATE_LOCK:
+        fields = tensor.__dict__
+        if storage.jax is not None:
+            fields.pop("_data", None)
+            fields["_jax"] = storage.jax
+        for name in ("_storage", "_family"):
+            fields.pop(name, None)
 
 
 def bring_here(tensor: Any) -> np.ndarray:

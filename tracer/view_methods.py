@@ -15,6 +15,7 @@ from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.views import (
     Expand,
+    Pick,
     Reshape,
     Slice,
     Transpose,
@@ -34,9 +35,9 @@ _steps: LRU = LRU(CACHE_SIZE)
 def remembered(resolve: Callable[..., Steps], input: Tensor, args: tuple, kwargs: dict) -> Steps:
     """`resolve(shape of input, *args, **kwargs)`, worked out once for equal plain arguments."""
     shape = shape_of(input)
-    if not (plain(args) and (not kwargs or plain(kwargs.values()))):
+    if not plain(args) or (kwargs and not plain(kwargs.values())):
         return resolve(shape, *args, **kwargs)
-    key = (resolve, shape, args, *kwargs.items())
+    key = (resolve, shape, args, *kwargs.items()) if kwargs else (resolve, shape, args)
     steps: Steps | None = _steps.get(key)
     if steps is None:
         steps = _steps.add(key, resolve(shape, *args, **kwargs))
@@ -47,8 +48,11 @@ def plain(values: Iterable[Any]) -> bool:
     """Ints, None and tuples of ints: equal ones mean the same (not so for 1, True and 1.0)."""
     for value in values:
         if value.__class__ is not int and value is not None:
-            if not isinstance(value, tuple) or any([v.__class__ is not int for v in value]):
+            if not isinstance(value, tuple):
                 return False
+            for v in value:
+                if v.__class__ is not int:
+                    return False
     return True
 
 
@@ -304,7 +308,7 @@ def select(input: Shape, dim: int, index: int) -> Steps:
     if not -input[k] <= index < input[k]:
         raise OutOfRangeError(f"index {index} is out of range for dimension {k} of size {input[k]}")
     part = narrowing(input, k, index % input[k], 1)
-    return part, Reshape((*input[:k], *input[k + 1 :]))
+    return (Pick(part.start, part.stop, part.step, (k,)),)
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:

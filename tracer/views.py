@@ -21,7 +21,7 @@ from tracegrad.tracer.program import CACHE_SIZE, LRU, program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import storage_of
 from tracegrad.tracer.tape import Entry
-from tracegrad.tracer.tensor import Tensor, wrap
+from tracegrad.tracer.tensor import Tensor
 
 
 class ViewStep:
@@ -90,6 +90,8 @@ class Reshape(ViewStep):
     name = "view"
 
     def view(self, array: np.ndarray) -> np.ndarray:
+        if array.flags.c_contiguous:  # never copied, and a keyword costs as much as the reshape
+            return array.reshape(self.shape)
         return array.reshape(self.shape, copy=False)
 
     def emit(self, base: Node) -> Node:
@@ -136,6 +138,31 @@ class Slice(ViewStep):
         return ops.update_slice(base, value, start=self.start, stop=self.stop, step=self.step)
 
 
+class Pick(Slice):
+    """A slice without those of its axes, each of one position, that `dropped` names: `x[2, 1:3]`."""
+
+    parameters = (*Slice.parameters, "dropped")
+    dropped: tuple[int, ...]
+    name = "select"
+
+    @cached_property
+    def index(self) -> tuple[Any, ...]:
+        index: list[Any] = list(map(slice, self.start, self.stop, self.step))
+        for axis in self.dropped:
+            index[axis] = self.start[axis]
+        return (*index, ...)
+
+    def emit(self, base: Node) -> Node:
+        part = super().emit(base)
+        kept = [size for axis, size in enumerate(part.shape) if axis not in self.dropped]
+        return ops.reshape(part, shape=tuple(kept))
+
+    def emit_write(self, base: Node, value: Node) -> Node:
+        bounds = zip(self.start, self.stop, self.step)
+        shape = tuple(-(-(stop - start) // step) for start, stop, step in bounds)
+        return super().emit_write(base, ops.reshape(value, shape=shape))
+
+
 class Expand(ViewStep):
     parameters = ("shape",)
     shape: tuple[int, ...]
@@ -143,7 +170,17 @@ class Expand(ViewStep):
     repeats = True
 
     def view(self, array: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(array, self.shape)
+        if not array.flags.c_contiguous:
+            return np.broadcast_to(array, self.shape)
+        # The same by hand: NumPy's is written in Python, and ten times slower.
+        sizes, strides = array.shape, [0] * len(self.shape)
+        offset = len(strides) - len(sizes)
+        for axis, size in enumerate(sizes):
+            if size != 1:
+                strides[offset + axis] = array.strides[axis]
+        view = np.ndarray(self.shape, array.dtype, array, 0, strides)
+        view.flags.writeable = False
+        return view
 
     def emit(self, base: Node) -> Node:
         offset = len(self.shape) - base.ndim
@@ -187,6 +224,7 @@ def emit_write_chain(chain: tuple[ViewStep, ...], base: Node, value: Node) -> No
     return value
 
 
+_new = Tensor.__new__
 _programs: LRU = LRU(CACHE_SIZE)  # by step, shape and NumPy dtype
 
 
@@ -202,13 +240,13 @@ def view_entry(step: ViewStep, parent: Entry) -> Entry:
     return Entry(program, (parent,), shape, dtype)
 
 
+# Why a write with gradients through such a view is refused (see inplace.check_allowed).
+UNDER_NO_GRAD = "it was made under no_grad, and does not know its history"
+
+
 def mark_unwritable(view: Tensor, tensor: Tensor, grad: bool) -> None:
-    """Note why a write with gradients through `view` is refused (see inplace.check_allowed), if it
-    is.
-    """
-    reason = (
-        tensor._unwritable if grad else "it was made under no_grad, and does not know its history"
-    )
+    """Note why a write with gradients through `view` is refused, if it is."""
+    reason = tensor._unwritable if grad else UNDER_NO_GRAD
     if reason:
         view._unwritable = reason
 
@@ -229,7 +267,8 @@ def make_views(tensor: Tensor, steps: tuple[ViewStep, ...]) -> Tensor:
     array = tensor._data
     for step in steps:
         array = step.view(array)
-    result = wrap(array)
+    result = _new(Tensor)
+    result._data = array
     result._storage = storage
     result._chain = tensor._chain + steps
     if tensor._family:
@@ -240,7 +279,10 @@ def make_views(tensor: Tensor, steps: tuple[ViewStep, ...]) -> Tensor:
             for step in steps:
                 entry = view_entry(step, entry)
             result._entry = entry
-    mark_unwritable(result, tensor, mode.grad)
+        if tensor._unwritable:
+            result._unwritable = tensor._unwritable
+    else:
+        result._unwritable = UNDER_NO_GRAD
     storage.add(result)
     return result
 
@@ -250,12 +292,12 @@ def detach(tensor: Tensor) -> Tensor:
     mode = get_mode()
     if mode.trace is not None:
         return mode.trace.detach(tensor)  # type: ignore[no-any-return]
-    storage = storage_of(tensor)
-    result = wrap(tensor._data)
+    storage = tensor._storage or storage_of(tensor)
+    result = _new(Tensor)
+    result._data = tensor._data
     result._storage = storage
     result._chain = tensor._chain
     result._family = storage.families
-    storage.entries[storage.families] = None
     storage.families += 1
     storage.add(result)
     return result

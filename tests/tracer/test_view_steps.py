@@ -1,0 +1,104 @@
+"""View steps: NumPy's view, the IR of it and the IR of a write agree; strides are PyTorch's."""
+
+import numpy as np
+import pytest
+import torch
+
+import tracegrad as tg
+from tracegrad.backends.numpy import interpret
+from tracegrad.ir.graph import Graph, placeholder
+from tracegrad.ir.types import TensorType, f32
+from tracegrad.tracer.view_methods import select
+from tracegrad.tracer.views import Expand, Identity, Pick, Reshape, Slice, Transpose
+
+BASE = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+STEPS = [
+    Identity(), Reshape((4, 6)), Transpose((2, 0, 1)), Slice((0, 1, 0), (2, 3, 4), (1, 1, 2)),
+    Pick((1, 0, 0), (2, 3, 4), (1, 1, 1), (0,)), Pick((0, 2, 1), (2, 3, 4), (1, 1, 2), (1,)),
+    Pick((0, 1, 3), (2, 2, 4), (1, 1, 1), (1, 2)), Pick((1, 1, 3), (2, 2, 4), (1, 1, 1), (0, 1, 2)),
+    Expand((5, 2, 3, 4)),
+]  # fmt: skip
+INDICES = [
+    0, -1, (1, 2), (1, 2, 3), (slice(None), 1), (Ellipsis, 0), (0, slice(1, None), -1),
+    (slice(0, 2), 1, slice(None, None, 2)), (0, None), (None, 1, Ellipsis, None, 2), slice(1, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS, ids=repr)
+def test_the_view_is_what_its_ir_computes(step):
+    base = placeholder(TensorType(BASE.shape, f32))
+    [expected] = interpret(Graph((base,), (step.emit(base),)), [BASE])
+    view = step.view(BASE)
+    np.testing.assert_array_equal(view, expected)
+    assert view.shape == expected.shape and np.shares_memory(view, BASE)
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if not s.repeats], ids=repr)
+def test_a_write_through_the_view_is_what_its_ir_computes(step):
+    base, array = placeholder(TensorType(BASE.shape, f32)), BASE.copy()
+    view = step.view(array)
+    new = np.cos(np.arange(view.size, dtype=np.float32)).reshape(view.shape)
+    value = placeholder(TensorType(view.shape, f32))
+    [expected] = interpret(Graph((base, value), (step.emit_write(base, value),)), [BASE, new])
+    view[...] = new
+    np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "index"),
+    [((2, 3, 4), index) for index in INDICES]
+    + [((2, 3, 1), index) for index in (0, (1, 2), (Ellipsis, 0), (slice(None), 1))],
+    ids=repr,
+)
+def test_an_index_has_the_strides_and_gradient_of_torch(index, shape):
+    array = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    ours, theirs = tg.tensor(array, requires_grad=True), torch.tensor(array, requires_grad=True)
+    a, b = ours[index], theirs[index]
+    assert tuple(a.shape) == tuple(b.shape)
+    if None not in (index if isinstance(index, tuple) else ()):
+        assert a.stride() == b.stride() and a.storage_offset() == b.storage_offset()
+    (a * a).sum().backward()
+    (b * b).sum().backward()
+    np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-6)
+
+
+def test_an_index_is_one_step_on_the_tape():
+    x = tg.ones(3, 4, requires_grad=True)
+    for view in (x[1], x[1, 2], x[:, 0], x[1, 1:3], select(x, 1, 2)):
+        assert view.grad_fn.parents == (x._entry,)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "read-only"])
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [((4,), (3, 4)), ((1,), (5,)), ((), (2, 3)), ((2, 1), (2, 5)), ((1, 3, 1), (2, 4, 3, 5)),
+     ((1, 0), (4, 0)), ((1, 1), (4, 1)), ((1,), (0,))],
+)  # fmt: skip
+def test_expand_is_numpys_broadcast(shape, wanted, layout):
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    if layout == "transposed":
+        array = np.ascontiguousarray(array.T).T
+    array.flags.writeable = layout != "read-only"
+    view, expected = Expand(wanted).view(array), np.broadcast_to(array, wanted)
+    assert (view.shape, view.strides, view.dtype) == (expected.shape, expected.strides, array.dtype)
+    assert not view.flags.writeable
+    np.testing.assert_array_equal(view, expected)
+    assert np.may_share_memory(view, array) or not view.size
+
+
+def test_detaching_leaves_nothing_on_the_storage():
+    x = tg.ones(3, requires_grad=True)
+    for _ in range(100):
+        x.detach()
+    assert len(x._storage.entries) == 1 and len(x._storage.members()) == 1
+
+
+def test_a_detached_tensor_may_start_a_history_of_its_own():
+    x = tg.ones(3, requires_grad=True)
+    y = x.detach().requires_grad_()
+    z = y * 1.0
+    z[0].mul_(3.0)
+    z.sum().backward()
+    assert x.grad is None
+    np.testing.assert_array_equal(y.grad.numpy(), [3.0, 1.0, 1.0])
