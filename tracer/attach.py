@@ -19,6 +19,7 @@ from tracegrad.tracer import (
 )
 from tracegrad.tracer.creation import check_device
 from tracegrad.tracer.device import Device
+from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.methods import IN_PLACE, METHODS
@@ -56,12 +57,14 @@ def to(
     check_device(device)
     if dtype is None or dtype is self.dtype:
         return self.clone() if copy else self  # type: ignore[attr-defined,no-any-return]
-    return functions.cast(self, dtype=dtype)  # type: ignore[no-any-return]
+    return apply(functions.cast, (self,), (dtype,))  # type: ignore[no-any-return]
 
 
 def cast_method(name: str, dtype: DType) -> Any:
+    attrs = (dtype,)
+
     def cast(self: Tensor) -> Tensor:
-        return to(self, dtype)
+        return self if self.dtype is dtype else apply(functions.cast, (self,), attrs)  # type: ignore[no-any-return]
 
     cast.__name__ = cast.__qualname__ = name
     cast.__doc__ = f"This tensor as {dtype.public_name}."
@@ -93,11 +96,11 @@ def detach_(self: Tensor) -> Tensor:
 
 
 def eq_method(self: Tensor, other: Any) -> Any:
-    return functions.eq(self, other) if quick.is_operand(other) else NotImplemented
+    return quick.COMPARISONS["eq"](self, other) if quick.is_operand(other) else NotImplemented
 
 
 def ne_method(self: Tensor, other: Any) -> Any:
-    return functions.ne(self, other) if quick.is_operand(other) else NotImplemented
+    return quick.COMPARISONS["ne"](self, other) if quick.is_operand(other) else NotImplemented
 
 
 def contains(self: Tensor, value: Any) -> bool:
@@ -145,14 +148,17 @@ def attach() -> None:
             setattr(Tensor, f"__i{name}__", written)
     for name, function in quick.UNARY.items():
         setattr(Tensor, name, function)
+    for name in ("lt", "le", "gt", "ge"):
+        setattr(Tensor, f"__{name}__", quick.COMPARISONS[name])
 
 
 def method_of(name: str, function: Any) -> Any:
     """A plain function, so that it binds `self`; keeps the docstring."""
     if isinstance(function, functions.UserOp):
+        call = function.__call__  # bound once: calling an instance looks it up every time
 
         def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return function(self, *args, **kwargs)
+            return call(self, *args, **kwargs)
 
         method.__name__ = method.__qualname__ = name
         method.__doc__ = function.__doc__

@@ -186,16 +186,19 @@ def size_of(size: tuple[Any, ...]) -> tuple[int, ...]:
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = tuple(size[0])
     for s in size:
-        if isinstance(s, str) or not hasattr(s, "__int__"):
+        if s.__class__ is not int and (isinstance(s, str) or not hasattr(s, "__int__")):
             raise ArgumentError(
                 f"a size is {s!r}, not an integer", fix="give the sizes as integers"
             )
-    sizes = tuple(int(s) for s in size)
+    sizes = tuple(map(int, size))
     if sizes and min(sizes) < 0:
         raise InvalidValueError(
             f"a tensor of the sizes {list(sizes)}", fix="give sizes that are not negative"
         )
     return sizes
+
+
+ZERO = 0.0  # the very object that `zeros` fills with: np.full is slower than np.zeros
 
 
 def filled(
@@ -208,7 +211,8 @@ def filled(
         dtype = bool_ if category is bool else i64 if category is int else get_default_dtype()
     if not isinstance(value, (bool, int, float, complex, np.generic, np.ndarray)):
         raise ArgumentError(f"the value is {value!r}, not a number", fix="give a number")
-    return finish(wrap(np.full(shape, value, dtype.np)), requires_grad)
+    array = np.zeros(shape, dtype.np) if value is ZERO else np.full(shape, value, dtype.np)
+    return finish(wrap(array), requires_grad)
 
 
 def zeros(
@@ -219,7 +223,7 @@ def zeros(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of zeros (float32 unless dtype says otherwise)."""
-    return filled(size_of(sizes if size is None else (size,)), 0.0, dtype, device, requires_grad)
+    return filled(size_of(sizes if size is None else (size,)), ZERO, dtype, device, requires_grad)
 
 
 def ones(
@@ -241,7 +245,7 @@ def empty(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor whose values mean nothing yet: zeros here, so that no run depends on old memory."""
-    return filled(size_of(sizes if size is None else (size,)), 0.0, dtype, device, requires_grad)
+    return filled(size_of(sizes if size is None else (size,)), ZERO, dtype, device, requires_grad)
 
 
 def full(
@@ -261,23 +265,18 @@ def full(
     return filled(size_of((size,)), fill_value, dtype, device, requires_grad)
 
 
-def like(function: Any) -> Any:
+def like(function: Any, value: float) -> Any:
     def made_like(
         input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
     ) -> Tensor:
-        return function(
-            tuple(input.shape),
-            dtype=dtype or input.dtype,
-            device=device,
-            requires_grad=requires_grad,
-        )  # type: ignore[no-any-return]
+        return filled(tuple(input.shape), value, dtype or input.dtype, device, requires_grad)
 
     made_like.__name__ = made_like.__qualname__ = f"{function.__name__}_like"
     made_like.__doc__ = f"`{function.__name__}` with the shape and dtype of `input`."
     return made_like
 
 
-zeros_like, ones_like, empty_like = like(zeros), like(ones), like(empty)
+zeros_like, ones_like, empty_like = like(zeros, ZERO), like(ones, 1.0), like(empty, ZERO)
 
 
 def full_like(

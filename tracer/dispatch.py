@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.graph import Node
+from tracegrad.ir.types import DType
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
@@ -90,6 +91,9 @@ class UserOp:
         # The very object that `bind` returns when nothing is overridden: cache keys need not look
         # inside.
         self.default_attrs = tuple(map(hashable, self.static.values()))
+        # How it is called (positional arguments, names given) -> `bind` for that form. As many as
+        # there are right forms in programs.
+        self._forms: dict[tuple, Callable[[tuple, dict[str, Any]], tuple[tuple, tuple]]] = {}
         self._plain_arity = (
             -1 if self.variadic or REQUIRED in self.static.values() else len(self.operands)
         )
@@ -98,10 +102,13 @@ class UserOp:
         return f"<function {self.name}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if len(args) == self._plain_arity and not kwargs:
+        count = len(args)
+        if kwargs:
+            bind = self._forms.get((count, *kwargs)) or binder(self, count, *kwargs)
+        elif count == self._plain_arity:
             return apply(self, args, self.default_attrs)
-        count = -1 if self.variadic else len(args)
-        bind = _binders.get((self, count, *kwargs)) or binder(self, count, *kwargs)
+        else:
+            bind = self._forms.get((count,)) or binder(self, count)
         operands, attrs = bind(args, kwargs)
         return apply(self, operands, attrs)
 
@@ -176,18 +183,16 @@ class UserOp:
         return results[0] if len(results) == 1 else tuple(results)
 
 
-# How an op is called (positional operands and attributes, names given) -> `bind` for that form. As
-# many as there are right forms in programs.
-_binders: dict[tuple, Callable[[tuple, dict[str, Any]], tuple[tuple, tuple]]] = {}
-_PLAIN = frozenset((int, float, str, bool, type(None)))
+_PLAIN = frozenset((int, float, str, bool, type(None), DType))
 
 
 def binder(op: UserOp, count: int, *names: str) -> Callable[[tuple, dict[str, Any]], tuple]:
     """`op.bind` for calls with `count` positional arguments and these names, as one expression."""
     operands = [] if op.variadic else op.operands
     known = [*operands, *op.static]
-    given = {name: f"args[{k}]" for k, name in enumerate(known[: max(count, 0)])}
-    if count > len(known) or any(name in given or name not in known for name in names):
+    positional = 0 if op.variadic else count
+    given = {name: f"args[{k}]" for k, name in enumerate(known[:positional])}
+    if positional > len(known) or any(name in given or name not in known for name in names):
         return op.bind  # varargs of sizes, or a mistake
     given.update({name: f"kwargs[{name!r}]" for name in names})
     constants = {**op.optional, **dict(zip(op.static, op.default_attrs))}
@@ -204,14 +209,13 @@ def binder(op: UserOp, count: int, *names: str) -> Callable[[tuple, dict[str, An
     text = f"lambda args, kwargs: ({first if op.variadic else f'({first})'}, {last})"
     # our own text: parameter names of emit functions
     scope = {"c": constants, "plain": _PLAIN, "hashable": hashable, "default": op.default_attrs}
-    found = _binders[(op, count, *names)] = eval(compile(text, "<tracegrad call>", "eval"), scope)
+    found = op._forms[(count, *names)] = eval(compile(text, "<tracegrad call>", "eval"), scope)
     return found  # type: ignore[no-any-return]
 
 
 def hashable(value: Any) -> Any:
     """Attributes are part of cache keys: lists become tuples, NumPy numbers Python numbers."""
-    kind = type(value)
-    if kind is int or kind is float or kind is str or kind is bool or value is None:
+    if value.__class__ in _PLAIN:
         return value
     if isinstance(value, (list, tuple)):
         return tuple(map(hashable, value))

@@ -14,7 +14,7 @@ from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import CACHE_SIZE, LRU, Program, program_for
-from tracegrad.tracer.state import get_default_dtype
+from tracegrad.tracer.state import default_dtype
 from tracegrad.tracer.tape import Entry, Part, weak_category
 from tracegrad.tracer.tensor import Tensor, wrap
 
@@ -47,8 +47,8 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
     if op.eager_only:
         return run_eager_only(op, values, attrs)
     if attrs and attrs is not getattr(op, "default_attrs", None):
-        key.append(tuple(map(type, attrs)))  # 1, 1.0 and True are equal, but different attributes
-    default = get_default_dtype()
+        key += map(type, attrs)  # 1, 1.0 and True are equal, but different attributes
+    default = default_dtype()
     if default is not f32:
         key.append(default)
     lookup_key = tuple(key)
@@ -61,7 +61,7 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
         result = _new(Tensor)
         result._data = program.run(values)[0]
         return result
-    return op.pack([wrap(array) for array in program.run(values)])
+    return op.pack(list(map(wrap, program.run(values))))
 
 
 def is_usual(value: Any) -> bool:

@@ -23,6 +23,7 @@ from tracegrad.tracer.tape import Entry, QuickOp
 from tracegrad.tracer.tensor import Tensor
 
 ndarray = np.ndarray
+EXACT = 2**53  # Python ints up to here are exact as floats, rounded once to narrower ones
 _new = Tensor.__new__
 _enter, _leave = quiet.enter, quiet.leave
 
@@ -142,6 +143,40 @@ def is_operand(value: Any) -> bool:
     ) or hasattr(value, "_traced_number")
 
 
+def comparison(op: UserOp, ufunc: Callable[..., Any]) -> Any:
+    """A comparison, which has no gradient, of two tensors of one dtype or a float one and a number."""
+    attrs = op.default_attrs
+
+    def method(self: Tensor, other: Any) -> Any:
+        if get_mode().trace is None:
+            a = self._data
+            kind = a.dtype.kind
+            if isinstance(other, Tensor):
+                b: Any = other._data
+                plain = b.dtype is a.dtype and kind in "fiu"
+            else:
+                b = other
+                plain = kind == "f" and (
+                    b.__class__ is float or (b.__class__ is int and -EXACT <= b <= EXACT)
+                )
+            if plain:
+                token = _enter()
+                try:
+                    out = ufunc(a, b)
+                except ValueError:  # shapes: the program's type rule explains
+                    return apply(op, (self, other), attrs)
+                finally:
+                    _leave(token)
+                result = _new(Tensor)
+                result._data = out if out.__class__ is ndarray else np.asarray(out)
+                return result
+        return apply(op, (self, other), attrs)
+
+    method.__name__ = method.__qualname__ = op.name
+    method.__doc__ = op.__doc__
+    return method
+
+
 def unary(op: UserOp, ufunc: Callable[..., Any]) -> Any:
     """A function of one floating tensor."""
     quick = QuickOp(op.name, op, op.default_attrs)
@@ -183,6 +218,14 @@ sub, rsub = binary(functions.sub, np.subtract, "fiu")
 mul, rmul = binary(functions.mul, np.multiply, "fiub")
 truediv, rtruediv = binary(functions.div, np.divide, "f")
 matmul, rmatmul = binary(functions.matmul, np.matmul, "f", ranks=2)
+
+COMPARISONS = {
+    name: comparison(getattr(functions, name), ufunc)
+    for name, ufunc in (
+        ("eq", np.equal), ("ne", np.not_equal), ("lt", np.less), ("le", np.less_equal),
+        ("gt", np.greater), ("ge", np.greater_equal),
+    )
+}  # fmt: skip
 
 # Functions of one float tensor that are one kernel: the kernel is their fast path.
 UNARY = {

@@ -127,6 +127,9 @@ def is_grad_enabled() -> bool:
 _default_dtype: ContextVar[DType] = ContextVar("tracegrad_default_dtype", default=f32)
 
 
+default_dtype = _default_dtype.get  # without a frame of its own: every eager op asks
+
+
 def get_default_dtype() -> DType:
     """The dtype of tensors made from Python floats (float32 unless changed)."""
     return _default_dtype.get()

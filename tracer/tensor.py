@@ -14,6 +14,7 @@ Hot operators below go straight to NumPy; everything they cannot do falls to `di
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from tracegrad.tracer.tape import Constant, Entry, Leaf
 
 ndarray = np.ndarray
 
+
+known_dtype = cache(dtype_of)
 
 # How often any tensor changed what compiled calls take for granted (gradient status, `.data`): while
 # it stands still, captured tensors need no look each.
@@ -93,14 +96,16 @@ class Tensor:
         if traced is not None:
             return traced.dtype  # type: ignore[no-any-return]
         array = self._jax
-        return dtype_of(array.dtype if array is not None else self._data.dtype)
+        return known_dtype(array.dtype if array is not None else self._data.dtype)
 
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        return self.dim()
 
     def dim(self) -> int:
         """Number of dimensions."""
+        if self._traced is None and self._jax is None:
+            return self._data.ndim
         return len(self.shape)
 
     def numel(self) -> int:

@@ -19,13 +19,17 @@ import numpy as np
 from tracegrad.backends.numpy import quiet
 from tracegrad.backends.numpy.interpret import interpret, run_node
 from tracegrad.backends.numpy.kernels import KERNELS
-from tracegrad.backends.numpy.straight_ops import EXPRESSIONS
+from tracegrad.backends.numpy.straight_ops import EXPRESSIONS, signed_index
 from tracegrad.ir.graph import INPUT, Graph, Node
 from tracegrad.ir.ops import traits
 from tracegrad.ir.types import TupleType, i64
 
 Array = np.ndarray[Any, Any]
 Runner = Callable[[Sequence[Any]], list[Array]]
+# Ops that only move values: nothing in them can overflow or divide by zero, and warn.
+MOVES = frozenset(
+    ("constant", "broadcast_to", "reshape", "transpose", "slice", "concatenate", "gather", "take_along")
+)  # fmt: skip
 EXACT = 2**53  # Python ints up to here are exact as float64
 
 
@@ -49,11 +53,14 @@ def straight(graph: Graph, arguments: Sequence[str] | None = None) -> Runner:
     )
     names = [w.name[node] if node is not None else "_" for node in given]
     unpack = f"    [{', '.join(names)}] = arguments" if names else "    pass"
-    w.names.update(enter=quiet.enter, leave=quiet.leave)
+    before, after = [], []
+    if not all(node.op is INPUT or node.op.name in MOVES for node in w.written):
+        w.names.update(enter=quiet.enter, leave=quiet.leave)
+        before, after = ["    token = enter()"], ["    finally:", "        leave(token)"]
     w.names["locate"] = partial(fail_again, graph, given, numbers)
     text = "\n".join([
-        "def run(arguments):", unpack, "    token = enter()", "    try:", *w.lines, f"        return [{outputs}]",
-        "    except Exception:", "        locate(arguments)", "        raise", "    finally:", "        leave(token)",
+        "def run(arguments):", unpack, *before, "    try:", *w.lines, f"        return [{outputs}]",
+        "    except Exception:", "        locate(arguments)", "        raise", *after,
     ])  # fmt: skip
     # our own text: names and numbers, nothing of the user's
     exec(compile(text, "<tracegrad op>", "exec"), w.names)
@@ -73,8 +80,13 @@ class Writer:
         self._readers = Counter(operand for node in graph.nodes for operand in node.inputs)
         # Results that nothing else reads: a cast may choose their layout.
         self.last = frozenset(graph.outputs).difference(*(node.inputs for node in graph.nodes))
+        # Written where a reader needs all of it, or not at all.
+        self._on_demand = {n for n in graph.nodes if n.op.name in ("broadcast_to", "constant")}
+        for node in graph.nodes:
+            if node.op.name == "gather" and node.attrs.axes == (0,) and signed_index(node):
+                self._on_demand.update((node.inputs[1], *node.inputs[1].inputs[:2]))
         self._used: dict[Any, str] = {}
-        self._written: set[Node] = set(graph.inputs)
+        self.written: set[Node] = set(graph.inputs)
         self._slim: dict[Node, tuple[str, tuple[int, ...]]] = {}
         self._temporaries = 0
 
@@ -100,12 +112,11 @@ class Writer:
 
     def node(self, node: Node) -> None:
         """Write the line of `node`, unless its readers can do without."""
-        if node.op.name in ("broadcast_to", "constant"):
-            return  # written where a reader needs all of it
-        self.write(node)
+        if node not in self._on_demand:
+            self.write(node)
 
     def write(self, node: Node) -> None:
-        self._written.add(node)
+        self.written.add(node)
         if node.op.has(traits.SOURCE):
             self.names[self.name[node]] = run_node(node, [])
             return
@@ -121,7 +132,7 @@ class Writer:
         """The value in its full shape: an array, or a NumPy number if it is 0-d."""
         if node in self.numbers:
             return self.number(node, node.type.dtype)
-        if node not in self._written:
+        if node not in self.written:
             self.write(node)
         return self.name[node]
 
@@ -175,7 +186,7 @@ class Writer:
 
     def _find_slim(self, node: Node) -> tuple[str, tuple[int, ...]]:
         shape: tuple[int, ...] = node.type.shape
-        if node in self._written or not shape:
+        if node in self.written or not shape:
             return self.whole(node), shape
         if node.op.name == "constant" and node.attrs.value.is_splat and 0 not in shape:
             element = node.attrs.value.array[(0,) * len(shape) + (...,)]

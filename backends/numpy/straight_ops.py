@@ -18,7 +18,7 @@ from tracegrad.backends.numpy.kernels.index import check_bounds
 from tracegrad.backends.numpy.kernels.registry import is_bfloat16, is_half
 from tracegrad.backends.numpy.kernels.shape import slices
 from tracegrad.ir.graph import Node
-from tracegrad.ir.types import c64, c128, f32, f64
+from tracegrad.ir.types import c64, c128, f32, f64, i64
 
 EXPRESSIONS: dict[str, Callable[[Any, Node], str | None]] = {}
 _FLOATS = (f32, f64)
@@ -274,10 +274,38 @@ def _gather(w: Any, node: Node) -> str | None:
     source, *indices = node.inputs
     if node.attrs.axes != (0,) or not indices[0].type.size or not indices[0].type.shape:
         return None
+    signed = signed_index(node)
+    if signed is not None:
+        return f"{w.whole(source)}.take({w.whole(signed)}, 0)"
     index = w.whole(indices[0])
     _within(w, index, indices[0].type.dtype, source.type.shape[0], 0)
     # the bounds are checked: `clip` spares the slow checking mode of take
     return f"{w.whole(source)}.take({index}, 0, None, 'clip')"
+
+
+def signed_index(gather: Node) -> Node | None:
+    """i, where rows are gathered at where(i < 0, i + rows, i): NumPy wraps and checks i itself.
+
+    An index that it refuses is refused again, and explained, by the interpreter.
+    """
+    size, chosen = gather.inputs[0].type.shape[0], gather.inputs[1]
+    if chosen.op.name != "where" or np.intp != np.int64 or chosen.type.dtype is not i64:
+        return None
+    below, wrapped, index = chosen.inputs
+    counted = wrapped.op.name == "add" and wrapped.inputs[0] is index
+    compared = below.op.name == "lt" and below.inputs[0] is index
+    if not (counted and compared):
+        return None
+    if _splat(wrapped.inputs[1]) != size or _splat(below.inputs[1]) != 0:
+        return None
+    return index
+
+
+def _splat(node: Node) -> Any:
+    """The number that every element of a constant is, else None."""
+    while node.op.name == "broadcast_to":
+        node = node.inputs[0]
+    return node.attrs.value.splat if node.op.name == "constant" else None
 
 
 def _within(w: Any, index: str, dtype: Any, size: int, axis: int) -> None:

@@ -1,13 +1,16 @@
 """Straight-line programs give the kernels' values, dtypes and memory layouts, bit for bit."""
 
+import re
+
 import numpy as np
 import pytest
 
 from tests.op_samples import SAMPLES
+from tracegrad.backends.base import IndexOutOfRange
 from tracegrad.backends.numpy import KERNELS, interpret, straight
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, placeholder
-from tracegrad.ir.types import TensorType, f32, f64
+from tracegrad.ir.types import TensorType, f32, f64, i64
 from tracegrad.passes.decompose import Decompose
 
 CASES = [(name, k) for name in SAMPLES for k in range(len(SAMPLES[name]))]
@@ -74,3 +77,40 @@ def test_broadcasts_before_elementwise_ops_are_left_to_numpy():
     alone = ops.add(middle, every)  # nothing here has the full shape
     graph = Graph((x, channel, number), (where, alone, every, middle, half))
     check(graph, [np.random.default_rng(1).standard_normal(n.shape) for n in graph.inputs])
+
+
+def row_index(source, index):
+    """Rows at an index whose negative places count from the end: what x[index] records."""
+    size, below = source.shape[0], ops.lt(index, ops.zeros_like(index))
+    counted = ops.where(below, index + size, index)
+    return ops.gather(source, counted, axes=(0,)), counted, below
+
+
+@pytest.mark.parametrize("places", [[0, -1, 2, -5], [[4, -2], [1, 1]]])
+def test_rows_at_an_index_of_either_sign(places):
+    source, index = placeholder(TensorType((5, 3), f32)), np.array(places, np.int64)
+    at = placeholder(TensorType(index.shape, i64))
+    rows, counted, below = row_index(source, at)
+    array = np.random.default_rng(3).normal(size=(5, 3)).astype(np.float32)
+    for outputs in ((rows,), (rows, counted), (below, rows), (ops.neg(rows), ops.neg(counted))):
+        check(Graph((source, at), outputs), [array, index])
+
+
+@pytest.mark.parametrize("place", [5, -6, 2**40])
+def test_a_row_out_of_range_is_named(place):
+    source, at = placeholder(TensorType((5, 3), f32)), placeholder(TensorType((2,), i64))
+    graph = Graph((source, at), (row_index(source, at)[0],))
+    arrays = [np.ones((5, 3), np.float32), np.array([0, place])]
+    with pytest.raises(IndexOutOfRange) as expected:
+        interpret(graph, arrays)
+    with pytest.raises(IndexOutOfRange, match=re.escape(str(expected.value))):
+        straight(graph)(arrays)
+
+
+def test_only_that_index_is_left_to_numpy():
+    source, at = placeholder(TensorType((5, 3), f32)), placeholder(TensorType((2,), i64))
+    shifted = ops.where(ops.lt(at, ops.zeros_like(at)), at + 4, at)  # not from the end
+    array = np.arange(15, dtype=np.float32).reshape(5, 3)
+    check(
+        Graph((source, at), (ops.gather(source, shifted, axes=(0,)),)), [array, np.array([-1, 3])]
+    )

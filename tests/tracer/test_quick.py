@@ -6,6 +6,7 @@ import pytest
 import tracegrad as tg
 from tracegrad.tracer import functions, quick
 from tracegrad.tracer.dispatch import apply
+from tracegrad.tracer.errors import ShapeError
 
 RNG = np.random.default_rng(5)
 BINARY = {
@@ -74,3 +75,40 @@ def test_one_tensor(name, shape, dtype):
     arrays = [RNG.uniform(low, 2.0, shape).astype(dtype)]
     for wanted in ((False,), (True,)):
         same(run(quick.UNARY[name], arrays, wanted), run(generic_of(name), arrays, wanted))
+
+
+EDGES = [0.1, -0.0, 0.0, 1.0, 1e30, -3.0, np.inf, -np.inf, np.nan]
+OTHERS = [0.1, 0, 1, 1e300, -3, float("nan"), float("inf"), 2**53 + 1, True]
+
+
+@pytest.mark.parametrize("name", quick.COMPARISONS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_comparisons_with_numbers(name, dtype):
+    with np.errstate(over="ignore"):
+        x = tg.tensor(np.array(EDGES).astype(dtype), requires_grad=True)
+    for other in OTHERS:
+        result = quick.COMPARISONS[name](x, other)
+        assert not result.requires_grad
+        same((result, []), (generic_of(name)(x, other), []))
+
+
+@pytest.mark.parametrize("name", quick.COMPARISONS)
+@pytest.mark.parametrize(
+    "dtypes", [("f4", "f4"), ("f8", "f4"), ("i8", "i8"), ("u1", "i4"), ("?", "?")]
+)
+def test_comparisons_of_tensors(name, dtypes):
+    first, second = (
+        RNG.integers(0, 3, shape).astype(t) for t, shape in zip(dtypes, [(3, 4), (4,)])
+    )
+    compare = quick.COMPARISONS[name]
+    for a, b in ((first, second), (first[0, 0], second[0])):
+        same(
+            (compare(tg.tensor(a), tg.tensor(b)), []),
+            (generic_of(name)(tg.tensor(a), tg.tensor(b)), []),
+        )
+
+
+@pytest.mark.parametrize("name", ["lt", "le", "gt", "ge", "eq", "ne"])
+def test_shapes_that_do_not_compare_are_explained(name):
+    with pytest.raises(ShapeError, match=rf"{name}\("):
+        getattr(tg.ones(3), f"__{name}__")(tg.ones(4))

@@ -11,7 +11,7 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.shape import reverse_axes, take_range
 from tracegrad.ir.types import TensorType, i64
-from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.dispatch import apply, hashable, user_op
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.functions.axes import axes_of, axis_of, moved, reshape
 from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote
@@ -62,12 +62,12 @@ def _sequence(name: str, tensors: Any) -> Any:
 
 def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Any:
     """Join tensors along an existing dimension (or `axis`, as NumPy names it); dtypes are promoted."""
-    return cat_(*_sequence("cat", tensors), dim=dim if axis is None else axis)
+    return apply(cat_, _sequence("cat", tensors), (hashable(dim if axis is None else axis),))
 
 
 def stack(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Any:
     """Join tensors of one shape along a new dimension (or `axis`, as NumPy names it)."""
-    return stack_(*_sequence("stack", tensors), dim=dim if axis is None else axis)
+    return apply(stack_, _sequence("stack", tensors), (hashable(dim if axis is None else axis),))
 
 
 def _at_least(tensors: Any, ndim: int) -> list[Any]:
