@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from tracegrad.backends.base import DEFAULT_OPTIONS, Options
 from tracegrad.ir.graph import Graph
 from tracegrad.passes.base import Observer
 from tracegrad.passes.pipeline import standard_pipeline
 
 
-def optimise(
-    graph: Graph, backend: str = "numpy", options: Options = DEFAULT_OPTIONS, observers: tuple[Observer, ...] = ()
-) -> Graph:  # fmt: skip
-    """The graph that `backend` compiles: decomposed as far as it needs, simplified, folded."""
+def optimise(graph: Graph, backend: str = "numpy", observers: tuple[Observer, ...] = ()) -> Graph:
+    """The graph that `backend` ("numpy" or "jax") compiles: decomposed as far as it needs, simplified,
+    folded.
+    """
     from tracegrad.backends.numpy import interpret
 
     if backend == "jax":
@@ -19,7 +18,5 @@ def optimise(
 
         names = claimed()
     else:
-        from tracegrad.backends.numpy import codegen
-
-        names = getattr(codegen, "CLAIMED", frozenset())
+        from tracegrad.backends.numpy.codegen import CLAIMED as names
     return standard_pipeline(names, interpret, observers=observers).run(graph)

@@ -9,14 +9,14 @@ returns a new graph.
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tracegrad.ir import loc as _loc
 from tracegrad.ir.errors import IRError, IRTypeError
 from tracegrad.ir.loc import Loc
-from tracegrad.ir.types import TensorType, TupleType, Type
+from tracegrad.ir.types import TensorType, Type
 
 EMPTY: dict[str, Any] = {}
 
@@ -281,8 +281,6 @@ class Graph:
         return self.replace(outputs=tuple(outputs), **changes)
 
     def replace(self, **changes: Any) -> Graph:
-        from dataclasses import replace
-
         return replace(self, **changes)
 
     def users(self) -> dict[Node, list[Node]]:
@@ -336,9 +334,5 @@ def inline(graph: Graph, arguments: Iterable[Node]) -> tuple[Node, ...]:
     return substitute(graph.outputs, dict(zip(graph.inputs, arguments, strict=True)))
 
 
-def result_types(graph: Graph) -> tuple[Type, ...]:
-    return tuple(node.type for node in graph.outputs)
-
-
 __all__ = ["Attrs", "Graph", "INPUT", "Node", "Op", "emit", "infer", "inline", "placeholder",
-           "postorder", "rebuild", "result_types", "substitute", "TupleType"]  # fmt: skip
+           "postorder", "rebuild", "substitute"]  # fmt: skip

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +19,8 @@ from tracegrad.ir.ops.structure import graph_flops
 from tracegrad.ir.types import dtype_of
 from tracegrad.ir.verify import verify
 from tracegrad.passes.base import Step
-from tracegrad.passes.sampling import generate_inputs
+from tracegrad.passes.sampling import Array, generate_inputs
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Evaluate = Callable[[Graph, Sequence[Array]], Sequence[Array]]
 MakeInputs = Callable[[Graph, int], Sequence[Array]]
 
@@ -127,7 +125,7 @@ class Check:
                         f"after {step.pass_.name}: output {name!r} of graph {step.after.name!r} "
                         f"changed its value (inputs of seed {seed}): {problem}\n"
                         f"  at {step.after.outputs[step.after.output_names.index(name)].loc}\n"
-                        "  run again with TRACEGRAD_CHECK=2 to see it again"
+                        f"  run again with TRACEGRAD_CHECK={self.level} to see it again"
                     )
         self._graph, self._values = step.after, after
 

@@ -58,7 +58,7 @@ class Compiler:
             from tracegrad.backends import jax as backend
         else:
             from tracegrad.backends import numpy as backend  # type: ignore[no-redef]
-        final = optimise(graph, self.backend, options, (history, timing, *checks()))
+        final = optimise(graph, self.backend, (history, timing, *checks()))
         passed = time.perf_counter()
         executable = backend.compile(final, options)
         done = time.perf_counter()

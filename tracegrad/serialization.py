@@ -65,7 +65,8 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or os.curdir)
     except OSError as error:
         raise SerializationError(
-            f"cannot write {path}: {error}", fix="check that the folder exists and is writable"
+            f"cannot write {path}: {error.strerror or error}",
+            fix=f"check that the folder {os.path.abspath(folder)} exists and is writable",
         ) from error
     try:
         with os.fdopen(handle, "wb") as stream:

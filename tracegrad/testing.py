@@ -22,6 +22,12 @@ def _values(tensor: Tensor) -> np.ndarray:
     return array.astype(np.float32) if tensor.dtype is bf16 else array  # type: ignore[no-any-return]
 
 
+def _require(condition: bool, msg: Any, otherwise: str) -> None:
+    """An assertion that `python -O` does not take away."""
+    if not condition:
+        raise AssertionError(msg or otherwise)
+
+
 def assert_close(
     actual: Any, expected: Any, *, allow_subclasses: bool = True, rtol: float | None = None,
     atol: float | None = None, equal_nan: bool = False, check_device: bool = True,
@@ -33,18 +39,21 @@ def assert_close(
     """
     options = {"rtol": rtol, "atol": atol, "equal_nan": equal_nan, "check_dtype": check_dtype}
     if isinstance(expected, dict):
-        assert isinstance(actual, dict) and actual.keys() == expected.keys(), msg or "keys differ"
+        same = isinstance(actual, dict) and actual.keys() == expected.keys()
+        _require(same, msg, "keys differ")
         for key in expected:
             assert_close(actual[key], expected[key], msg=msg, **options)  # type: ignore[arg-type]
         return
     if isinstance(expected, (list, tuple)):
-        assert len(actual) == len(expected), msg or "lengths differ"
+        same = isinstance(actual, (list, tuple)) and len(actual) == len(expected)
+        _require(same, msg, "lengths differ")
         for a, b in zip(actual, expected):
             assert_close(a, b, msg=msg, **options)  # type: ignore[arg-type]
         return
     a, b = as_tensor(actual), as_tensor(expected)
-    assert a.shape == b.shape, msg or f"shapes differ: {list(a.shape)} and {list(b.shape)}"
-    assert not check_dtype or a.dtype is b.dtype, msg or f"dtypes differ: {a.dtype} and {b.dtype}"
+    _require(a.shape == b.shape, msg, f"shapes differ: {list(a.shape)} and {list(b.shape)}")
+    same = not check_dtype or a.dtype is b.dtype
+    _require(same, msg, f"dtypes differ: {a.dtype} and {b.dtype}")
     if (rtol is None) != (atol is None):
         raise ValueError("give rtol and atol both, or neither")
     if rtol is None or atol is None:

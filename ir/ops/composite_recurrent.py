@@ -14,7 +14,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Graph, Node, Op, placeholder
 from tracegrad.ir.ops.base import of_category, register, traits
-from tracegrad.ir.ops.build import along, part, reshape, swap, total
+from tracegrad.ir.ops.build import along, given, part, reshape, swap, total
 from tracegrad.ir.ops.shape import reverse_axes, take_range
 from tracegrad.ir.ops.traits import COMPOSITE, CONTRACTION, EXPENSIVE, MULTI
 from tracegrad.ir.types import TensorType, TupleType
@@ -43,9 +43,9 @@ def _lstm_type(
     shapes = ((batch, hidden), (batch, hidden), (4 * hidden, features), (4 * hidden, hidden),
               (4 * hidden,), (4 * hidden,))  # fmt: skip
     names = ("h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh")
-    for name, shape, given in zip(names, shapes, (h0, c0, w_ih, w_hh, b_ih, b_hh)):
-        if given != x.with_shape(shape):
-            raise IRTypeError(f"{name} must be {x.with_shape(shape)}, not {given}")
+    for name, shape, type_ in zip(names, shapes, (h0, c0, w_ih, w_hh, b_ih, b_hh)):
+        if type_ != x.with_shape(shape):
+            raise IRTypeError(f"{name} must be {x.with_shape(shape)}, not {type_}")
     return TupleType((x.with_shape((steps, batch, hidden)), h0, c0))
 
 
@@ -102,10 +102,7 @@ def _lstm_vjp(
     b_ih: Node,
     b_hh: Node,
 ) -> tuple[Node, ...]:
-    cts = tuple(
-        ops.splat(0, type_) if part_ct is None else part_ct
-        for part_ct, type_ in zip(ct, out.type.parts)
-    )
+    cts = [given(part_ct, type_) for part_ct, type_ in zip(ct, out.type.parts)]
     whole = ops.lstm_backward(*cts, x, h0, c0, w_ih, w_hh, b_ih, b_hh, part(out, 0))
     return tuple(part(whole, index) for index in range(7))
 

@@ -17,6 +17,7 @@ from tracegrad.ir.ops.base import (
     traits,
     without_axes,
 )
+from tracegrad.ir.ops.build import spread
 from tracegrad.ir.ops.elementwise import conj_if_complex as _conj
 from tracegrad.ir.ops.shape import reverse_axes, take_range
 from tracegrad.ir.ops.traits import REDUCTION
@@ -24,12 +25,6 @@ from tracegrad.ir.types import TensorType, i64
 
 Axes = tuple[int, ...]
 VJP = Callable[..., tuple[Any, ...]]
-
-
-def broadcast_back(y: Node, x: Node, axes: Axes) -> Node:
-    """`y`, which lacks `axes`, repeated along them to the shape of `x`."""
-    dims = tuple(axis for axis in range(x.ndim) if axis not in axes)
-    return ops.broadcast_to(y, shape=x.shape, dims=dims)
 
 
 def _reduction(name: str, categories: str, vjp: VJP, *, has_identity: bool) -> Op:
@@ -56,7 +51,7 @@ def _reduction(name: str, categories: str, vjp: VJP, *, has_identity: bool) -> O
 
 
 def _sum_vjp(ct: Node, y: Node, x: Node, axes: Axes) -> tuple[Node]:
-    return (broadcast_back(ct, x, axes),)
+    return (spread(ct, x.shape, axes),)
 
 
 def _prod_vjp(ct: Node, y: Node, x: Node, axes: Axes) -> tuple[Node]:
@@ -93,9 +88,9 @@ def _prod_vjp(ct: Node, y: Node, x: Node, axes: Axes) -> tuple[Node]:
 
 def _extreme_vjp(ct: Node, y: Node, x: Node, axes: Axes) -> tuple[Node]:
     # Elements that tie share the gradient evenly (PyTorch's amax).
-    hit = ops.eq(x, broadcast_back(y, x, axes))
+    hit = ops.eq(x, spread(y, x.shape, axes))
     count = ops.sum_(ops.cast(hit, dtype=x.dtype), axes=axes)
-    return (ops.where(hit, broadcast_back(ct / count, x, axes), ops.zeros_like(x)),)
+    return (ops.where(hit, spread(ct / count, x.shape, axes), ops.zeros_like(x)),)
 
 
 sum_ = _reduction("sum", "ifc", _sum_vjp, has_identity=True)

@@ -78,7 +78,7 @@ def test_compiled_numpy_equals_the_interpreter(seed: int, count: int) -> None:
     graph, arrays = random_graph(seed, count)
     expected = interpret(graph, arrays)
     options = Options(poison=True, threads=1)
-    compiled = numpy_backend.compile(optimise(graph, "numpy", options), options)
+    compiled = numpy_backend.compile(optimise(graph, "numpy"), options)
     agree(graph, expected, compiled([array.copy() for array in arrays]))
 
 
@@ -120,7 +120,7 @@ def test_large_graphs(seed: int) -> None:
     expected = interpret(both, arrays)
     options = Options(poison=True, threads=1)
     check = Check(1, require_loc=True)
-    final = optimise(both, "numpy", options, (check,))
+    final = optimise(both, "numpy", (check,))
     assert len(final.nodes) < 4 * len(both.nodes)
     count = len(graph.outputs)  # of the forward values: gradients of f32 lose digits on the way
     agree(graph, expected[:count], interpret(final, arrays)[:count], 1e-3)

@@ -164,3 +164,18 @@ def test_import_forms():
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "True\n", done.stderr
+
+
+def test_assert_close_asserts_under_python_dash_o():
+    code = """
+import tracegrad as tg
+for actual, expected in [(tg.ones(2), tg.ones(3)), ([1.0], [1.0, 2.0]), ({}, {"a": 1.0}), (1, 1.0)]:
+    try:
+        tg.testing.assert_close(actual, expected)
+    except AssertionError as error:
+        print(str(error).split()[0])
+"""
+    shown = subprocess.run(
+        [sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split() == ["shapes", "lengths", "keys", "dtypes"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
-from tracegrad.optim.optimizer import Optimizer, check_range
+from tracegrad.optim.optimizer import Optimizer, check_not_negative
 
 
 class Adagrad(Optimizer):
@@ -18,11 +18,11 @@ class Adagrad(Optimizer):
         foreach: bool | None = None, *, maximize: bool = False, differentiable: bool = False,
         fused: bool | None = None,
     ):  # fmt: skip
-        check_range("learning rate", lr)
-        check_range("lr_decay", lr_decay)
-        check_range("weight_decay", weight_decay)
-        check_range("initial_accumulator_value", initial_accumulator_value)
-        check_range("epsilon", eps)
+        check_not_negative("learning rate", lr)
+        check_not_negative("lr_decay", lr_decay)
+        check_not_negative("weight_decay", weight_decay)
+        check_not_negative("initial_accumulator_value", initial_accumulator_value)
+        check_not_negative("epsilon", eps)
         super().__init__(
             params,
             {

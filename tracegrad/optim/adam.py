@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
-from tracegrad.optim.optimizer import Optimizer, check_range, options_of
+from tracegrad.optim.optimizer import Optimizer, check_not_negative, options_of
 from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.pieces import pieces
 
@@ -25,12 +25,15 @@ class Adam(Optimizer):
         capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ):  # fmt: skip
-        check_range("learning rate", lr)
-        check_range("epsilon", eps)
-        check_range("weight_decay", weight_decay)
+        check_not_negative("learning rate", lr)
+        check_not_negative("epsilon", eps)
+        check_not_negative("weight_decay", weight_decay)
         for index, beta in enumerate(betas):
             if not 0.0 <= beta < 1.0:
-                raise InvalidValueError(f"Invalid beta parameter at index {index}: {beta}")
+                raise InvalidValueError(
+                    f"Invalid beta parameter at index {index}: {beta}",
+                    fix="give numbers from 0 to below 1",
+                )
         super().__init__(
             params,
             {

@@ -232,9 +232,9 @@ def plain(group: Any) -> dict[str, Any]:
     return {key: dict.__getitem__(group, key) for key in dict.keys(group)}
 
 
-def check_range(name: str, value: Any, low: float = 0.0, high: float | None = None) -> None:
-    """Raise ValueError unless low <= value (< high)."""
+def check_not_negative(name: str, value: Any) -> None:
+    """Raise InvalidValueError for a negative number, and for what is no number; None passes."""
     if isinstance(value, str) or not (value is None or hasattr(value, "__float__")):
         raise InvalidValueError(f"Invalid {name} value: {value!r}", fix="give a number")
-    if value is not None and (not low <= value or (high is not None and not value < high)):
-        raise InvalidValueError(f"Invalid {name} value: {value}")
+    if value is not None and not value >= 0:
+        raise InvalidValueError(f"Invalid {name} value: {value}", fix="give 0 or more")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
-from tracegrad.optim.optimizer import Optimizer, check_range, options_of
+from tracegrad.optim.optimizer import Optimizer, check_not_negative, options_of
 from tracegrad.tracer.pieces import pieces
 
 
@@ -19,11 +19,11 @@ class RMSprop(Optimizer):
         capturable: bool = False, foreach: bool | None = None, maximize: bool = False,
         differentiable: bool = False,
     ):  # fmt: skip
-        check_range("learning rate", lr)
-        check_range("epsilon", eps)
-        check_range("momentum", momentum)
-        check_range("weight_decay", weight_decay)
-        check_range("alpha", alpha)
+        check_not_negative("learning rate", lr)
+        check_not_negative("epsilon", eps)
+        check_not_negative("momentum", momentum)
+        check_not_negative("weight_decay", weight_decay)
+        check_not_negative("alpha", alpha)
         super().__init__(
             params,
             {

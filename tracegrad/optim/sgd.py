@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
-from tracegrad.optim.optimizer import Optimizer, check_range, options_of
+from tracegrad.optim.optimizer import Optimizer, check_not_negative, options_of
 from tracegrad.tracer import new_state, note_item
 from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.pieces import pieces
@@ -25,9 +25,9 @@ class SGD(Optimizer):
         weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False,
         foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None,
     ):  # fmt: skip
-        check_range("learning rate", lr)
-        check_range("momentum", momentum)
-        check_range("weight_decay", weight_decay)
+        check_not_negative("learning rate", lr)
+        check_not_negative("momentum", momentum)
+        check_not_negative("weight_decay", weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise InvalidValueError("Nesterov momentum requires a momentum and zero dampening")
         super().__init__(
