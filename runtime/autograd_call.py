@@ -18,7 +18,7 @@ from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.tracer.compiled_backward import OPAQUE_KINDS
-from tracegrad.tracer.program import GraphOp, Program, make_runner
+from tracegrad.tracer.program import VJP, GraphOp, Program, make_runner
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape import Constant, Entry, Leaf, Part
 from tracegrad.tracer.views import IDENTITY, view_entry
@@ -47,9 +47,15 @@ class CallProgram(Program):
         self._compiler = compiler
         with _loc.at(graph.outputs[0].loc):
             self.joint = self.vjp(wanted, (True,) * len(self.types))
-        self.bare_reads: tuple[int, ...] | None = None
         self.saved = self.joint.saved
-        self.joint.run = BackendRunner(self.joint.graph, compiler)
+
+    def _derive(
+        self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool
+    ) -> VJP:
+        """Every gradient program runs where the call does."""
+        vjp = super()._derive(wanted, with_cotangent, save)
+        vjp.run = BackendRunner(vjp.graph, self._compiler)  # type: ignore[assignment]
+        return vjp
 
     def record(
         self, runner: Any, plan: Any, outputs: list[Any], call: Any, arrays: list[Any]
@@ -83,7 +89,7 @@ class CallProgram(Program):
             elif k in reads or entry.kind.__class__ is not Leaf:
                 entry.value = self.value_of(item, owner)
             parents.append(entry)
-        saved = [np.asarray(array) for array in outputs[plan.outputs :]]
+        saved = self.kept(outputs[plan.outputs :])
         found: dict[int, Any] = {}
         if len(self.types) == 1:
             entry = Entry(self, tuple(parents), self.types[0].shape, self.types[0].dtype.np)
@@ -142,12 +148,22 @@ class CallProgram(Program):
         return state  # type: ignore[no-any-return]
 
     @staticmethod
+    def kept(arrays: list[Any]) -> list[Any]:
+        """Forward values that the gradient reads, as the tape keeps them."""
+        return [np.asarray(array) for array in arrays]
+
+    @staticmethod
     def value_of(item: Any, owner: Any) -> np.ndarray:
         return owner.array if owner.__class__ is Storage else owner._data  # type: ignore[no-any-return]
 
 
 class XlaCallProgram(CallProgram):
     """A call whose gradient runs on XLA too, never as a part of a backward compiled for NumPy."""
+
+    @staticmethod
+    def kept(arrays: list[Any]) -> list[Any]:
+        """As they are: on XLA's device, and perhaps still being computed."""
+        return arrays
 
 
 OPAQUE_KINDS.add(XlaCallProgram)
