@@ -90,3 +90,23 @@ def test_a_fork_of_the_stream():
 def test_an_axis_that_vmap_cannot_have():
     with pytest.raises(IndexError, match=r"(?s)in_dims 3.*test_small_modules.py"):
         tg.vmap(lambda x: x, in_dims=3)(tg.ones(2))
+
+
+def test_dictionaries_of_members_lose_them_as_in_pytorch():
+    def keys(lib):
+        modules = lib.nn.ModuleDict({"a": lib.nn.Identity(), "b": lib.nn.Identity()})
+        parameters = lib.nn.ParameterDict({"a": lib.ones(1), "b": lib.zeros(1)})
+        found = [modules.pop("a") is not None, parameters.pop("b").tolist()]
+        found += [list(modules), "a" in modules, list(parameters), "a" in parameters]
+        modules.clear(), parameters.clear()
+        return [*found, len(modules), len(parameters), list(parameters.keys())]
+
+    assert keys(tg) == keys(torch)
+
+
+def test_a_padding_row_outside_the_table_is_refused():
+    for layer in (tg.nn.Embedding, tg.nn.EmbeddingBag):
+        with pytest.raises(tg.errors.InvalidValueError, match="within num_embeddings"):
+            layer(3, 2, padding_idx=3)
+        with pytest.raises(tg.errors.UnsupportedError, match=r"max_norm=1\.0"):
+            layer(3, 2, max_norm=1.0)

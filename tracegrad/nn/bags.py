@@ -9,6 +9,17 @@ from tracegrad.tracer import Tensor, functions
 from tracegrad.tracer.errors import InvalidValueError, ShapeError, UnsupportedError
 
 
+def refuse_options(what: str, **options: Any) -> None:
+    """Raises UnsupportedError for an option of embeddings that is given: none of these is there."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise UnsupportedError(
+                f"{what}({name}={value!r})",
+                why="rows are not renormalised, and gradients of embeddings are dense and unscaled",
+                fix="leave it at its default",
+            )
+
+
 def embedding_bag(
     input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None,
     norm_type: float = 2, scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
@@ -20,11 +31,9 @@ def embedding_bag(
     A bag is a row of `input` [bags, n]; or, for `input` [n], what lies between two `offsets`.
     Indices equal to `padding_idx` do not count; an empty bag gives zeros.
     """
-    if max_norm is not None or scale_grad_by_freq or sparse:
-        raise UnsupportedError(
-            "embedding_bag with max_norm, scale_grad_by_freq or sparse gradients",
-            fix="leave them at their defaults; gradients of embeddings are dense",
-        )
+    refuse_options(
+        "embedding_bag", max_norm=max_norm, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse
+    )
     if mode not in ("sum", "mean", "max"):
         raise InvalidValueError(f"mode has to be one of sum, mean or max, not {mode!r}")
     if per_sample_weights is not None and mode != "sum":

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from tracegrad.nn.members import Members
 from tracegrad.nn.module import Module
 from tracegrad.nn.parameter import Parameter
 from tracegrad.tracer import Tensor
 
 
-class _Indexed(Module):
-    """Children named "0", "1", ... with list indexing."""
+class _Numbered(Module):
+    """Members named "0", "1", ... with list indexing; subclasses say which, and how one is added."""
+
+    _table: dict[str, None]  # their names
+    append: Callable[[Any], Any]
 
     def _key(self, index: int) -> str:
         size = len(self)
@@ -25,6 +29,34 @@ class _Indexed(Module):
         if not -size <= index < size:
             raise IndexError(f"index {index} is out of range")
         return str(index % size)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self._slice(list(self)[index])
+        return getattr(self, self._key(index))
+
+    def _slice(self, members: list[Any]) -> Any:
+        return type(self)(members)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([getattr(self, name) for name in self._table])
+
+    def extend(self, members: Iterable[Any]) -> Any:
+        """Add several at the end; returns self."""
+        for member in list(members):
+            self.append(member)
+        return self
+
+
+class _Indexed(_Numbered):
+    """Children as a list."""
+
+    @property
+    def _table(self) -> dict[str, None]:
+        return self._module_names
 
     def _refill(self, modules: Iterable[Module]) -> None:
         """Replace all children, numbered afresh."""
@@ -34,14 +66,6 @@ class _Indexed(Module):
         for index, module in enumerate(modules):
             self.add_module(str(index), module)
 
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return self._slice(list(self)[index])
-        return getattr(self, self._key(index))
-
-    def _slice(self, modules: list[Module]) -> Any:
-        return type(self)(modules)
-
     def __setitem__(self, index: int, module: Module) -> None:
         setattr(self, self._key(index), module)
 
@@ -50,21 +74,9 @@ class _Indexed(Module):
         del modules[index]
         self._refill(modules)
 
-    def __len__(self) -> int:
-        return len(self._module_names)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([getattr(self, name) for name in self._module_names])
-
     def append(self, module: Module) -> Any:
         """Add a module at the end; returns self."""
         self.add_module(str(len(self)), module)
-        return self
-
-    def extend(self, modules: Iterable[Module]) -> Any:
-        """Add several modules at the end; returns self."""
-        for module in list(modules):
-            self.append(module)
         return self
 
     def insert(self, index: int, module: Module) -> Any:
@@ -160,54 +172,64 @@ class ModuleList(_Transparent, _Indexed):
         return f"{self._get_name()}(\n  {body}\n)"
 
 
-class ModuleDict(_Transparent, Module):
+class _Keyed(Module):
+    """Members as a dictionary, in insertion order; subclasses say which."""
+
+    _members: Members
+
+    def __getitem__(self, key: str) -> Any:
+        return self._members[key]
+
+    def __delitem__(self, key: str) -> None:
+        del self._members[key]
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._members
+
+    def clear(self) -> None:
+        """Remove every member."""
+        for name in list(self._members):
+            delattr(self, name)
+
+    def pop(self, key: str) -> Any:
+        """Remove and return what stands under `key`."""
+        member = self[key]
+        del self[key]
+        return member
+
+    def keys(self) -> Iterable[str]:
+        """Names in order."""
+        return self._members.keys()
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """(name, member) pairs in order."""
+        return self._members.items()
+
+    def values(self) -> Iterable[Any]:
+        """Members in order."""
+        return self._members.values()
+
+
+class ModuleDict(_Transparent, _Keyed):
     """A dictionary of registered modules, in insertion order."""
+
+    @property
+    def _members(self) -> Members:
+        return self._modules
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[Any] | None = None):
         super().__init__()
         if modules is not None:
             self.update(modules)
 
-    def __getitem__(self, key: str) -> Any:
-        return self._modules[key]
-
     def __setitem__(self, key: str, module: Module) -> None:
         self.add_module(key, module)
-
-    def __delitem__(self, key: str) -> None:
-        del self._modules[key]
-
-    def __len__(self) -> int:
-        return len(self._module_names)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._module_names)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._module_names
-
-    def clear(self) -> None:
-        """Remove every child."""
-        for name in list(self._module_names):
-            delattr(self, name)
-
-    def pop(self, key: str) -> Any:
-        """Remove and return the module under `key`."""
-        module = self[key]
-        del self[key]
-        return module
-
-    def keys(self) -> Iterable[str]:
-        """Names in order."""
-        return self._modules.keys()
-
-    def items(self) -> Iterable[tuple[str, Any]]:
-        """(name, module) pairs in order."""
-        return self._modules.items()
-
-    def values(self) -> Iterable[Any]:
-        """Modules in order."""
-        return self._modules.values()
 
     def update(self, modules: Mapping[str, Module] | Iterable[Any]) -> None:
         """Add or replace modules from a mapping or (name, module) pairs."""
@@ -216,7 +238,7 @@ class ModuleDict(_Transparent, Module):
             self[name] = module
 
 
-class ParameterList(Module):
+class ParameterList(_Numbered):
     """A list of registered parameters; plain tensors are wrapped in Parameter."""
 
     def __init__(self, values: Iterable[Tensor] | None = None):
@@ -224,43 +246,28 @@ class ParameterList(Module):
         if values is not None:
             self.extend(values)
 
-    def _key(self, index: int) -> str:
-        size = len(self)
-        if not -size <= index < size:
-            raise IndexError(f"index {index} is out of range")
-        return str(index % size)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return type(self)(list(self)[index])
-        return getattr(self, self._key(index))
+    @property
+    def _table(self) -> dict[str, None]:
+        return self._parameter_names
 
     def __setitem__(self, index: int, value: Tensor) -> None:
         setattr(self, self._key(index), _as_parameter(value))
-
-    def __len__(self) -> int:
-        return len(self._parameter_names)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([getattr(self, name) for name in self._parameter_names])
 
     def append(self, value: Tensor) -> ParameterList:
         """Add a parameter at the end; returns self."""
         self.register_parameter(str(len(self)), _as_parameter(value))
         return self
 
-    def extend(self, values: Iterable[Tensor]) -> ParameterList:
-        """Add several parameters at the end; returns self."""
-        for value in list(values):
-            self.append(value)
-        return self
-
     def extra_repr(self) -> str:
         return "\n".join(_described(str(i), p) for i, p in enumerate(self))
 
 
-class ParameterDict(Module):
+class ParameterDict(_Keyed):
     """A dictionary of registered parameters; plain tensors are wrapped in Parameter."""
+
+    @property
+    def _members(self) -> Members:
+        return self._parameters
 
     def __init__(self, values: Mapping[str, Tensor] | Iterable[Any] | None = None):
         super().__init__()
@@ -277,35 +284,8 @@ class ParameterDict(Module):
         for key, value in pairs:
             self[key] = value
 
-    def __getitem__(self, key: str) -> Any:
-        return self._parameters[key]
-
     def __setitem__(self, key: str, value: Tensor) -> None:
         self.register_parameter(key, _as_parameter(value))
-
-    def __delitem__(self, key: str) -> None:
-        del self._parameters[key]
-
-    def __len__(self) -> int:
-        return len(self._parameter_names)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parameter_names)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._parameter_names
-
-    def keys(self) -> Iterable[str]:
-        """Names in order."""
-        return self._parameters.keys()
-
-    def items(self) -> Iterable[tuple[str, Any]]:
-        """(name, parameter) pairs in order."""
-        return self._parameters.items()
-
-    def values(self) -> Iterable[Any]:
-        """Parameters in order."""
-        return self._parameters.values()
 
     def extra_repr(self) -> str:
         return "\n".join(_described(key, p) for key, p in self.items())

@@ -38,6 +38,9 @@ class Members(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
     def __repr__(self) -> str:
         return repr(dict(self))
 

@@ -13,7 +13,25 @@ from tracegrad.tracer import Tensor, no_grad
 from tracegrad.tracer.errors import InvalidValueError
 
 
-class _RunningNorm(Module):
+class _Affine(Module):
+    """A normalisation with a scale `weight` and a shift `bias`, either of which may be absent."""
+
+    def _add_affine(
+        self, shape: tuple[int, ...], weight: bool, bias: bool, device: Any, dtype: Any
+    ) -> None:
+        for name, wanted in (("weight", weight), ("bias", bias)):
+            value = Parameter(tg.empty(*shape, device=device, dtype=dtype)) if wanted else None
+            self.register_parameter(name, value)
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class _RunningNorm(_Affine):
     """Channel-wise normalisation with optional running statistics."""
 
     _ranks: tuple[int, ...] = ()
@@ -28,12 +46,9 @@ class _RunningNorm(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        factory = {"device": device, "dtype": dtype}
-        weighted = Parameter(tg.empty(num_features, **factory)) if affine else None
-        self.register_parameter("weight", weighted)
-        biased = Parameter(tg.empty(num_features, **factory)) if affine and bias else None
-        self.register_parameter("bias", biased)
+        self._add_affine((num_features,), affine, affine and bias, device, dtype)
         if track_running_stats:
+            factory = {"device": device, "dtype": dtype}
             self.register_buffer("running_mean", tg.zeros(num_features, **factory))
             self.register_buffer("running_var", tg.ones(num_features, **factory))
             self.register_buffer("num_batches_tracked", tg.tensor(0, dtype=tg.int64, device=device))
@@ -53,10 +68,7 @@ class _RunningNorm(Module):
     def reset_parameters(self) -> None:
         """Weight 1, bias 0, running statistics reset."""
         self.reset_running_stats()
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        super().reset_parameters()
 
     def _check_rank(self, input: Tensor) -> None:
         if input.dim() not in self._ranks:
@@ -167,7 +179,7 @@ class InstanceNorm3d(_InstanceNorm):
     _ranks = (4, 5)
 
 
-class LayerNorm(Module):
+class LayerNorm(_Affine):
     """Normalises over the last `len(normalized_shape)` axes (Ba et al. 2016)."""
 
     def __init__(
@@ -179,20 +191,9 @@ class LayerNorm(Module):
         self.normalized_shape = tuple(shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        factory = {"device": device, "dtype": dtype}
-        size = self.normalized_shape
-        weighted = Parameter(tg.empty(*size, **factory)) if elementwise_affine else None
-        self.register_parameter("weight", weighted)
-        biased = Parameter(tg.empty(*size, **factory)) if elementwise_affine and bias else None
-        self.register_parameter("bias", biased)
+        shift = elementwise_affine and bias
+        self._add_affine(self.normalized_shape, elementwise_affine, shift, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Weight 1, bias 0."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -240,7 +241,7 @@ class RMSNorm(Module):
         )
 
 
-class GroupNorm(Module):
+class GroupNorm(_Affine):
     """Normalises each sample's channels in `num_groups` groups (Wu & He 2018)."""
 
     def __init__(
@@ -256,19 +257,8 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        factory = {"device": device, "dtype": dtype}
-        weighted = Parameter(tg.empty(num_channels, **factory)) if affine else None
-        self.register_parameter("weight", weighted)
-        biased = Parameter(tg.empty(num_channels, **factory)) if affine and bias else None
-        self.register_parameter("bias", biased)
+        self._add_affine((num_channels,), affine, affine and bias, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Weight 1, bias 0."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

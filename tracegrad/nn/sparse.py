@@ -7,13 +7,43 @@ from typing import Any
 import tracegrad as tg
 from tracegrad.nn import functional as F
 from tracegrad.nn import init
+from tracegrad.nn.bags import refuse_options
 from tracegrad.nn.module import Module
 from tracegrad.nn.parameter import Parameter
 from tracegrad.tracer import Tensor, no_grad
-from tracegrad.tracer.errors import InvalidValueError, UnsupportedError
+from tracegrad.tracer.errors import InvalidValueError
 
 
-class Embedding(Module):
+class _Table(Module):
+    """A table `weight` [num_embeddings, embedding_dim] ~ N(0, 1); row `padding_idx` starts at 0."""
+
+    def _add_table(
+        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None, given: Tensor | None,
+        requires_grad: bool, device: Any, dtype: Any,
+    ) -> None:  # fmt: skip
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        if padding_idx is not None:
+            if not -num_embeddings <= padding_idx < num_embeddings:
+                raise InvalidValueError("Padding_idx must be within num_embeddings")
+            padding_idx %= num_embeddings
+        self.padding_idx = padding_idx
+        if given is None:
+            table = tg.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
+            self.weight = Parameter(table, requires_grad=requires_grad)
+            self.reset_parameters()
+        else:
+            self.weight = Parameter(given, requires_grad=requires_grad)
+
+    def reset_parameters(self) -> None:
+        """Draw the table afresh."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            with no_grad():
+                self.weight[self.padding_idx].fill_(0)
+
+
+class Embedding(_Table):
     """weight [num_embeddings, embedding_dim] ~ N(0, 1); row `padding_idx` stays 0."""
 
     def __init__(
@@ -23,29 +53,12 @@ class Embedding(Module):
         device: Any = None, dtype: Any = None,
     ):  # fmt: skip
         super().__init__()
-        for name, asked in (
-            ("max_norm", max_norm is not None),
-            ("scale_grad_by_freq", scale_grad_by_freq),
-            ("sparse", sparse),
-        ):
-            if asked:
-                raise UnsupportedError(
-                    f"Embedding({name}=...) is not supported",
-                    fix="leave it at its default; gradients of embeddings are dense",
-                )
-        if padding_idx is not None:
-            if not -num_embeddings <= padding_idx < num_embeddings:
-                raise InvalidValueError("Padding_idx must be within num_embeddings")
-            padding_idx %= num_embeddings
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.padding_idx = padding_idx
-        if _weight is None:
-            table = tg.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
-            self.weight = Parameter(table, requires_grad=not _freeze)
-            self.reset_parameters()
-        else:
-            self.weight = Parameter(_weight, requires_grad=not _freeze)
+        refuse_options(
+            "Embedding", max_norm=max_norm, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse
+        )
+        self._add_table(
+            num_embeddings, embedding_dim, padding_idx, _weight, not _freeze, device, dtype
+        )
 
     @classmethod
     def from_pretrained(
@@ -55,13 +68,6 @@ class Embedding(Module):
         rows, columns = embeddings.shape
         return cls(rows, columns, padding_idx, _weight=embeddings, _freeze=freeze)
 
-    def reset_parameters(self) -> None:
-        """Draw the table afresh."""
-        init.normal_(self.weight)
-        if self.padding_idx is not None:
-            with no_grad():
-                self.weight[self.padding_idx].fill_(0)
-
     def forward(self, input: Tensor) -> Tensor:
         return F.embedding(input, self.weight, self.padding_idx)
 
@@ -70,7 +76,7 @@ class Embedding(Module):
         return text if self.padding_idx is None else f"{text}, padding_idx={self.padding_idx}"
 
 
-class EmbeddingBag(Module):
+class EmbeddingBag(_Table):
     """The sum, mean or maximum of rows of a table; see F.embedding_bag. weight ~ N(0, 1)."""
 
     def __init__(
@@ -80,23 +86,12 @@ class EmbeddingBag(Module):
         padding_idx: int | None = None, device: Any = None, dtype: Any = None,
     ):  # fmt: skip
         super().__init__()
-        if max_norm is not None or scale_grad_by_freq or sparse:
-            raise UnsupportedError(
-                "EmbeddingBag with max_norm, scale_grad_by_freq or sparse gradients",
-                fix="leave them at their defaults; gradients of embeddings are dense",
-            )
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
+        refuse_options(
+            "EmbeddingBag", max_norm=max_norm, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse
+        )
         self.mode = mode
         self.include_last_offset = include_last_offset
-        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
-        if _weight is None:
-            self.weight = Parameter(
-                tg.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
-            )
-            self.reset_parameters()
-        else:
-            self.weight = Parameter(_weight)
+        self._add_table(num_embeddings, embedding_dim, padding_idx, _weight, True, device, dtype)
 
     @classmethod
     def from_pretrained(
@@ -110,13 +105,6 @@ class EmbeddingBag(Module):
         )  # fmt: skip
         bag.weight.requires_grad = not freeze
         return bag
-
-    def reset_parameters(self) -> None:
-        """Draw the table afresh."""
-        init.normal_(self.weight)
-        if self.padding_idx is not None:
-            with no_grad():
-                self.weight[self.padding_idx].fill_(0)
 
     def forward(
         self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
