@@ -17,6 +17,7 @@ from tracegrad.ir.graph import Graph, Node, postorder, rebuild
 from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.recorded import Recorded
+from tracegrad.runtime.run import on_numpy
 from tracegrad.tracer.compiled_backward import OPAQUE_KINDS
 from tracegrad.tracer.program import VJP, GraphOp, Program, make_runner
 from tracegrad.tracer.storage import Storage
@@ -57,9 +58,7 @@ class CallProgram(Program):
         vjp.run = BackendRunner(vjp.graph, self._compiler)  # type: ignore[assignment]
         return vjp
 
-    def record(
-        self, runner: Any, plan: Any, outputs: list[Any], call: Any, arrays: list[Any]
-    ) -> dict[int, Any]:
+    def record(self, runner: Any, plan: Any, outputs: list[Any], call: Any) -> dict[int, Any]:
         """The tape entry of one call; returns output index -> entry."""
         parents = []
         reads = set(self.joint.reads_in)
@@ -87,7 +86,7 @@ class CallProgram(Program):
             elif owner is None:
                 entry.value = self.outside_value(item, plan, call)
             elif k in reads or entry.kind.__class__ is not Leaf:
-                entry.value = self.value_of(item, owner)
+                entry.value = on_numpy(owner)
             parents.append(entry)
         saved = self.kept(outputs[plan.outputs :])
         found: dict[int, Any] = {}
@@ -127,7 +126,7 @@ class CallProgram(Program):
         """Copies of the inputs that the gradient reads and the run is about to overwrite, by input."""
         written = {id(item) for item, _ in plan.writes}
         return {
-            id(item): self.value_of(item, runner.owner_of(item, call)).copy()
+            id(item): on_numpy(runner.owner_of(item, call)).copy()
             for k, item in enumerate(plan.inputs) if id(item) in written and k in self.joint.reads_in
         }  # fmt: skip
 
@@ -151,10 +150,6 @@ class CallProgram(Program):
     def kept(arrays: list[Any]) -> list[Any]:
         """Forward values that the gradient reads, as the tape keeps them."""
         return [np.asarray(array) for array in arrays]
-
-    @staticmethod
-    def value_of(item: Any, owner: Any) -> np.ndarray:
-        return owner.array if owner.__class__ is Storage else owner._data  # type: ignore[no-any-return]
 
 
 class XlaCallProgram(CallProgram):

@@ -70,7 +70,7 @@ class Committer:
             if plan.freed is not None:
                 result._entry = Entry(FREED, (), *plan.freed)
             return result
-        return self.results(plan, outputs, call, arrays)
+        return self.results(plan, outputs, call)
 
     def store(self, owner: Any, value: Any) -> None:
         """The new value of a captured storage."""
@@ -99,12 +99,8 @@ class Committer:
         tensor._jax = array
         return tensor
 
-    def results(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
-        entries = (
-            plan.program.record(self, plan, outputs, call, arrays)
-            if plan.program is not None
-            else {}
-        )
+    def results(self, plan: Plan, outputs: list[Any], call: Call) -> Any:
+        entries = plan.program.record(self, plan, outputs, call) if plan.program is not None else {}
         for item, index in plan.writes:
             if index in entries:
                 self.rebase(self.owner_of(item, call), entries[index])
