@@ -13,10 +13,11 @@ from tracegrad.tracer import functions
 from tracegrad.tracer.creation import as_tensor
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.errors import ArgumentError, OutOfRangeError, ShapeError, UnsupportedError
-from tracegrad.tracer.inplace import fill_, fitted, write
+from tracegrad.tracer.inplace import fill_, fitted, has_history, write
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU
 from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.storage import protect_saved, writable
 from tracegrad.tracer.tensor import Tensor, wrap
 from tracegrad.tracer.views import Pick, Reshape, Slice, ViewStep, make_views, shape_of
 
@@ -53,6 +54,8 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         write(self, fitted(self, result, "x[mask] = value"))
         return
     steps = basic_steps(self, index)
+    if steps is not None and store(self, steps, value):
+        return
     view, advanced = resolve(self, index) if steps is None else (make_views(self, steps), [])
     if not isinstance(value, Tensor):
         if value.__class__ in NUMBERS:
@@ -71,6 +74,36 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         return
     positions, indices = place(view, advanced)
     write(view, functions.index_put(view, value, *indices, positions=positions, accumulate=False))
+
+
+def store(self: Tensor, steps: tuple[ViewStep, ...], value: Any) -> bool:
+    """Write where no history is touched: the buffer, without a view. False if that is not so, or if
+    something is wrong: `write` explains.
+    """
+    mode = get_mode()
+    if mode.trace is not None or (mode.grad and has_history(self, value)):
+        return False
+    for step in self._chain:
+        if step.repeats:
+            return False
+    dtype = self._data.dtype
+    if isinstance(value, Tensor):
+        new = value._data
+        if new.dtype is not dtype:
+            return False
+    elif value.__class__ in NUMBERS and (value.__class__ is not complex or dtype.kind == "c"):
+        new = np.asarray(value).astype(dtype)
+    else:
+        return False
+    protect_saved(self)
+    array = writable(self)
+    for step in steps:
+        array = step.view(array)
+    try:
+        array[...] = new
+    except ValueError:  # shapes
+        return False
+    return True
 
 
 def lone_mask_fits(self: Tensor, mask: Tensor) -> bool:

@@ -8,6 +8,7 @@ import tracegrad as tg
 from tracegrad.backends.numpy import interpret
 from tracegrad.ir.graph import Graph, placeholder
 from tracegrad.ir.types import TensorType, f32
+from tracegrad.tracer.errors import ArgumentError, InPlaceError, ShapeError
 from tracegrad.tracer.view_methods import select
 from tracegrad.tracer.views import Expand, Identity, Pick, Reshape, Slice, Transpose
 
@@ -102,3 +103,69 @@ def test_a_detached_tensor_may_start_a_history_of_its_own():
     z.sum().backward()
     assert x.grad is None
     np.testing.assert_array_equal(y.grad.numpy(), [3.0, 1.0, 1.0])
+
+
+VALUES = [
+    2.5,
+    3,
+    True,
+    np.full((4,), 7.0),
+    np.full((1, 1, 4), 8.0),
+    np.full((1,), 9.0),
+    np.float64(1.5),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
+@pytest.mark.parametrize("value", VALUES, ids=str)
+@pytest.mark.parametrize(
+    "index", [1, (0, 2), (slice(None), 1), (Ellipsis, None, slice(0, 2), slice(None))]
+)
+def test_a_part_is_written_as_in_torch(index, value, dtype):
+    theirs = torch.zeros(3, 3, 4, dtype=dtype)
+    ours = tg.zeros(3, 3, 4, dtype=getattr(tg, str(dtype).removeprefix("torch.")))
+    alias, transposed = ours.view(-1), ours.transpose(0, 1)
+    outside = ours.numpy()
+    for mine, other in ((ours, theirs), (transposed, theirs.transpose(0, 1))):
+        if isinstance(value, np.ndarray):
+            mine[index], other[index] = tg.tensor(value), torch.tensor(value)
+        else:
+            mine[index], other[index] = value, value
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+        np.testing.assert_array_equal(alias.numpy(), theirs.reshape(-1).numpy())
+    np.testing.assert_array_equal(outside, theirs.numpy())
+
+
+def test_a_part_written_overlaps_what_is_read():
+    ours, theirs = tg.arange(8), torch.arange(8)
+    ours[1:] = ours[:-1]
+    theirs[1:] = theirs[:-1].clone()
+    np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_a_part_written_leaves_the_old_value_to_the_tape():
+    x, w = tg.ones(3), tg.ones(3, requires_grad=True)
+    y = (x * w).sum()
+    x[1] = 5.0
+    y.backward()
+    np.testing.assert_array_equal(w.grad.numpy(), [1.0, 1.0, 1.0])
+    z = tg.ones(3) * w
+    z[0] = 4.0
+    w.grad = None
+    (z * z).sum().backward()
+    np.testing.assert_array_equal(w.grad.numpy(), [0.0, 2.0, 2.0])
+
+
+def test_a_part_that_cannot_be_written_is_explained():
+    leaf, row = tg.ones(3, requires_grad=True), tg.ones(1, 3).expand(2, 3)
+    with pytest.raises(InPlaceError, match="a leaf that requires grad"):
+        leaf[0] = 1.0
+    with pytest.raises(InPlaceError, match="expanded"):
+        row[0] = 1.0
+    with pytest.raises(ShapeError, match="shape"):
+        tg.ones(3)[:2] = tg.ones(3)
+    with pytest.raises(ArgumentError, match="complex"):
+        tg.ones(3)[0] = 1j
+    with tg.no_grad():
+        leaf[0] = 7.0
+    np.testing.assert_array_equal(leaf.detach().numpy(), [7.0, 1.0, 1.0])
