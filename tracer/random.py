@@ -15,32 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.backends.numpy.kernels.random import ahead, keys_from
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor, wrap
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _MASK = 0xFFFFFFFF
-
-
-def threefry_2x32(key: tuple[int, int], x0: int, x1: int) -> tuple[int, int]:
-    """One Threefry-2x32 block of 20 rounds on Python ints; arrays go through the kernels."""
-    k0, k1 = key
-    k2 = k0 ^ k1 ^ 0x1BD11BDA
-    schedule = (k0, k1, k2)
-    x0, x1 = (x0 + k0) & _MASK, (x1 + k1) & _MASK
-    for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
-            x0 = (x0 + x1) & _MASK
-            x1 = ((x1 << rotation) | (x1 >> (32 - rotation))) & _MASK
-            x1 ^= x0
-        x0 = (x0 + schedule[(group + 1) % 3]) & _MASK
-        x1 = (x1 + schedule[(group + 2) % 3] + group + 1) & _MASK
-    return x0, x1
+_BATCH = 64  # keys derived at once: one costs as much as all
 
 
 class Generator:
     """A random stream: `manual_seed(n)` restarts it, with the same numbers in every mode."""
+
+    # A number, and the keys of the operations from that number on. One object: threads may draw.
+    _batch: tuple[int, list[np.ndarray]] = (0, [])
 
     def __init__(self, device: str = "cpu"):
         self.device = device
@@ -52,9 +40,12 @@ class Generator:
             raise ArgumentError(f"a seed is {seed!r}, not an integer", fix="give an integer")
         seed = int(seed) & (2**64 - 1)
         self._seed = seed
-        self._key = (seed >> 32, seed & _MASK)
-        self._count = 0
+        self._restart((seed >> 32, seed & _MASK), 0)
         return self
+
+    def _restart(self, key: tuple[int, int], count: int) -> None:
+        self._key, self._count = key, count
+        self._batch = (0, [])
 
     def initial_seed(self) -> int:
         """The seed that the stream was last restarted at."""
@@ -78,7 +69,7 @@ class Generator:
             )
         high, low, count = (int(v) for v in state.tolist())
         self._seed = (high << 32) | low
-        self._key, self._count = (high, low), count
+        self._restart((high, low), count)
         return self
 
     def next_key(self) -> Tensor:
@@ -86,9 +77,13 @@ class Generator:
         trace = get_mode().trace
         if trace is not None:
             return trace.next_key(self)  # type: ignore[no-any-return]
-        key = threefry_2x32(self._key, 0, self._count & _MASK)
+        number, (first, keys) = self._count, self._batch
         self._count += 1
-        return wrap(np.array(key, np.uint32))
+        if not first <= number < first + len(keys):
+            made = keys_from(np.array(self._key, np.uint32), number & _MASK, _BATCH)
+            ahead.announce(made)
+            first, keys = self._batch = number, list(made)
+        return wrap(keys[number - first])
 
     def snapshot(self) -> np.ndarray:
         """Key words and counter as one u32[3]: what a compiled step takes as its random state."""

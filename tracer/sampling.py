@@ -7,6 +7,7 @@ from typing import Any
 from tracegrad.ir.types import i64
 from tracegrad.tracer import functions
 from tracegrad.tracer.creation import check_device, size_of
+from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.inplace import fitted, write
 from tracegrad.tracer.random import next_key
@@ -27,7 +28,8 @@ def rand(
     requires_grad: bool = False,
 ) -> Tensor:
     """Uniform in [0, 1)."""
-    out = functions.uniform(next_key(generator), shape=size_of(size), dtype=_float(dtype, device))
+    attrs = (size_of(size), _float(dtype, device), 0.0, 1.0)
+    out = apply(functions.uniform, (next_key(generator),), attrs)
     return out.requires_grad_() if requires_grad else out  # type: ignore[no-any-return]
 
 
@@ -39,7 +41,8 @@ def randn(
     requires_grad: bool = False,
 ) -> Tensor:
     """Standard normal."""
-    out = functions.normal(next_key(generator), shape=size_of(size), dtype=_float(dtype, device))
+    attrs = (size_of(size), _float(dtype, device), 0.0, 1.0)
+    out = apply(functions.normal, (next_key(generator),), attrs)
     return out.requires_grad_() if requires_grad else out  # type: ignore[no-any-return]
 
 

@@ -238,6 +238,8 @@ def may_alias_input(node: Node) -> bool:
         if op is INPUT or op.has(traits.SOURCE):
             return True
         same = op.name == "cast" and node.inputs[0].type == node.type
+        if op.name == "dropout" and node.attrs.rate * 2**32 >= 1:
+            continue  # only what keeps every element returns it
         if same or op.name in _HANDS_ON or any(map(op.has, _HANDING_ON)):
             stack += node.inputs
     return False

@@ -15,6 +15,7 @@ import numpy as np
 
 from tracegrad.backends.numpy.kernels.elementwise import PLAIN, WIDENED
 from tracegrad.backends.numpy.kernels.index import check_bounds
+from tracegrad.backends.numpy.kernels.random import random_bits
 from tracegrad.backends.numpy.kernels.registry import is_bfloat16, is_half
 from tracegrad.backends.numpy.kernels.shape import slices
 from tracegrad.ir.graph import Node
@@ -143,6 +144,18 @@ def _number(w: Any, dtype: np.dtype[Any], value: float) -> str:
     """A constant of this dtype: 0-d arrays are what ufuncs take fastest."""
     array = np.asarray(value, dtype)
     return str(w.use(array, (dtype, array.tobytes())))
+
+
+@expression("dropout")
+def _dropout(w: Any, node: Node) -> str | None:
+    (x, key), dtype, rate = node.inputs, node.type.dtype, node.attrs.rate
+    threshold = round(rate * 2**32)
+    if dtype not in _FLOATS or not 0 < threshold < 2**32:
+        return None
+    drawn = f"{w.use(random_bits)}({w.whole(key)}, {node.type.shape})"
+    kept = f"{w.use(np.greater_equal)}({drawn}, {_number(w, np.dtype(np.uint32), threshold)})"
+    scaled = f"{w.use(np.multiply)}({w.whole(x)}, {_number(w, dtype.np, 1 / (1 - rate))})"
+    return f"{w.use(np.where)}({kept}, {scaled}, {_number(w, dtype.np, 0)})"
 
 
 # ------------------------------------------------------------------ reductions

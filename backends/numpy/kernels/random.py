@@ -20,9 +20,11 @@ BLOCK = 1 << 16  # a block's five arrays stay in the second-level cache
 
 
 def threefry(key: Array, high: Array, low: Array, spare: Array) -> None:
-    """Encrypt the counters (high, low) in place, 20 rounds; `spare` is scratch of their shape."""
-    k0, k1 = int(key[0]), int(key[1])
-    keys = [np.uint32(k) for k in (k0, k1, k0 ^ k1 ^ PARITY)]
+    """Encrypt the counters (high, low) in place, 20 rounds; `spare` is scratch of their shape.
+
+    key: two words, or two arrays of them that broadcast to the counters.
+    """
+    keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(PARITY))
     high += keys[0]
     low += keys[1]
     for group in range(5):
@@ -46,23 +48,19 @@ def lanes(size: int) -> tuple[int, int]:
     )
 
 
-def few_bits(key: Array, size: int, first: int) -> Array:
-    """The bits of elements first, first + 1, ...: `threefry` on one Python int, an element a lane.
+def unpacked(words: int, size: int) -> Array:
+    return np.frombuffer(words.to_bytes(8 * size, "little"), "<u8").astype(np.uint32)
+
+
+def threefry_lanes(k0: int, k1: int, high: int, low: int, one: int) -> tuple[int, int]:
+    """`threefry` on Python ints, an element a lane: keys and counters packed, `one` 1 in every lane.
 
     A hundred array operations on a few elements cost more than the same on one long int. A lane
     holds 32 bits; sums and left shifts stay inside its 64.
     """
-    one, counters = lanes(size)
     mask = one * 0xFFFFFFFF
-    if first + size <= 2**32:
-        high, low = 0, counters + one * first
-    else:
-        places = np.arange(size, dtype="<u8") + np.uint64(first)
-        high = int.from_bytes((places >> np.uint64(32)).tobytes(), "little")
-        low = int.from_bytes(places.tobytes(), "little") & mask
-    k0, k1 = int(key[0]), int(key[1])
-    keys = (k0 * one, k1 * one, (k0 ^ k1 ^ PARITY) * one)
-    high, low = (high + keys[0]) & mask, (low + keys[1]) & mask
+    keys = (k0, k1, k0 ^ k1 ^ (one * PARITY))
+    high, low = (high + k0) & mask, (low + k1) & mask
     for group in range(5):
         for rotation in ROTATIONS[group % 2]:
             high = (high + low) & mask
@@ -70,13 +68,80 @@ def few_bits(key: Array, size: int, first: int) -> Array:
             low = ((low | low >> 32) & mask) ^ high
         high = (high + keys[(group + 1) % 3]) & mask
         low = (low + keys[(group + 2) % 3] + one * (group + 1)) & mask
-    return np.frombuffer((high ^ low).to_bytes(8 * size, "little"), "<u8").astype(np.uint32)
+    return high, low
+
+
+def few_bits(key: Array, size: int, first: int) -> Array:
+    """The bits of elements first, first + 1, ..."""
+    one, counters = lanes(size)
+    if first + size <= 2**32:
+        high, low = 0, counters + one * first
+    else:
+        places = np.arange(size, dtype="<u8") + np.uint64(first)
+        high = int.from_bytes((places >> np.uint64(32)).tobytes(), "little")
+        low = int.from_bytes(places.tobytes(), "little") & (one * 0xFFFFFFFF)
+    high, low = threefry_lanes(int(key[0]) * one, int(key[1]) * one, high, low, one)
+    return unpacked(high ^ low, size)
+
+
+def keys_from(key: Array, first: int, count: int) -> Array:
+    """u32[count, 2]: fold_in(key, first), fold_in(key, first + 1), ..."""
+    one, counters = lanes(count)
+    low = (counters + one * first) & (one * 0xFFFFFFFF)
+    high, low = threefry_lanes(int(key[0]) * one, int(key[1]) * one, 0, low, one)
+    return np.stack((unpacked(high, count), unpacked(low, count)), axis=1)
+
+
+class Ahead:
+    """Bits of draws to come: a stream announces its next keys, and where small draws of one size
+    follow each other they are made for many keys at once. Which bits a key gives is no matter of
+    when, and what several threads draw here at once costs time at most.
+    """
+
+    SMALL, TOGETHER = 32, 512  # elements of a draw, and of all that are made at once
+    IN_A_ROW = 8  # draws of one size after which more are expected
+
+    def __init__(self) -> None:
+        self.made: dict[bytes, Array] = {}
+        self.size = self.row = 0  # elements of the draw before, and how many it was in a row
+        self.announce(np.empty((0, 2), np.uint32))
+
+    def announce(self, keys: Array) -> None:
+        """The keys u32[.., 2] that will be used next, in this order."""
+        self.batch = keys, {key.tobytes(): k for k, key in enumerate(keys)}
+        self.last = -1  # place of the key drawn before
+
+    def bits(self, key: Array, size: int) -> Array:
+        """The first `size` bits of this key."""
+        name = key.tobytes()
+        found = self.made.pop(name, None)
+        if found is not None and found.size == size:
+            return found
+        keys, places = self.batch
+        place = places.get(name)
+        if place is None:
+            return few_bits(key, size, 0)
+        self.row = self.row + 1 if size == self.size and place > self.last else 0
+        self.size, self.last = size, place
+        if self.row < self.IN_A_ROW:
+            return few_bits(key, size, 0)
+        keys = keys[place : place + self.TOGETHER // size]
+        high, spare = np.zeros((len(keys), size), np.uint32), np.empty((len(keys), size), np.uint32)
+        low = high + np.arange(size, dtype=np.uint32)
+        threefry(keys.T[:, :, None], high, low, spare)
+        low ^= high
+        self.made = {later.tobytes(): row for later, row in zip(keys[1:], low[1:])}
+        return low[0]  # type: ignore[no-any-return]
+
+
+ahead = Ahead()
 
 
 def fill_bits(key: Array, out: Array, first: int = 0) -> None:
     """Write the bits of elements first, first + 1, ... into the contiguous 1-d u32 `out`."""
     if out.size <= FEW:
-        out[:] = few_bits(key, out.size, first)
+        small = 0 < out.size <= Ahead.SMALL and first == 0
+        out[:] = ahead.bits(key, out.size) if small else few_bits(key, out.size, first)
         return
     size = min(out.size, BLOCK)
     high_buffer, spare = np.empty(size, np.uint32), np.empty(size, np.uint32)
@@ -94,7 +159,10 @@ def fill_bits(key: Array, out: Array, first: int = 0) -> None:
 @kernel("random_bits")
 def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
     """u32 bits of every element of `shape`, numbered in row-major order."""
-    out = np.empty(prod(shape), np.uint32)
+    size = prod(shape)
+    if 0 < size <= Ahead.SMALL:
+        return ahead.bits(key, size).reshape(shape)
+    out = np.empty(size, np.uint32)
     fill_bits(key, out)
     return out.reshape(shape)
 
@@ -102,7 +170,5 @@ def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
 @kernel("fold_in")
 def fold_in(key: Array, data: Array) -> Array:
     """A new key from a key and a number: the block (0, data) encrypted."""
-    high = np.zeros(1, np.uint32)
-    low = data.astype(np.uint32).reshape(1)  # a fresh array: threefry writes into it
-    threefry(key, high, low, np.empty(1, np.uint32))
-    return np.concatenate((high, low))
+    [[high, low]] = keys_from(key, int(data.astype(np.uint32).reshape(1)[0]), 1)
+    return np.array((high, low))
