@@ -46,6 +46,7 @@ class Specialisation:
         self.fingerprints: set[str] = set()  # of the paths taken
         self.sources: list[Any] = []  # captured tensors and storages
         self.captured: set[int] = set()
+        self.apart = True  # whether they share no memory with each other
         self.shared: tuple[int, ...] = ()
         self.place_of_argument_seen = False  # see TraceBuffers
         self.slots: list[Any] = []  # names whose tensors are read anew at every call

@@ -184,6 +184,9 @@ class Call:
             # A captured tensor may have got a storage since.
             specialisation.changes = metadata_changes[0]
             specialisation.captured = {id(now(source)) for source in specialisation.sources}
+            specialisation.apart = len(specialisation.captured) == len(specialisation.sources)
+        if not specialisation.apart:
+            return False  # two captured tensors have come to share memory
         for position, gradient in specialisation.gradients:
             if self.tensors[position]._grad is not gradient:
                 return False

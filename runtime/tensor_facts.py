@@ -27,6 +27,7 @@ def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) ->
             if name[:1] != "_":  # the user's own attributes
                 sightings.add(Place("item", tensor.__dict__, name), value, here())
     sightings.facts += [captured_fact(item.tensor, item) for item in captured.values()]
+    sightings.facts += [alias_fact(tensor) for tensor in trace.aliases.values()]
     sightings.facts += [seen_fact(tensor) for tensor in others if id(tensor) not in arguments]
     for slot in trace.grads.values():
         if slot.found and slot.tensor._traced is None and id(slot.tensor) not in arguments:
@@ -69,6 +70,18 @@ def captured_fact(tensor: Tensor, item: Input) -> CallFact:
         )
 
     return CallFact(test, text, key)
+
+
+def alias_fact(tensor: Tensor) -> CallFact:
+    """A captured tensor that may share memory with others: it lies where it lay."""
+    storage, chain, family = tensor._storage, tensor._chain, tensor._family
+
+    def test() -> bool:
+        return tensor._storage is storage and tensor._chain == chain and tensor._family == family
+
+    return CallFact(
+        test, lambda: "the data of a captured tensor was replaced", ("captured", id(tensor))
+    )
 
 
 def seen_fact(tensor: Tensor) -> CallFact:

@@ -19,7 +19,7 @@ from tracegrad.tracer.errors import ArgumentError, InPlaceError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
-from tracegrad.tracer.storage import UNTOUCHED, Storage, protect_saved, writable
+from tracegrad.tracer.storage import UNTOUCHED, Storage, protect_saved, storage_of, writable
 from tracegrad.tracer.tape import Constant, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
 from tracegrad.tracer.views import IDENTITY, WriteBack, view_entry
@@ -268,14 +268,18 @@ def set_data(self: Tensor, value: Tensor) -> None:
     if get_mode().trace is not None:
         copy_(self.detach(), value)  # type: ignore[attr-defined]
         return
-    leaf = isinstance(self._entry, Leaf)
+    storage, chain, array = storage_of(value), value._chain, value._data
+    if self._storage is not None:
+        self._storage.leave(self)
     metadata_changes[0] += 1
     UNTOUCHED.clear()
-    for name in ("_jax", "_const", "_storage", "_chain", "_family"):
+    for name in ("_jax", "_const"):
         self.__dict__.pop(name, None)
-    self._data = value._data
-    if value._storage is not None:
-        self._storage = value._storage
-        self._chain = value._chain
-    if leaf:
+    self._data, self._storage, self._chain = array, storage, chain
+    if isinstance(self._entry, Leaf):
         self._entry = Leaf(self)
+    self._family = storage.families  # what flows into the other's gradient is not its own
+    storage.families += 1
+    if not chain:
+        storage.entries[self._family] = self._entry
+    storage.add(self)

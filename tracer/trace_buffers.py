@@ -20,7 +20,7 @@ from tracegrad.tracer.errors import InPlaceError
 from tracegrad.tracer.inplace import check_allowed, check_view
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
-from tracegrad.tracer.storage import Storage, bring_here
+from tracegrad.tracer.storage import Storage, bring_here, settle
 from tracegrad.tracer.tape import Leaf
 from tracegrad.tracer.tensor import Tensor, _new
 from tracegrad.tracer.trace_tracking import Tracking
@@ -61,6 +61,7 @@ class TraceBuffers(Tracking):
     inputs                in the order of capture
     cells                 by the id of the tensor or storage they stand for
     touched_by_capture    storages of arguments that the function also reached by itself
+    aliases               tensors from outside, no arguments, that had a storage when they were reached
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class TraceBuffers(Tracking):
         self.inputs: list[Input] = []
         self.cells: dict[int, Cell] = {}
         self.touched_by_capture: dict[int, Any] = {}
+        self.aliases: dict[int, Tensor] = {}
         self._arguments: set[int] = set()
         # What stands for a view that is given by value, by the view's id; and their storages.
         self._views: dict[int, Tensor] = {}
@@ -134,6 +136,11 @@ class TraceBuffers(Tracking):
                 tensor._traced.trace.leaked(tensor)
             return traced.cell  # type: ignore[no-any-return]
         tensor = self.reached(tensor)
+        if tensor._storage is not None and id(tensor) not in self._arguments:
+            if id(tensor) not in self.aliases and id(tensor._storage) not in self.cells:
+                settle(tensor)
+            if tensor._storage is not None:
+                self.aliases[id(tensor)] = tensor
         owner = tensor._storage if tensor._storage is not None else tensor
         cell = self.cells.get(id(owner))
         if cell is None and owner is not tensor:

@@ -1,7 +1,7 @@
 """Parameters: replaced, tied, swapped, frozen, given as state."""
 
 import tracegrad as tg
-from tests.runtime.hazards.registry import hazard, linear
+from tests.runtime.hazards.registry import hazard, linear, train_step
 from tests.runtime.programs import ramp
 
 
@@ -163,3 +163,87 @@ def func_grad(compile):
     g = compile(tg.func.grad(lambda w, x: ((w * x) ** 2).sum()))
     for k in range(2):
         yield g(ramp(3, start=float(k)), ramp(3))
+
+
+@hazard
+def data_replaced_after_a_look(compile):
+    m = linear()
+    opt = tg.optim.SGD(m.parameters(), lr=0.1, momentum=0.9)
+    g = train_step(compile, m, opt)
+    m.state_dict()  # an alias that is gone at once
+    yield g(ramp(4, 3)), m.weight
+    for factor in (0.5, 2.0, 0.25, 3.0, 1.5):
+        m.weight.data = m.weight.data * factor
+        yield g(ramp(4, 3)), m.weight
+
+
+@hazard
+def data_replaced_while_an_alias_lives(compile):
+    m = linear()
+    opt = tg.optim.SGD(m.parameters(), lr=0.1)
+    look = m.weight.detach()
+    g = train_step(compile, m, opt)
+    yield g(ramp(4, 3)), m.weight, look
+    m.weight.data = tg.ones(1, 3)
+    yield g(ramp(4, 3)), m.weight, look
+    look.zero_()  # no longer an alias
+    yield g(ramp(4, 3)), m.weight, look
+
+
+@hazard
+def data_of_one_another(compile):
+    a, b = tg.nn.Parameter(ramp(3)), tg.nn.Parameter(ramp(3) + 2)
+    opt = tg.optim.SGD([a, b], lr=0.1)
+
+    def step(x):
+        opt.zero_grad()
+        loss = (a * x).sum().square() + (b.sum() - 1).square()
+        loss.backward()
+        opt.step()
+        return loss
+
+    g = compile(step)
+    yield g(ramp(3)), a, b
+    for _ in range(2):
+        a.data, b.data = b.data, a.data
+        yield g(ramp(3)), a, b
+        yield g(ramp(3)), a, b
+
+
+@hazard
+def two_parameters_come_to_share_memory(compile):
+    a, b = tg.nn.Parameter(ramp(3)), tg.nn.Parameter(ramp(3) + 2)
+
+    def step(x):
+        with tg.no_grad():
+            a.mul_(2.0)
+            b.add_(x)
+        return (a + b).detach()
+
+    g = compile(step)
+    yield g(ramp(3)), a, b
+    b.data = a.data
+    yield g(ramp(3)), a, b
+    yield g(ramp(3)), a, b
+    b.data = tg.ones(3)
+    yield g(ramp(3)), a, b
+
+
+@hazard
+def data_taken_from_a_tensor_that_lives_on(compile):
+    w, source = tg.nn.Parameter(ramp(3)), ramp(3) + 1
+    opt = tg.optim.SGD([w], lr=0.1)
+
+    def step(x):
+        opt.zero_grad()
+        (w * x).sum().square().backward()
+        opt.step()
+
+    g = compile(step)
+    g(ramp(3))
+    w.data = source
+    g(ramp(3))
+    yield w, source
+    source.mul_(0.5)
+    g(ramp(3))
+    yield w, source
