@@ -63,15 +63,16 @@ class Runner(Committer):
         """
         owners = call.owners
         if self.jax:
-            arrays = [for_xla(owners[k]) for k in sources.arguments]
-            state = UNTOUCHED.pop(sources, None)
-            call.only_in_jax = state is not None
-            if state is None:
-                with suppress(KeyError):  # one is not there yet, or under a storage
-                    state = tuple(map(getitem, sources.fields, _JAX))
-            call.state = state
-            arrays += state if state is not None else map(on_jax, sources.tensors)
-            arrays += map(on_jax, sources.storages)
+            with STATE_LOCK:  # what we hold from here on, a step in another thread does not donate
+                arrays = [for_xla(owners[k]) for k in sources.arguments]
+                state = UNTOUCHED.pop(sources, None)
+                call.only_in_jax = state is not None
+                if state is None:
+                    with suppress(KeyError):  # one is not there yet, or under a storage
+                        state = tuple(map(getitem, sources.fields, _JAX))
+                call.state = state
+                arrays += state if state is not None else map(on_jax, sources.tensors)
+                arrays += map(on_jax, sources.storages)
         else:
             arrays = [on_numpy(owners[k]) for k in sources.arguments]
             arrays += [tensor._data for tensor in sources.tensors]
@@ -93,7 +94,10 @@ class Runner(Committer):
             return self.number(source, value)
         if kind == "slot":
             tensor = source.place.read()
-            return on_jax(tensor) if self.jax else tensor._data
+            if not self.jax:
+                return tensor._data
+            with STATE_LOCK:
+                return on_jax(tensor)
         return source()
 
     def number(self, source: HostRead, value: Any) -> Any:

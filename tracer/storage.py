@@ -73,12 +73,13 @@ class Storage:
     def _refresh(self) -> None:
         from tracegrad.backends.jax import to_numpy
 
-        value = to_numpy(self.jax)
-        self._stale = False
-        if self._array.flags.writeable:
-            np.copyto(self._array, value)
-        else:
-            self._array = value.copy()
+        with STATE_LOCK:
+            value = to_numpy(self.jax)
+            if self._array.flags.writeable:
+                np.copyto(self._array, value)
+            else:
+                self._array = value.copy()
+            self._stale = False
 
     def take_jax(self, value: Any) -> None:
         """A compiled run left the new value as a jax array."""
@@ -144,17 +145,23 @@ def storage_of(tensor: Any) -> Storage:
     """The tensor's storage, made now if it has none; its base array becomes C-contiguous first."""
     storage = tensor._storage
     if storage is None:
-        array = tensor._data
-        if not array.flags.c_contiguous:
-            tensor._data = np.ascontiguousarray(array)
-        storage = tensor._storage = Storage(tensor)
-        storage.jax = tensor.__dict__.pop("_jax", None)
-        if tensor._captured:
-            from tracegrad.tracer.tensor import metadata_changes
-
-            metadata_changes[0] += 1
-            UNTOUCHED.clear()
+        with STATE_LOCK:  # a step in another thread may be replacing the value
+            storage = tensor._storage or _new_storage(tensor)
     return storage  # type: ignore[no-any-return]
+
+
+def _new_storage(tensor: Any) -> Storage:
+    array = tensor._data
+    if not array.flags.c_contiguous:
+        tensor._data = np.ascontiguousarray(array)
+    storage = tensor._storage = Storage(tensor)
+    storage.jax = tensor.__dict__.pop("_jax", None)
+    if tensor._captured:
+        from tracegrad.tracer.tensor import metadata_changes
+
+        metadata_changes[0] += 1
+        UNTOUCHED.clear()
+    return storage
 
 
 def settle(tensor: Any) -> None:
@@ -184,10 +191,11 @@ def bring_here(tensor: Any) -> np.ndarray:
             why=f"it was made at {traced.loc} while recording, and has no value of its own",
             fix="return it from the compiled function",
         )
-    if tensor._storage is not None:
-        result = tensor._data = tensor._storage.derive(tensor._chain)
+    with STATE_LOCK:  # what we hold from here on, a step in another thread does not donate
+        storage, array = tensor._storage, tensor._jax
+    if storage is not None:
+        result = tensor._data = storage.derive(tensor._chain)
         return result
-    array = tensor._jax
     if array is None:
         raise AttributeError("_data")
     from tracegrad.backends.jax import to_numpy

@@ -7,6 +7,7 @@ against an eager twin.
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -187,8 +188,17 @@ def test_a_guard_in_jax_says_nothing_of_state_that_has_views(backend):
     assert guarded.tolist() == [11.0, 5.0]
 
 
+@pytest.fixture
+def often_switched():
+    """Threads take turns so often that one stops in the middle of anything."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
 @pytest.mark.parametrize("backend", ["numpy", "jax"])
-def test_steps_and_reads_in_threads_lose_nothing(backend):
+def test_steps_and_reads_in_threads_lose_nothing(backend, often_switched):
     parameter, count = tg.nn.Parameter(tg.zeros(4)), tg.zeros(4)
 
     def step(x):
@@ -216,6 +226,7 @@ def test_steps_and_reads_in_threads_lose_nothing(backend):
         lambda: train(x),
         lambda: read(x).item(),
         lambda: parameter[0].item(),
+        lambda: count.tolist(),
     ]
     threads = [threading.Thread(target=repeat, args=(action,)) for action in actions]
     for thread in threads:
