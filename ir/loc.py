@@ -1,8 +1,9 @@
 """Where a node comes from: the user's file and line, the module path, and the steps that made it.
 
-The ambient location is set in exactly three places: the tracer (the user's frame), the autodiff
-walk (`vjp(op)`), the rewrite driver (the rule's name). `emit` reads it; nothing else copies
-locations around.
+The tracer sets the ambient location to the user's frame. What makes nodes from nodes sets it to the
+location of the one that a new node stands for, one step later: the autodiff walk (`vjp(op)`), the
+rewrite driver (the rule's name), and each other pass that emits. `emit` reads it; nothing else
+copies locations around.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from tracegrad.ir.graph import Graph, Node, Op, emit, rebuild
 from tracegrad.ir.loc import at
 from tracegrad.ir.ops.source import splat as splat_node
 from tracegrad.passes.base import has_subgraphs, walk, with_subgraphs
-from tracegrad.passes.patterns import Apply, Literal, Match, Number, Pattern, Var, match
+from tracegrad.passes.patterns import Apply, Literal, Match, Pattern, Var, match
 
 Build = Callable[[Match], Node | None]
 Example = Callable[[], Graph]
@@ -119,19 +119,18 @@ class Rewriter:
     rules: tuple[Rule, ...]
     hits: Counter[str] = field(default_factory=Counter, compare=False)
 
-    def __post_init__(self) -> None:
-        index: dict[str, list[tuple[Rule, frozenset[Op]]]] = {}
-        for each in self.rules:
-            for root in each.roots():
-                index.setdefault(root, []).append((each, operand_ops(each.lhs)))
-        object.__setattr__(self, "_index", index)
-
+    # By the op that a rule rewrites: the rule, and the ops that it needs among the operands.
     _index: dict[str, list[tuple[Rule, frozenset[Op]]]] = field(
-        init=False, repr=False, compare=False
+        default_factory=dict, init=False, repr=False, compare=False
     )
     # Whether a rule applies depends on what a node reads, never on who reads it, and nodes do not
     # change: what no rule applied to once is not tried again.
     _settled: set[Node] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for each in self.rules:
+            for root in each.roots():
+                self._index.setdefault(root, []).append((each, operand_ops(each.lhs)))
 
     def run(self, graph: Graph) -> Graph:
         for _ in range(MAX_WALKS):
@@ -188,7 +187,6 @@ def pattern_variables(pattern: Pattern) -> Iterable[Var | Literal]:
 __all__ = [
     "Build",
     "Example",
-    "Number",
     "Rewriter",
     "Rule",
     "instantiate",

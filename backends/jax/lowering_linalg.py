@@ -1,7 +1,7 @@
 """Factorisations in jax.lax.linalg; leading axes are batch axes.
 
-Where a factorisation does not exist XLA answers nan (the NumPy backend raises): a program on an
-accelerator cannot stop.
+Where a factorisation does not exist XLA answers nan: a program on an accelerator cannot stop. What
+the NumPy kernels raise for (`flags.hazards`) is raised at the next synchronisation.
 """
 
 from __future__ import annotations

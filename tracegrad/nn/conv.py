@@ -1,4 +1,4 @@
-"""Convolutions: Conv1d/2d/3d and ConvTranspose1d/2d. Channels first, weights as in PyTorch."""
+"""Convolutions: Conv1d/2d/3d and ConvTranspose1d/2d/3d. Channels first, weights as in PyTorch."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Unflatten(Module):
 
 
 class Upsample(Module):
-    """Resizes the spatial axes, mode "nearest" or "bilinear"."""
+    """Resizes the spatial axes, in one of the modes of `F.interpolate`."""
 
     def __init__(
         self, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
