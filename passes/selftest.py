@@ -27,9 +27,10 @@ from tracegrad.ir.types import (
     i64,
 )
 from tracegrad.ir.verify import verify
-from tracegrad.passes.observers import Array, Evaluate, difference
+from tracegrad.passes.observers import Evaluate, difference
 from tracegrad.passes.patterns import Apply, Literal, Pattern, Var
 from tracegrad.passes.rewrite import Rewriter, Rule
+from tracegrad.passes.sampling import Array
 
 SHAPE = (3, 4)
 SPECIAL = (0.0, -0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"), 1e-30, -3.5)
