@@ -34,14 +34,16 @@ class Runner(Committer):
 
     def walk(self, root: Segment | None, call: Call) -> tuple[Segment | None, Any]:
         """(final segment, result), or (None, why) when the path is not recorded yet."""
+        assert root is not None, "a tree is walked once it has a path"
         segment = root
         exports: list[list[Any]] = []
-        while segment is not None and segment.recorded is None:
+        while segment.recorded is None:
             outputs = segment.lowered.executable(self.fetch(segment.fetch, call, exports))
             exports.append(outputs)
-            segment = segment.children.get(answer_key(segment.guard_kind, outputs[0]))
-        if segment is None:
-            return None, f"a new path: guard {len(exports)} gave an answer not seen before"
+            following = segment.children.get(answer_key(segment.guard_kind, outputs[0]))
+            if following is None:
+                return None, f"a new path: the value asked for at {segment.guard_line} is a new one"
+            segment = following
         check = segment.plan.check
         if check is not None and (failed := check()) is not None:
             return None, check.facts[failed].describe()

@@ -68,6 +68,7 @@ class Segment:
     # Where the slice's outer operands come from.
     outside: dict[Node, Any] = field(default_factory=dict)
     guard_kind: str = ""
+    guard_line: str = ""  # of the user's, where Python asked
     children: dict[Any, Segment] = field(default_factory=dict)
     recorded: Recorded | None = None
     plan: Any = None
@@ -117,6 +118,7 @@ def build(
             exports = needed_later(new, rest, by_node)
             segment = seal(new, guard.node, exports, by_node, compiler, f"segment{depth}")
             segment.guard_kind = guard.kind
+            segment.guard_line = f"{guard.loc.file}:{guard.loc.line}"
             if parent is None:
                 root = segment
             else:

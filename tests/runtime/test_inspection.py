@@ -73,3 +73,18 @@ def test_a_users_class_of_the_name_compiledfunction_is_an_object_like_another():
     assert f(tg.ones(2)).tolist() == [3.0, 3.0]
     scale.factor = 5.0
     assert f(tg.ones(2)).tolist() == [5.0, 5.0]
+
+
+def test_a_new_path_names_the_line_that_branches():
+    def f(x):
+        y = x * 2
+        if y.sum() > 0:  # the branch
+            return y
+        return -y
+
+    step = tg.compile(f, backend="numpy")
+    step(tg.ones(2))
+    step(-tg.ones(2))
+    branch = f.__code__.co_firstlineno + 2
+    assert step.why().splitlines()[1].startswith("recording 1: a new path: the value asked for at ")
+    assert f"test_inspection.py:{branch} is a new one" in step.why()
