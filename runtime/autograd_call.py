@@ -177,10 +177,11 @@ class BackendRunner:
         return [np.asarray(array) for array in self.executable(arrays)]
 
 
-def differentiable(
-    recorded: Recorded, grad: bool, compiler: Compiler
-) -> tuple[Recorded, CallProgram | None]:
-    """The recording, and the program of its results if gradients flow into them from outside."""
+def call_program(recorded: Recorded, grad: bool, compiler: Compiler) -> CallProgram | None:
+    """The program of the recording's results, if gradients flow into them from outside.
+
+    The recording's outputs then say themselves where gradients stop (`make_stops_explicit`).
+    """
     made = list(recorded.all_results())
     trace = recorded.trace
     reached = {r.index for r in made if r.kind == "output" and r.tracked and not r.freed}
@@ -191,7 +192,7 @@ def differentiable(
     }  # fmt: skip
     indices = sorted(reached) if grad else []
     if not indices:
-        return recorded, None
+        return None
     homes, families = leaf_homes(trace)
     make_stops_explicit(recorded, homes)
     kept = set(homes.values())
@@ -201,7 +202,7 @@ def differentiable(
         tuple(item.name for item in trace.inputs), name="forward",
     )  # fmt: skip
     kind = XlaCallProgram if compiler.backend == "jax" else CallProgram
-    return recorded, kind(graph, indices, wanted, families, compiler)
+    return kind(graph, indices, wanted, families, compiler)
 
 
 def leaf_homes(trace: Any) -> tuple[dict[Node, Node], dict[Node, int]]:

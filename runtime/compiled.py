@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial, update_wrapper
 from typing import Any
 
-from tracegrad.runtime.autograd_call import differentiable
+from tracegrad.runtime.autograd_call import call_program
 from tracegrad.runtime.checks import checker
 from tracegrad.runtime.inspection import Event, Inspection
 from tracegrad.runtime.lowering import Compiler
@@ -175,7 +175,7 @@ class CompiledFunction(Inspection):
                     )
                 finally:
                     reset_mode(token)
-                recorded, program = differentiable(recorded, call.grad, self._compiler)
+                program = call_program(recorded, call.grad, self._compiler)
                 trace.undo_host_actions()
                 observer.put_back()
                 final, specialisation = self._add(
