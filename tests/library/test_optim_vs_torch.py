@@ -267,3 +267,22 @@ def test_fuse_conv_bn():
     fused = nn.utils.fuse_conv_bn_eval(conv, bn)
     expected = bn(conv(x)).detach().numpy()
     np.testing.assert_allclose(fused(x).detach().numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("when", [0, 2])
+def test_dampening_after_a_state_is_loaded(when):
+    """A state without momentum begins anew: its first step is not damped."""
+    found = []
+    for lib in (tg, torch):
+        p = lib.nn.Parameter(lib.ones(3))
+        opt = lib.optim.SGD([p], lr=0.1, momentum=0.9, dampening=0.5)
+        for k in range(6):
+            if k == when:
+                saved = copy.deepcopy(opt.state_dict())
+            if k == 3:
+                opt.load_state_dict(saved)
+            opt.zero_grad()
+            (p * p).sum().backward()
+            opt.step()
+        found.append(p.detach().numpy())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)

@@ -177,3 +177,17 @@ def test_one_cycle_refuses_to_run_past_its_end():
     scheduler.step()
     with pytest.raises(ValueError, match="Tried to step 3 times"):
         scheduler.step()
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if "one-cycle" not in c and c != "lambdas"])
+def test_a_rate_that_is_a_tensor_is_written_in_place(case):
+    ours, theirs = tg.tensor(0.1), torch.tensor(0.1)
+    a = optim.SGD([{"params": [nn.Parameter(tg.ones(1))]}], lr=ours)
+    b = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.ones(1))]}], lr=theirs)
+    first, second = CASES[case](optim.lr_scheduler, a), CASES[case](torch.optim.lr_scheduler, b)
+    for _ in range(8):
+        assert a.param_groups[0]["lr"] is ours
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+        assert float(first.get_last_lr()[0]) == pytest.approx(float(second.get_last_lr()[0]), 1e-5)
+        for step in (a, b, first, second):
+            step.step()

@@ -182,3 +182,21 @@ def test_leaked_tensor_error():
         opaque.n + 1
     with pytest.raises(tg.errors.LeakedTensorError):
         tg.compile(lambda x: x + opaque.y)(ramp(3))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_schedule_of_a_tensor_inside_says_what_to_do(backend):
+    weight, rate = tg.nn.Parameter(tg.ones(2)), tg.tensor(0.5)
+    optimizer = tg.optim.SGD([weight], lr=rate)
+    schedule = tg.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+    def step():
+        optimizer.zero_grad()
+        weight.sum().backward()
+        optimizer.step()
+        schedule.step()
+
+    with pytest.raises(tg.errors.GraphBreakError, match="give the learning rate as a number"):
+        tg.compile(step, backend=backend, fullgraph=True)()
+    assert rate.item() == 0.5
+    assert weight.tolist() == [1.0, 1.0]

@@ -13,7 +13,7 @@ from typing import Any
 
 from tracegrad.names import refuse_other_names
 from tracegrad.optim.optimizer import Optimizer
-from tracegrad.optim.schedule import LRScheduler, per_group
+from tracegrad.optim.schedule import LRScheduler, per_group, set_rate
 from tracegrad.optim.schedule_curves import (
     ConstantLR,
     CosineAnnealingLR,
@@ -184,7 +184,7 @@ class SequentialLR(_Composite):
         self.optimizer = optimizer
         # Each scheduler took its initial step when it was made; only the first one's counts.
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"]
+            set_rate(group, group["initial_lr"])
         self._undo_initial_steps()
         first = schedulers[bisect_right(milestones, 0)]
         first._initial_step()
@@ -277,6 +277,7 @@ class ReduceLROnPlateau(LRScheduler):
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Look at the metric of one epoch (a number or a one-element tensor)."""
+        self._refuse_tensors()
         self._host_look(metrics, epoch)
 
     @host_action
@@ -295,7 +296,7 @@ class ReduceLROnPlateau(LRScheduler):
             for group, least in zip(self.optimizer.param_groups, self.min_lrs):
                 lowered = max(group["lr"] * self.factor, least)
                 if group["lr"] - lowered > self.eps:
-                    group["lr"] = lowered
+                    set_rate(group, lowered)
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
         self._last_lr = self._current()

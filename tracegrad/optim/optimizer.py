@@ -186,8 +186,8 @@ class Optimizer(Observed):
                 self._load_slots(parameter, slots)
             for parameter, slots in self.state.items():
                 if parameter not in loaded:
-                    for slot in slots.values():
-                        slot.zero_()
+                    for name in slots:
+                        self._reset_slot(parameter, name)
         for mine, theirs in zip(self.param_groups, saved):
             options = {k: v for k, v in copy.deepcopy(dict(theirs)).items() if k != "params"}
             for key in [k for k in mine if k != "params" and k not in options]:
@@ -202,7 +202,7 @@ class Optimizer(Observed):
         """
         own = self.state[parameter]
         for name in [name for name in own if name not in slots]:
-            own[name].zero_()
+            self._reset_slot(parameter, name)
         for name, slot in slots.items():
             if not isinstance(slot, Tensor):
                 own[name] = copy.deepcopy(slot)
@@ -213,6 +213,10 @@ class Optimizer(Observed):
             else:
                 dtype = slot.dtype if name == "step" else getattr(parameter, "dtype", slot.dtype)
                 own[name] = slot.detach().clone().to(dtype)
+
+    def _reset_slot(self, parameter: Any, name: str) -> None:
+        """Make a slot what it was before the first step, as it is missing from what is loaded."""
+        self.state[parameter][name].zero_()
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracegrad.optim.optimizer import Optimizer
-from tracegrad.tracer import Observed, host_action
+from tracegrad.tracer import Observed, Tensor, get_mode, host_action
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 
@@ -27,7 +27,7 @@ class LRScheduler(Observed):
         self.optimizer = optimizer
         if last_epoch == -1:
             for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
+                group.setdefault("initial_lr", number_now(group["lr"]))
         else:
             for index, group in enumerate(optimizer.param_groups):
                 if "initial_lr" not in group:
@@ -57,6 +57,7 @@ class LRScheduler(Observed):
 
     def step(self, epoch: float | None = None) -> None:
         """Move to the next epoch (or to `epoch`) and set the rates."""
+        self._refuse_tensors()
         self._host_step(epoch)
 
     @host_action
@@ -83,11 +84,23 @@ class LRScheduler(Observed):
 
     def _set(self, rates: Sequence[float]) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates):
-            group["lr"] = rate
+            set_rate(group, rate)
         self._last_lr = list(self._current())
 
     def _current(self) -> list[float]:
-        return [group["lr"] for group in self.optimizer.param_groups]
+        return [number_now(group["lr"]) for group in self.optimizer.param_groups]
+
+    def _refuse_tensors(self) -> None:
+        """Inside a compiled function a step cannot write rates that are tensors: it runs in Python,
+        before the graph that reads them.
+        """
+        trace = get_mode().trace
+        rates = [dict.get(group, "lr") for group in self.optimizer.param_groups]
+        if trace is not None and any(isinstance(rate, Tensor) for rate in rates):
+            trace.refuse(
+                f"{type(self).__name__}.step() of a learning rate that is a tensor",
+                "give the learning rate as a number (it never recompiles), or step outside",
+            )
 
     def _scaled(self, factor: float) -> list[float]:
         return [group["lr"] * factor for group in self.optimizer.param_groups]
@@ -99,6 +112,20 @@ class LRScheduler(Observed):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` holds."""
         self.__dict__.update(state_dict)
+
+
+def number_now(rate: Any) -> Any:
+    """A rate that later steps do not change: a tensor is copied, as steps write it in place."""
+    return rate.detach().clone() if isinstance(rate, Tensor) else rate
+
+
+def set_rate(group: Any, rate: Any) -> None:
+    """Set a group's rate; a tensor is written in place: whoever holds it sees the new rate."""
+    present = group["lr"]
+    if isinstance(present, Tensor):
+        present.fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def per_group(value: Any, optimizer: Optimizer, name: str) -> list[Any]:

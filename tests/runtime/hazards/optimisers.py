@@ -312,3 +312,31 @@ def option_deleted(compile):
         yield str(error)
     opt.param_groups[0]["maximize"] = True
     yield g(ramp(4, 3)), m.weight
+
+
+@hazard
+def schedule_outside_of_a_tensor(compile):
+    m = linear()
+    rate = tg.tensor(0.1)
+    opt = tg.optim.SGD(m.parameters(), lr=rate)
+    schedule = tg.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+    g = train_step(compile, m, opt)
+    for _ in range(6):
+        yield g(ramp(4, 3)), m.weight, rate, schedule.get_last_lr()
+        schedule.step()
+    assert not hasattr(g, "stats") or g.stats()["compiles"] == 1
+
+
+@hazard
+def optimiser_reset_with_dampening(compile):
+    m = linear()
+    opt = tg.optim.SGD(m.parameters(), lr=0.1, momentum=0.9, dampening=0.5)
+    g = train_step(compile, m, opt)
+    start = copy.deepcopy(opt.state_dict())
+    for _ in range(3):
+        yield g(ramp(4, 3)), m.weight
+    later = copy.deepcopy(opt.state_dict())
+    for state in (start, later):
+        opt.load_state_dict(state)
+        yield g(ramp(4, 3)), m.weight
+        yield g(ramp(4, 3)), m.weight
