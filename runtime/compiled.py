@@ -17,7 +17,7 @@ from typing import Any
 
 from tracegrad.runtime.autograd_call import call_program
 from tracegrad.runtime.checks import checker
-from tracegrad.runtime.inspection import Event, Inspection
+from tracegrad.runtime.inspection import Event, Given, Inspection
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.observer import Observer
 from tracegrad.runtime.plan import make_plan
@@ -34,6 +34,7 @@ MAX_MISSES = 3  # recordings in a row that the same fact spoils before this func
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
 MAX_EVENTS = 200  # recordings that `why()` still explains
+_MEMORY = "an argument shares memory with captured state, or has another .grad, than before"
 
 
 class Specialisation:
@@ -82,6 +83,7 @@ class CompiledFunction(Inspection):
         self._record_seconds = 0.0
         self._runner = Runner(backend)
         self._last: Segment | None = None
+        self._given: Given | None = None
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
@@ -99,25 +101,23 @@ class CompiledFunction(Inspection):
         if self.recheck and self._calls % self.recheck == 0:
             return self._recheck(call)
         found = self._cache.get(call.key)
-        reason, culprit = "", None
+        reason, missed = "", None  # of the newest recording that does not fit: the nearest one
         if found is not None:
             for specialisation in found:
                 failed = specialisation.check()
                 if failed is None:
                     if not call.aliases_fit(specialisation):
-                        reason = "an argument shares memory with captured state, or has another .grad, than before"
+                        reason, missed = _MEMORY, None
                         continue
                     done, result = self._runner.walk(specialisation.root, call)
                     if done:
                         self._last = done
                         return result
                     return self._record(call, result, specialisation)
-                if not reason:
-                    reason, culprit = (
-                        specialisation.facts[failed].describe(),
-                        specialisation.facts[failed].key,
-                    )
-        return self._record(call, reason, culprit=culprit)
+                missed = specialisation.facts[failed]
+        if missed is None:
+            return self._record(call, reason)
+        return self._record(call, missed.describe(), culprit=missed.key)
 
     def _recheck(self, call: Call) -> Any:
         """Record instead of a cached call: the graph is the same if nothing changed unseen."""
@@ -195,6 +195,7 @@ class CompiledFunction(Inspection):
                 observer.put_back(traced_only=True)
                 raise
             self._recordings += 1
+            self._given = Given(call.args, call.kwargs)
             self._record_seconds += time.perf_counter() - started
             self._signatures.append(call.signature)
             del self._signatures[:-MAX_SIGNATURES]

@@ -152,6 +152,10 @@ def test_explanations_and_dump(tmp_path: Path, backend: str) -> None:
     )
     times = step.benchmark(x, y, repeats=2)
     assert times["eager"] > 0 and times["compiled"] > 0
+    assert step.benchmark(repeats=1).keys() == times.keys()  # on the arguments of the last recording
+    del x, y
+    with pytest.raises(tg.TracegradError, match="are gone"):
+        step.benchmark(repeats=1)
 
 
 def test_nothing_to_show_before_the_first_call() -> None:
@@ -347,3 +351,17 @@ def test_code_without_a_module_name_is_recorded() -> None:
     assert step(tg.ones(2)).tolist() == [2.0, 2.0]
     namespace["factor"] = 5.0
     assert step(tg.ones(2)).tolist() == [5.0, 5.0]
+
+
+def test_why_compares_with_the_newest_recording():
+    layer = tg.nn.Linear(2, 2)
+    layer.first, layer.second = 1, 1
+    compiled = tg.compile(lambda x: layer(x) * layer.first + layer.second)
+    x = tg.ones(1, 2)
+    compiled(x)
+    layer.first = 2
+    compiled(x)
+    layer.second = 5
+    compiled(x)
+    assert ["first" in line for line in compiled.why().splitlines()[1:]] == [True, False]
+    assert "second" in compiled.why().splitlines()[2]
