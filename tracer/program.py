@@ -32,6 +32,7 @@ Runner = Callable[[list[Array]], list[Array]]
 
 WEAK_DTYPE = {"float": f64, "int": i64, "bool": bool_, "complex": c128}
 CACHE_SIZE = 4096  # programs; a program is a few kB
+SHORT = frozenset(("topk",))  # several-result ops that are a few light ones
 LONG = 24  # nodes from which generated code beats a loop over kernels
 
 
@@ -245,7 +246,7 @@ def bind(graph: Graph, specs: tuple | None = None) -> Runner:
     if any(map(heavy, graph.nodes)) or len(graph.nodes) > LONG:
         executable = compile_for_numpy(graph)
         return executable if specs is None else partial(run_on_values, executable, specs)
-    graph = Decompose(frozenset(numpy_backend.KERNELS)).run(DropMarkers().run(graph))
+    graph = Decompose(frozenset(numpy_backend.KERNELS) - SHORT).run(DropMarkers().run(graph))
     kinds = None if specs is None else tuple(map(argument_kind, specs))
     return numpy_backend.straight(graph, kinds)
 
@@ -267,7 +268,8 @@ def heavy(node: Node) -> bool:
     """Ops whose generated code is far faster than the plain kernel: windows, convolutions, several-
     result ops.
     """
-    return node.op.has(traits.MULTI) or "strides" in node.op.attrs
+    several = node.op.has(traits.MULTI) and node.op.name not in SHORT
+    return several or "strides" in node.op.attrs
 
 
 class LazyRunner:

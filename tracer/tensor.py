@@ -14,7 +14,7 @@ Hot operators below go straight to NumPy; everything they cannot do falls to `di
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ ndarray = np.ndarray
 
 
 known_dtype = cache(dtype_of)
+known_size = lru_cache(4096)(Size)  # of plain tuples of ints
 
 # How often any tensor changed what compiled calls take for granted (gradient status, `.data`): while
 # it stands still, captured tensors need no look each.
@@ -84,7 +85,7 @@ class Tensor:
         if traced is not None:
             return Size(traced.shape)
         array = self._jax
-        return Size(array.shape if array is not None else self._data.shape)
+        return known_size(array.shape if array is not None else self._data.shape)
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one dimension."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from math import prod
 from typing import Any
 
 from tracegrad.ir.types import DType
-from tracegrad.tracer.errors import ArgumentError, InvalidValueError, OutOfRangeError, ShapeError
+from tracegrad.tracer.errors import InvalidValueError, OutOfRangeError, ShapeError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.program import CACHE_SIZE, LRU
+from tracegrad.tracer.resolving import Shape, Steps, axis_of, ints, remembered, resolve_shape
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.views import (
@@ -19,41 +19,11 @@ from tracegrad.tracer.views import (
     Reshape,
     Slice,
     Transpose,
-    ViewStep,
     detach,
     layout_array,
     make_views,
-    shape_of,
     strides_of,
 )
-
-Shape = tuple[int, ...]
-Steps = tuple[ViewStep, ...]
-_steps: LRU = LRU(CACHE_SIZE)
-
-
-def remembered(resolve: Callable[..., Steps], input: Tensor, args: tuple, kwargs: dict) -> Steps:
-    """`resolve(shape of input, *args, **kwargs)`, worked out once for equal plain arguments."""
-    shape = shape_of(input)
-    if not plain(args) or (kwargs and not plain(kwargs.values())):
-        return resolve(shape, *args, **kwargs)
-    key = (resolve, shape, args, *kwargs.items()) if kwargs else (resolve, shape, args)
-    steps: Steps | None = _steps.get(key)
-    if steps is None:
-        steps = _steps.add(key, resolve(shape, *args, **kwargs))
-    return steps
-
-
-def plain(values: Iterable[Any]) -> bool:
-    """Ints, None and tuples of ints: equal ones mean the same (not so for 1, True and 1.0)."""
-    for value in values:
-        if value.__class__ is not int and value is not None:
-            if not isinstance(value, tuple):
-                return False
-            for v in value:
-                if v.__class__ is not int:
-                    return False
-    return True
 
 
 def by_shape(resolve: Callable[..., Steps]) -> Callable[..., Tensor]:
@@ -65,39 +35,6 @@ def by_shape(resolve: Callable[..., Steps]) -> Callable[..., Tensor]:
         return make_views(input, steps) if steps else input
 
     return function
-
-
-def ints(values: tuple[Any, ...]) -> tuple[int, ...]:
-    """Sizes or axes given as varargs or as one sequence."""
-    if len(values) == 1 and isinstance(values[0], (tuple, list)):
-        values = tuple(values[0])
-    return tuple(value if type(value) is int else int(value) for value in values)
-
-
-def axis_of(dim: int, ndim: int, what: str = "dim") -> int:
-    """A non-negative axis. Raises OutOfRangeError."""
-    if not hasattr(dim, "__index__"):
-        raise ArgumentError(
-            f"{what} is an integer, not {dim!r}", fix="give the number of a dimension"
-        )
-    limit = max(ndim, 1)
-    if not -limit <= dim < limit:
-        raise OutOfRangeError(f"{what} {dim} is out of range for a tensor of {ndim} dimensions")
-    return dim % limit
-
-
-def resolve_shape(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """`shape` with its one -1 filled in. Raises ShapeError when the element counts differ."""
-    if shape.count(-1) == 1:
-        known = prod(size for size in shape if size != -1)
-        if known and count % known == 0:
-            return tuple(count // known if size == -1 else size for size in shape)
-    elif -1 not in shape and prod(shape) == count:
-        return shape
-    raise ShapeError(
-        f"shape {list(shape)} does not hold {count} elements", where=here(),
-        why=f"the product of its sizes must be {count}", fix="give one size as -1 to have it worked out",
-    )  # fmt: skip
 
 
 def reshaping(input: Shape, *shape: Any) -> Steps:
@@ -311,14 +248,19 @@ def select(input: Shape, dim: int, index: int) -> Steps:
     return (Pick(part.start, part.stop, part.step, (k,)),)
 
 
+def unbinding(input: Shape, dim: int) -> Steps:
+    k = axis_of(dim, len(input))
+    parts = [narrowing(input, k, place, 1) for place in range(input[k])]
+    return tuple(Pick(part.start, part.stop, part.step, (k,)) for part in parts)
+
+
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """All positions of an axis."""
-    return several([select(input, dim, k) for k in range(input.shape[axis_of(dim, input.ndim)])])
+    return several(input, remembered(unbinding, input, (dim,), {}))
 
 
-def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces along an axis: of one size (the last may be smaller) or of the sizes given."""
-    size = input.shape[axis_of(dim, input.ndim)]
+def splitting(input: Shape, split_size_or_sections: Any, dim: int) -> Steps:
+    size = input[axis_of(dim, len(input))]
     if isinstance(split_size_or_sections, int):
         step = split_size_or_sections
         if step <= 0:
@@ -330,29 +272,39 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
         raise ShapeError(f"split into {sections} of a dimension of size {size}", where=here())
     pieces, start = [], 0
     for length in sections:
-        pieces.append(narrow(input, dim, start, length))
+        pieces.append(narrowing(input, dim, start, length))
         start += length
-    return several(pieces)
+    return tuple(pieces)
 
 
-def several(views: list[Tensor]) -> tuple[Tensor, ...]:
-    """The views made by one call: PyTorch refuses writes with gradients through them, so code moves
-    both ways.
+def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces along an axis: of one size (the last may be smaller) or of the sizes given."""
+    return several(input, remembered(splitting, input, (split_size_or_sections, dim), {}))
+
+
+def several(input: Tensor, steps: Steps) -> tuple[Tensor, ...]:
+    """The views made by one call, a step each: PyTorch refuses writes with gradients through them,
+    so code moves both ways.
     """
+    views = tuple([make_views(input, (step,)) for step in steps])
     if get_mode().grad:
         for view in views:
             view._unwritable = (
                 "it is one of several views made by one call (unbind, split or chunk)"
             )
-    return tuple(views)
+    return views
+
+
+def chunking(input: Shape, chunks: int, dim: int) -> Steps:
+    if chunks <= 0:
+        raise InvalidValueError(f"chunk into {chunks} pieces", fix="give a number above 0")
+    size = input[axis_of(dim, len(input))]
+    return splitting(input, max(1, -(-size // chunks)), dim)
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of equal size along an axis."""
-    if chunks <= 0:
-        raise InvalidValueError(f"chunk into {chunks} pieces", fix="give a number above 0")
-    size = input.shape[axis_of(dim, input.ndim)]
-    return split(input, max(1, -(-size // chunks)), dim)
+    return several(input, remembered(chunking, input, (chunks, dim), {}))
 
 
 def is_contiguous(input: Tensor) -> bool:

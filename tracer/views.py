@@ -173,12 +173,10 @@ class Expand(ViewStep):
         if not array.flags.c_contiguous:
             return np.broadcast_to(array, self.shape)
         # The same by hand: NumPy's is written in Python, and ten times slower.
-        sizes, strides = array.shape, [0] * len(self.shape)
-        offset = len(strides) - len(sizes)
-        for axis, size in enumerate(sizes):
-            if size != 1:
-                strides[offset + axis] = array.strides[axis]
-        view = np.ndarray(self.shape, array.dtype, array, 0, strides)
+        places = zip(array.shape, array.strides)
+        strides = [0 if size == 1 else stride for size, stride in places]
+        new = len(self.shape) - len(strides)
+        view = np.ndarray(self.shape, array.dtype, array, 0, [0] * new + strides)
         view.flags.writeable = False
         return view
 

@@ -19,7 +19,8 @@ import numpy as np
 from tracegrad.backends.numpy import quiet
 from tracegrad.backends.numpy.interpret import interpret, run_node
 from tracegrad.backends.numpy.kernels import KERNELS
-from tracegrad.backends.numpy.straight_ops import EXPRESSIONS, signed_index
+from tracegrad.backends.numpy.straight_index import signed_index
+from tracegrad.backends.numpy.straight_ops import EXPRESSIONS
 from tracegrad.ir.graph import INPUT, Graph, Node
 from tracegrad.ir.ops import traits
 from tracegrad.ir.types import TupleType, i64
@@ -48,7 +49,10 @@ def straight(graph: Graph, arguments: Sequence[str] | None = None) -> Runner:
         w.node(node)
     shared = len(set(graph.outputs)) < len(graph.outputs)
     outputs = ", ".join(
-        w.fresh(node) if shared or may_alias_input(node) else w.array(node)
+        # A part of a value would keep the whole alive.
+        w.fresh(node)
+        if shared or node.op.name == "slice" or may_alias_input(node)
+        else w.array(node)
         for node in graph.outputs
     )
     names = [w.name[node] if node is not None else "_" for node in given]

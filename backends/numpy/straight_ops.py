@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.numpy.kernels.elementwise import PLAIN, WIDENED
-from tracegrad.backends.numpy.kernels.index import check_bounds
 from tracegrad.backends.numpy.kernels.random import random_bits
 from tracegrad.backends.numpy.kernels.registry import is_bfloat16, is_half
 from tracegrad.backends.numpy.kernels.shape import slices
 from tracegrad.ir.graph import Node
-from tracegrad.ir.types import c64, c128, f32, f64, i64
+from tracegrad.ir.types import c64, c128, f32, f64
 
 EXPRESSIONS: dict[str, Callable[[Any, Node], str | None]] = {}
-_FLOATS = (f32, f64)
+FLOATS = (f32, f64)
 
 
 def expression(*names: str) -> Any:
@@ -100,18 +99,18 @@ def _cast(w: Any, node: Node) -> str | None:
 
 @expression("relu")
 def _relu(w: Any, node: Node) -> str:
-    zero = _number(w, node.type.dtype.np, 0)
+    zero = number(w, node.type.dtype.np, 0)
     return f"{w.use(np.maximum)}({w.whole(node.inputs[0])}, {zero})"
 
 
 @expression("sigmoid")
 def _sigmoid(w: Any, node: Node) -> str | None:
-    if node.type.dtype not in _FLOATS or not node.type.shape:
+    if node.type.dtype not in FLOATS or not node.type.shape:
         return None
     t = w.let(f"{w.use(np.negative)}({w.whole(node.inputs[0])})")
     w.line(f"{w.use(np.exp)}({t}, {t})")
-    w.line(f"{w.use(np.add)}({t}, {_number(w, node.type.dtype.np, 1)}, {t})")
-    return f"{w.use(np.true_divide)}({_number(w, node.type.dtype.np, 1)}, {t}, {t})"
+    w.line(f"{w.use(np.add)}({t}, {number(w, node.type.dtype.np, 1)}, {t})")
+    return f"{w.use(np.true_divide)}({number(w, node.type.dtype.np, 1)}, {t}, {t})"
 
 
 @expression("silu")
@@ -126,21 +125,25 @@ def _silu(w: Any, node: Node) -> str | None:
 @expression("gelu")
 def _gelu(w: Any, node: Node) -> str | None:
     dtype = node.type.dtype
-    if dtype not in _FLOATS or not node.type.shape or node.attrs.approximate == "none":
+    if dtype not in FLOATS or not node.type.shape:
         return None
+    if node.attrs.approximate == "none":
+        from tracegrad.backends.numpy.fast.special import gelu_of  # loaded when first needed
+
+        return f"{w.use(gelu_of)}({w.whole(node.inputs[0])})" if dtype is f32 else None
     x, multiply, add = w.whole(node.inputs[0]), w.use(np.multiply), w.use(np.add)
     t = w.let(f"{multiply}({x}, {x})")
     w.line(f"{multiply}({t}, {x}, {t})")
-    w.line(f"{multiply}({t}, {_number(w, dtype.np, 0.044715)}, {t})")
+    w.line(f"{multiply}({t}, {number(w, dtype.np, 0.044715)}, {t})")
     w.line(f"{add}({t}, {x}, {t})")
-    w.line(f"{multiply}({t}, {_number(w, dtype.np, sqrt(2 / pi))}, {t})")
+    w.line(f"{multiply}({t}, {number(w, dtype.np, sqrt(2 / pi))}, {t})")
     w.line(f"{w.use(np.tanh)}({t}, {t})")
-    w.line(f"{add}({t}, {_number(w, dtype.np, 1)}, {t})")
-    half = w.let(f"{multiply}({x}, {_number(w, dtype.np, 0.5)})")
+    w.line(f"{add}({t}, {number(w, dtype.np, 1)}, {t})")
+    half = w.let(f"{multiply}({x}, {number(w, dtype.np, 0.5)})")
     return f"{multiply}({half}, {t}, {half})"
 
 
-def _number(w: Any, dtype: np.dtype[Any], value: float) -> str:
+def number(w: Any, dtype: np.dtype[Any], value: float) -> str:
     """A constant of this dtype: 0-d arrays are what ufuncs take fastest."""
     array = np.asarray(value, dtype)
     return str(w.use(array, (dtype, array.tobytes())))
@@ -150,12 +153,12 @@ def _number(w: Any, dtype: np.dtype[Any], value: float) -> str:
 def _dropout(w: Any, node: Node) -> str | None:
     (x, key), dtype, rate = node.inputs, node.type.dtype, node.attrs.rate
     threshold = round(rate * 2**32)
-    if dtype not in _FLOATS or not 0 < threshold < 2**32:
+    if dtype not in FLOATS or not 0 < threshold < 2**32:
         return None
     drawn = f"{w.use(random_bits)}({w.whole(key)}, {node.type.shape})"
-    kept = f"{w.use(np.greater_equal)}({drawn}, {_number(w, np.dtype(np.uint32), threshold)})"
-    scaled = f"{w.use(np.multiply)}({w.whole(x)}, {_number(w, dtype.np, 1 / (1 - rate))})"
-    return f"{w.use(np.where)}({kept}, {scaled}, {_number(w, dtype.np, 0)})"
+    kept = f"{w.use(np.greater_equal)}({drawn}, {number(w, np.dtype(np.uint32), threshold)})"
+    scaled = f"{w.use(np.multiply)}({w.whole(x)}, {number(w, dtype.np, 1 / (1 - rate))})"
+    return f"{w.use(np.where)}({kept}, {scaled}, {number(w, dtype.np, 0)})"
 
 
 # ------------------------------------------------------------------ reductions
@@ -178,6 +181,23 @@ for _name, _function, _typed in (
     EXPRESSIONS[_name] = _reduce(_function, _typed)
 
 
+def _scan(ufunc: np.ufunc) -> Callable[[Any, Node], str | None]:
+    def text(w: Any, node: Node) -> str | None:
+        dtype = node.type.dtype.np
+        if is_half(dtype) or not node.type.shape:
+            return None
+        return f"{w.use(ufunc.accumulate)}({w.whole(node.inputs[0])}, {node.attrs.axis}, {w.use(dtype)})"
+
+    return text
+
+
+for _name, _function in (
+    ("cumsum", np.add), ("cumprod", np.multiply), ("cummax", np.maximum), ("cummin", np.minimum),
+    ("cumlogsumexp", np.logaddexp),
+):  # fmt: skip
+    EXPRESSIONS[_name] = _scan(_function)
+
+
 @expression("argmax", "argmin")
 def _position(w: Any, node: Node) -> str | None:
     operand = node.inputs[0]
@@ -192,7 +212,7 @@ def _kept(w: Any, ufunc: np.ufunc, text: str, axis: Any) -> str:
 
 @expression("softmax")
 def _softmax(w: Any, node: Node) -> str | None:
-    if node.type.dtype not in _FLOATS:
+    if node.type.dtype not in FLOATS:
         return None
     e = _exp_of_shifted(w, node)
     return f"{w.use(np.true_divide)}({e}, {_kept(w, np.add, e, node.attrs.axis)}, {e})"
@@ -208,7 +228,7 @@ def _exp_of_shifted(w: Any, node: Node) -> str:
 
 @expression("log_softmax")
 def _log_softmax(w: Any, node: Node) -> str | None:
-    if node.type.dtype not in _FLOATS:
+    if node.type.dtype not in FLOATS:
         return None
     x, subtract = w.whole(node.inputs[0]), w.use(np.subtract)
     shifted = w.let(f"{subtract}({x}, {_kept(w, np.maximum, x, node.attrs.axis)})")
@@ -219,7 +239,7 @@ def _log_softmax(w: Any, node: Node) -> str | None:
 def _mean(w: Any, text: str, dtype: np.dtype[Any], axes: tuple[int, ...], count: int) -> str:
     """The mean over axes, which stay: np.mean without its Python."""
     total = w.let(_kept(w, np.add, text, axes))
-    return f"{w.use(np.true_divide)}({total}, {_number(w, dtype, count)}, {total})"
+    return f"{w.use(np.true_divide)}({total}, {number(w, dtype, count)}, {total})"
 
 
 @expression("layer_norm")
@@ -228,14 +248,14 @@ def _layer_norm(w: Any, node: Node) -> str | None:
     dtype, shape = node.type.dtype, node.type.shape
     axes = tuple(range(len(shape) - node.attrs.ndim, len(shape)))
     count = int(np.prod([shape[k] for k in axes]))
-    if dtype not in _FLOATS or not 0 < count < 2**24:
+    if dtype not in FLOATS or not 0 < count < 2**24:
         return None
     x, multiply = w.whole(x_node), w.use(np.multiply)
     t = w.let(f"{w.use(np.subtract)}({x}, {_mean(w, x, dtype.np, axes, count)})")
     rstd = w.let(_mean(w, f"{multiply}({t}, {t})", dtype.np, axes, count))
-    w.line(f"{w.use(np.add)}({rstd}, {_number(w, dtype.np, node.attrs.eps)}, {rstd})")
+    w.line(f"{w.use(np.add)}({rstd}, {number(w, dtype.np, node.attrs.eps)}, {rstd})")
     w.line(f"{w.use(np.sqrt)}({rstd}, {rstd})")
-    w.line(f"{w.use(np.true_divide)}({_number(w, dtype.np, 1)}, {rstd}, {rstd})")
+    w.line(f"{w.use(np.true_divide)}({number(w, dtype.np, 1)}, {rstd}, {rstd})")
     w.line(f"{multiply}({t}, {rstd}, {t})")
     w.line(f"{multiply}({t}, {w.slim(scale)[0]}, {t})")
     return f"{w.use(np.add)}({t}, {w.slim(shift)[0]}, {t})"
@@ -280,92 +300,3 @@ def _matmul(w: Any, node: Node) -> str | None:
     if is_half(node.type.dtype.np):
         return None
     return f"{w.use(np.matmul)}({w.whole(node.inputs[0])}, {w.whole(node.inputs[1])})"
-
-
-@expression("gather")
-def _gather(w: Any, node: Node) -> str | None:
-    source, *indices = node.inputs
-    if node.attrs.axes != (0,) or not indices[0].type.size or not indices[0].type.shape:
-        return None
-    signed = signed_index(node)
-    if signed is not None:
-        return f"{w.whole(source)}.take({w.whole(signed)}, 0)"
-    index = w.whole(indices[0])
-    _within(w, index, indices[0].type.dtype, source.type.shape[0], 0)
-    # the bounds are checked: `clip` spares the slow checking mode of take
-    return f"{w.whole(source)}.take({index}, 0, None, 'clip')"
-
-
-def signed_index(gather: Node) -> Node | None:
-    """i, where rows are gathered at where(i < 0, i + rows, i): NumPy wraps and checks i itself.
-
-    An index that it refuses is refused again, and explained, by the interpreter.
-    """
-    size, chosen = gather.inputs[0].type.shape[0], gather.inputs[1]
-    if chosen.op.name != "where" or np.intp != np.int64 or chosen.type.dtype is not i64:
-        return None
-    below, wrapped, index = chosen.inputs
-    counted = wrapped.op.name == "add" and wrapped.inputs[0] is index
-    compared = below.op.name == "lt" and below.inputs[0] is index
-    if not (counted and compared):
-        return None
-    if _splat(wrapped.inputs[1]) != size or _splat(below.inputs[1]) != 0:
-        return None
-    return index
-
-
-def _splat(node: Node) -> Any:
-    """The number that every element of a constant is, else None."""
-    while node.op.name == "broadcast_to":
-        node = node.inputs[0]
-    return node.attrs.value.splat if node.op.name == "constant" else None
-
-
-def _within(w: Any, index: str, dtype: Any, size: int, axis: int) -> None:
-    """A line that raises IndexOutOfRange unless every index is in [0, size)."""
-    seen = index
-    if dtype.np.kind == "i":  # negative ones are large then
-        seen = f"{index}.view({w.use(np.dtype(f'u{dtype.itemsize}'))})"
-    w.line(
-        f"if {w.use(np.maximum.reduce)}({seen}, None) >= {size}: "
-        f"{w.use(check_bounds)}({index}, {size}, {axis})"
-    )
-
-
-@expression("take_along")
-def _take_along(w: Any, node: Node) -> str | None:
-    source, index = node.inputs
-    axis, shape = node.attrs.axis, index.type.shape
-    if not index.type.size:
-        return None
-    at = w.whole(index)
-    _within(w, at, index.type.dtype, source.type.shape[axis], axis)
-    counters = np.ogrid[tuple(map(slice, shape))]
-    places = [at if k == axis else w.use(counters[k], (node, k)) for k in range(len(shape))]
-    return f"{w.whole(source)}[{', '.join(places)}]"
-
-
-@expression("cross_entropy")
-def _cross_entropy(w: Any, node: Node) -> str | None:
-    logits, target = node.inputs
-    rows, classes = logits.type.shape
-    if node.type.dtype not in _FLOATS or not rows or not classes:
-        return None
-    dtype, where = node.type.dtype.np, w.use(np.where)
-    x, wanted = w.whole(logits), w.whole(target)
-    zero = _number(w, dtype, 0)
-    integer = target.type.dtype.np
-    no_row = _number(w, integer, node.attrs.ignore_index)
-    ignored = w.let(f"{w.use(np.equal)}({wanted}, {no_row})")
-    column = w.let(f"{where}({ignored}, {_number(w, integer, 0)}, {wanted})")
-    _within(w, column, target.type.dtype, classes, 1)
-    top = w.let(f"{w.use(np.maximum.reduce)}({x}, 1, None, None, True)")
-    shift = w.let(f"{where}({w.use(np.isfinite)}({top}), {top}, {zero})")
-    e = w.let(f"{w.use(np.subtract)}({x}, {shift})")
-    w.line(f"{w.use(np.exp)}({e}, {e})")
-    mass = w.let(f"{w.use(np.add.reduce)}({e}, 1)")
-    w.line(f"{w.use(np.log)}({mass}, {mass})")
-    w.line(f"{w.use(np.add)}({mass}, {shift}[:, 0], {mass})")
-    picked = f"{x}[{w.use(np.arange(rows), node)}, {column}]"
-    w.line(f"{w.use(np.subtract)}({mass}, {picked}, {mass})")
-    return f"{where}({ignored}, {zero}, {mass})"

@@ -10,7 +10,7 @@ from tracegrad.backends.base import IndexOutOfRange
 from tracegrad.backends.numpy import KERNELS, interpret, straight
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, placeholder
-from tracegrad.ir.types import TensorType, f32, f64, i64
+from tracegrad.ir.types import TensorType, f16, f32, f64, i64, u32
 from tracegrad.passes.decompose import Decompose
 
 CASES = [(name, k) for name in SAMPLES for k in range(len(SAMPLES[name]))]
@@ -114,3 +114,39 @@ def test_only_that_index_is_left_to_numpy():
     check(
         Graph((source, at), (ops.gather(source, shifted, axes=(0,)),)), [array, np.array([-1, 3])]
     )
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_the_first_of_a_sorted_order(descending):
+    x = placeholder(TensorType((3, 6), f32))
+    order = ops.argsort(x, axis=1, descending=descending)
+    first = ops.slice_(order, start=(0, 0), stop=(3, 2), step=(1, 1))
+    array = np.random.default_rng(8).normal(size=(3, 6)).astype(np.float32)
+    check(Graph((x,), (ops.take_along(x, first, axis=1), first)), [array])
+    values, places = straight(Graph((x,), (ops.take_along(x, first, axis=1), first)))([array])
+    assert places.base is None and values.base is None  # they keep nothing larger alive
+
+
+def test_an_order_of_another_axis_is_checked():
+    x, y = placeholder(TensorType((3, 6), f32)), placeholder(TensorType((2, 6), f32))
+    order = ops.argsort(x, axis=0, descending=False)
+    graph = Graph((x, y), (ops.take_along(y, order, axis=0),))
+    arrays = [np.ones((3, 6), np.float32), np.ones((2, 6), np.float32)]
+    with pytest.raises(IndexOutOfRange):
+        straight(graph)(arrays)
+
+
+@pytest.mark.parametrize("rate", [0.0, 2.0**-34, 2.0**-33, 2.0**-32, 0.3, 1.0])
+def test_dropout_at_every_rate(rate):
+    x, key = placeholder(TensorType((4, 5), f32)), placeholder(TensorType((2,), u32))
+    array = np.random.default_rng(8).normal(size=(4, 5)).astype(np.float32)
+    check(Graph((x, key), (ops.dropout(x, key, rate=rate),)), [array, np.array([1, 2], np.uint32)])
+
+
+@pytest.mark.parametrize("name", ["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"])
+@pytest.mark.parametrize("dtype", [f16, f32, f64])
+def test_scans(name, dtype):
+    x = placeholder(TensorType((4, 5), dtype))
+    array = np.random.default_rng(8).normal(size=(4, 5)).astype(dtype.np)
+    for axis in (0, 1):
+        check(Graph((x,), (getattr(ops, name)(x, axis=axis),)), [array])

@@ -8,7 +8,13 @@ import tracegrad as tg
 from tracegrad.backends.numpy import interpret
 from tracegrad.ir.graph import Graph, placeholder
 from tracegrad.ir.types import TensorType, f32
-from tracegrad.tracer.errors import ArgumentError, InPlaceError, ShapeError
+from tracegrad.tracer.errors import (
+    ArgumentError,
+    InPlaceError,
+    InvalidValueError,
+    OutOfRangeError,
+    ShapeError,
+)
 from tracegrad.tracer.view_methods import select
 from tracegrad.tracer.views import Expand, Identity, Pick, Reshape, Slice, Transpose
 
@@ -169,3 +175,38 @@ def test_a_part_that_cannot_be_written_is_explained():
     with tg.no_grad():
         leaf[0] = 7.0
     np.testing.assert_array_equal(leaf.detach().numpy(), [7.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("dim", [0, -1, 1])
+def test_pieces_are_those_of_torch(dim):
+    array = np.arange(42, dtype=np.float32).reshape(6, 7)
+    ours, theirs = tg.tensor(array), torch.tensor(array)
+    for call in (
+        lambda x: x.split(2, dim), lambda x: x.split([1, x.shape[dim] - 1], dim),
+        lambda x: x.split((2, x.shape[dim] - 2), dim), lambda x: x.chunk(4, dim),
+        lambda x: x.chunk(20, dim=dim), lambda x: x.unbind(dim),
+    ):  # fmt: skip
+        for _ in range(2):  # worked out, then remembered
+            mine, other = call(ours), call(theirs)
+            assert isinstance(mine, tuple) and len(mine) == len(other)
+            for a, b in zip(mine, other):
+                np.testing.assert_array_equal(a.numpy(), b.numpy())
+                assert a.stride() == b.stride() and a.storage_offset() == b.storage_offset()
+
+
+def test_pieces_that_do_not_fit_are_refused_every_time():
+    x = tg.ones(6, 7)
+    for _ in range(2):
+        with pytest.raises(ShapeError, match="split into"):
+            x.split((2, 2))
+        with pytest.raises(InvalidValueError, match="split into pieces of 0"):
+            x.split(0)
+        with pytest.raises(InvalidValueError, match="chunk into 0"):
+            x.chunk(0)
+        with pytest.raises(OutOfRangeError):
+            x.unbind(2)
+
+
+def test_a_shape_is_a_size_every_time():
+    for x in (tg.ones(2, 3), tg.ones(2, 3), tg.ones(3, 2).t()):
+        assert type(x.shape) is tg.Size and x.shape == (2, 3) and x.shape.numel() == 6

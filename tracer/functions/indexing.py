@@ -10,7 +10,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import TensorType, i64
-from tracegrad.tracer.dispatch import Weak, user_op
+from tracegrad.tracer.dispatch import Weak, apply, hashable, user_op
 from tracegrad.tracer.functions.axes import axis_of, moved, reshape
 from tracegrad.tracer.functions.promotion import (
     Operand,
@@ -305,7 +305,7 @@ def masked_scatter(input: Operand, mask: Operand, source: Operand, /) -> Node:
 
 def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
     """out[i][j] = input[index[i][j]][j] for dim 0; index may be smaller than input elsewhere."""
-    return gather_(input, index, dim=dim)
+    return apply(gather_, (input, index), (hashable(dim),))
 
 
 def scatter(

@@ -24,7 +24,8 @@ def erf(x: Array, out: Array, a: Array, b: Array, c: Array) -> None:
     if x.dtype != np.float32:
         np.copyto(out, special.erf(x))
         return
-    np.clip(x, _LOW, _HIGH, out=a)
+    np.maximum(x, _LOW, out=a)  # np.clip is Python, and ten times slower on a few elements
+    np.minimum(a, _HIGH, out=a)
     np.multiply(a, a, out=b)
     np.multiply(b, _P[0], out=c)
     for coefficient in _P[1:-1]:
@@ -47,6 +48,13 @@ def gelu(x: Array, out: Array, a: Array, b: Array, c: Array, d: Array) -> None:
     np.add(d, x.dtype.type(1), out=d)
     np.multiply(d, x.dtype.type(0.5), out=d)
     np.multiply(x, d, out=out)
+
+
+def gelu_of(x: Array) -> Array:
+    """`gelu` in a new array."""
+    out, (a, b, c, d) = np.empty(x.shape, x.dtype), np.empty((4, *x.shape), x.dtype)
+    gelu(x, out, a, b, c, d)
+    return out
 
 
 def sigmoid(x: Array, out: Array) -> None:
