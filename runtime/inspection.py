@@ -4,14 +4,41 @@ from __future__ import annotations
 
 import statistics
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tracegrad.ir.graph import Graph
-from tracegrad.tracer.errors import NothingCompiledError
+from tracegrad.tracer.errors import ArgumentError, NothingCompiledError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten_in_order
+
+
+class Given:
+    """The arguments of a call, without keeping its tensors alive."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]):
+        leaves, self._treedef = flatten_in_order((args, kwargs))
+        self._leaves = [
+            weakref.ref(x) if isinstance(x, Tensor) else (lambda x=x: x) for x in leaves
+        ]
+
+    def arguments(self) -> Any:
+        """(args, kwargs). Raises ArgumentError if a tensor is gone."""
+        leaves = [leaf() for leaf in self._leaves]
+        gone = [
+            kept for kept, leaf in zip(leaves, self._leaves)
+            if kept is None and isinstance(leaf, weakref.ref)
+        ]  # fmt: skip
+        if gone:
+            raise ArgumentError(
+                "benchmark() without arguments, and those of the last recorded call are gone", where=here(),
+                fix="give it the arguments of a call: step.benchmark(x, y)",
+            )  # fmt: skip
+        return self._treedef.unflatten(leaves)
 
 
 @dataclass
@@ -26,6 +53,7 @@ class Inspection:
     """Mixin of CompiledFunction; reads its state, never changes it."""
 
     _last: Any
+    _given: Given | None
     _events: list[Event]
     _compiler: Any
     _calls: int
@@ -122,8 +150,12 @@ class Inspection:
     def benchmark(self, *args: Any, repeats: int = 20, **kwargs: Any) -> dict[str, float]:
         """Median seconds a call, eager and compiled in turn on the same arguments, and their ratio.
 
-        The function really runs: a training step moves its parameters by 2 * repeats + 1 steps.
+        Without arguments: on those of the last recorded call, while they are still there (raises
+        ArgumentError when they are not). The function really runs: a training step moves its
+        parameters by 2 * repeats + 1 steps.
         """
+        if not args and not kwargs and self._given is not None:
+            args, kwargs = self._given.arguments()
         function = self.function
         compiled: Any = self
         compiled(*args, **kwargs)
