@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tracegrad.backends.numpy.kernels.index import check_bounds
-from tracegrad.backends.numpy.straight_ops import FLOATS, expression, number
+from tracegrad.backends.numpy.kernels.registry import Array
+from tracegrad.backends.numpy.straight_ops import FLOATS, expression
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import i64
 
@@ -88,24 +90,35 @@ def _sorted_order(index: Node, axis: int, size: int) -> bool:
 @expression("cross_entropy")
 def _cross_entropy(w: Any, node: Node) -> str | None:
     logits, target = node.inputs
-    rows, classes = logits.type.shape
-    if node.type.dtype not in FLOATS or not rows or not classes:
+    if node.type.dtype not in FLOATS or not logits.type.size:
         return None
-    dtype, where = node.type.dtype.np, w.use(np.where)
-    x, wanted = w.whole(logits), w.whole(target)
-    zero = number(w, dtype, 0)
-    integer = target.type.dtype.np
-    no_row = number(w, integer, node.attrs.ignore_index)
-    ignored = w.let(f"{w.use(np.equal)}({wanted}, {no_row})")
-    column = w.let(f"{where}({ignored}, {number(w, integer, 0)}, {wanted})")
-    _within(w, column, target.type.dtype, classes, 1)
-    top = w.let(f"{w.use(np.maximum.reduce)}({x}, 1, None, None, True)")
-    shift = w.let(f"{where}({w.use(np.isfinite)}({top}), {top}, {zero})")
-    e = w.let(f"{w.use(np.subtract)}({x}, {shift})")
-    w.line(f"{w.use(np.exp)}({e}, {e})")
-    mass = w.let(f"{w.use(np.add.reduce)}({e}, 1)")
-    w.line(f"{w.use(np.log)}({mass}, {mass})")
-    w.line(f"{w.use(np.add)}({mass}, {shift}[:, 0], {mass})")
-    picked = f"{x}[{w.use(np.arange(rows), node)}, {column}]"
-    w.line(f"{w.use(np.subtract)}({mass}, {picked}, {mass})")
-    return f"{where}({ignored}, {zero}, {mass})"
+    return f"{w.use(_row_losses(node), node)}({w.whole(logits)}, {w.whole(target)})"
+
+
+def _row_losses(node: Node) -> Callable[[Array, Array], Array]:
+    """The kernel's steps; those for ignored rows only where a target is no class, or may be one."""
+    (rows, classes), integer = node.inputs[0].type.shape, node.inputs[1].type.dtype.np
+    zero, first = np.zeros((), node.type.dtype.np), np.zeros((), integer)
+    no_row = np.asarray(node.attrs.ignore_index, integer)
+    always = 0 <= node.attrs.ignore_index < classes
+    row, unsigned = (
+        np.arange(rows),
+        np.dtype(f"u{integer.itemsize}"),
+    )  # negative ones are large then
+
+    def losses(x: Array, target: Array) -> Array:
+        column, ignored = target, None
+        if always or np.maximum.reduce(target.view(unsigned)) >= classes:
+            ignored = np.equal(target, no_row)
+            column = np.where(ignored, first, target)
+            check_bounds(column, classes, 1)
+        top = np.maximum.reduce(x, 1, None, None, True)
+        shift = np.where(np.isfinite(top), top, zero)
+        shifted = np.subtract(x, shift)
+        mass = np.add.reduce(np.exp(shifted, shifted), 1)
+        np.log(mass, mass)
+        np.add(mass, shift[:, 0], mass)
+        np.subtract(mass, x[row, column], mass)
+        return mass if ignored is None else np.where(ignored, zero, mass)
+
+    return losses

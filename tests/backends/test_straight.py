@@ -150,3 +150,17 @@ def test_scans(name, dtype):
     array = np.random.default_rng(8).normal(size=(4, 5)).astype(dtype.np)
     for axis in (0, 1):
         check(Graph((x,), (getattr(ops, name)(x, axis=axis),)), [array])
+
+
+@pytest.mark.parametrize("ignore_index", [-100, 1, 7])
+@pytest.mark.parametrize("target", [[0, 2, 1], [1, 1, 1], [0, -100, 7], [3, 0, 0], [0, -1, 1]])
+def test_cross_entropy_with_and_without_ignored_rows(target, ignore_index):
+    x, y = placeholder(TensorType((3, 3), f32)), placeholder(TensorType((3,), i64))
+    graph = Graph((x, y), (ops.cross_entropy(x, y, ignore_index=ignore_index),))
+    arrays = [np.random.default_rng(8).normal(size=(3, 3)).astype(np.float32), np.array(target)]
+    arrays[0][0] = np.inf, 1, 2
+    if all(0 <= place < 3 or place == ignore_index for place in target):
+        check(graph, arrays)
+        return
+    with pytest.raises(IndexOutOfRange):
+        straight(graph)(arrays)
