@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.backends.jax.arrays import from_numpy, may_donate
+from tracegrad.backends.jax.arrays import from_numpy, may_donate, raise_pending
 from tracegrad.runtime.commit import Committer
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment, Sources, answer_key
@@ -139,7 +139,12 @@ class Runner(Committer):
     def finish_with_actions(
         self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
     ) -> Any:
-        """Host reads and actions in Python's order; actions are undone if the run fails."""
+        """Host reads and actions in Python's order; actions are undone if the run fails.
+
+        XLA tells of an index out of range late: here it is waited for, as long as undoing is possible.
+        """
+        if self.jax:
+            raise_pending()  # of earlier calls
         done: list[HostAction] = []
         call.numbers = {}
         try:
@@ -151,12 +156,14 @@ class Runner(Committer):
                     done.append(item)
                     item.run()
             arrays = self.fetch(segment.fetch, call, exports, call.numbers)
-            outputs = self.execute(segment, plan, arrays, call)
+            result = self.commit(plan, self.execute(segment, plan, arrays, call), call, arrays)
+            if self.jax:
+                raise_pending()
         except BaseException:
             for action in reversed(done):
                 action.undo()
             raise
-        return self.commit(plan, outputs, call, arrays)
+        return result
 
     def execute(self, segment: Segment, plan: Plan, arrays: list[Any], call: Call) -> list[Any]:
         executable = segment.lowered.executable

@@ -340,3 +340,26 @@ def optimiser_reset_with_dampening(compile):
         opt.load_state_dict(state)
         yield g(ramp(4, 3)), m.weight
         yield g(ramp(4, 3)), m.weight
+
+
+@hazard
+def schedule_of_a_step_that_fails(compile):
+    table = tg.nn.Embedding(4, 2)
+    opt = tg.optim.SGD(table.parameters(), lr=0.5)
+    schedule = tg.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+
+    def step(index):
+        opt.zero_grad()
+        loss = table(index).square().sum()
+        loss.backward()
+        opt.step()
+        schedule.step()
+        return loss
+
+    g = compile(step)
+    for index in (1, 2, 9, 9, 3):
+        try:
+            yield g(tg.tensor([index])).item()
+        except IndexError as error:
+            yield type(error).__name__
+        yield opt.param_groups[0]["lr"], schedule.last_epoch, table.weight
