@@ -194,6 +194,7 @@ class CompiledFunction(Inspection):
                 trace.discard()
                 observer.put_back(traced_only=True)
                 raise
+            recorded.forget_arguments()
             self._recordings += 1
             self._given = Given(call.args, call.kwargs)
             self._record_seconds += time.perf_counter() - started

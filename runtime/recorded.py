@@ -52,7 +52,7 @@ class GradWrite:
     argument  the tensor is the one given as this argument, whichever it is; -1: `tensor` itself
     """
 
-    tensor: Tensor
+    tensor: Any  # None once a recorded argument is forgotten
     kind: str
     index: int = -1
     where: str = ""
@@ -99,6 +99,16 @@ class Recorded:
         self.names.append(name)
         self.roles.append(role)
         return len(self.outputs) - 1
+
+    def forget_arguments(self) -> None:
+        """Let go of the tensors that this call was given: a replay brings its own."""
+        for item in self.trace.inputs:
+            if item.kind == "argument":
+                item.source = item.tensor = None
+                item.array = None  # type: ignore[assignment]
+        for grad in self.grads:
+            if grad.argument >= 0:
+                grad.tensor = None
 
 
 def finish(

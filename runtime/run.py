@@ -37,7 +37,7 @@ class Runner(Committer):
         assert root is not None, "a tree is walked once it has a path"
         segment = root
         exports: list[list[Any]] = []
-        while segment.recorded is None:
+        while not segment.final:
             outputs = segment.lowered.executable(self.fetch(segment.fetch, call, exports))
             exports.append(outputs)
             following = segment.children.get(answer_key(segment.guard_kind, outputs[0]))

@@ -58,7 +58,7 @@ def outside(item: Input) -> tuple[str, Any]:
 class Segment:
     """One compiled piece.
 
-    A final one has `recorded`; another has a guard and children by its answers.
+    A final one has a `plan`; another has a guard and children by its answers.
     """
 
     lowered: Lowered
@@ -70,7 +70,7 @@ class Segment:
     guard_kind: str = ""
     guard_line: str = ""  # of the user's, where Python asked
     children: dict[Any, Segment] = field(default_factory=dict)
-    recorded: Recorded | None = None
+    final: bool = False
     plan: Any = None
 
     def __post_init__(self) -> None:
@@ -208,7 +208,7 @@ def make_final(
     )
     written = {f"state:{item.name}": item for item, _ in recorded.writes}
     donate = tuple(k for k, name in enumerate(graph.input_names) if f"state:{name}" in written)
-    return Segment(compiler(graph, donate), sources, recorded=recorded)
+    return Segment(compiler(graph, donate), sources, final=True)
 
 
 def origin(source: Any) -> Any:

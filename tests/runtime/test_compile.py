@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import cProfile
+import gc
 import importlib
 import json
 import pstats
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +154,36 @@ def test_explanations_and_dump(tmp_path: Path, backend: str) -> None:
     )
     times = step.benchmark(x, y, repeats=2)
     assert times["eager"] > 0 and times["compiled"] > 0
-    assert step.benchmark(repeats=1).keys() == times.keys()  # on the arguments of the last recording
+    assert (
+        step.benchmark(repeats=1).keys() == times.keys()
+    )  # on the arguments of the last recording
     del x, y
+    gc.collect()
     with pytest.raises(tg.TracegradError, match="are gone"):
         step.benchmark(repeats=1)
+
+
+def branching(x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
+    return (x * y).sum() if x.sum() > 0 else (x + y).sum()
+
+
+def gradient_of_an_argument(x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
+    x.requires_grad_()
+    loss = (x * y).square().sum()
+    loss.backward()
+    return loss
+
+
+@pytest.mark.parametrize("function", [branching, gradient_of_an_argument, nn.Bilinear(3, 3, 2)])
+def test_a_recording_does_not_keep_the_arguments_it_was_made_with(function, backend: str) -> None:
+    compiled = tg.compile(function, backend=backend, fullgraph=True)
+    x, y = tg.ones(4, 3), tg.ones(4, 3)
+    compiled(x, y).sum()
+    kept = [weakref.ref(x), weakref.ref(y)]
+    del x, y
+    gc.collect()
+    assert [ref() for ref in kept] == [None, None]
+    compiled(tg.ones(4, 3), tg.ones(4, 3))
 
 
 def test_nothing_to_show_before_the_first_call() -> None:
