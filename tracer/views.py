@@ -118,7 +118,7 @@ class Transpose(ViewStep):
 
 
 class Slice(ViewStep):
-    parameters = ("start", "stop", "step")
+    parameters: tuple[str, ...] = ("start", "stop", "step")
     start: tuple[int, ...]
     stop: tuple[int, ...]
     step: tuple[int, ...]

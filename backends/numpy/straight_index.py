@@ -101,10 +101,8 @@ def _row_losses(node: Node) -> Callable[[Array, Array], Array]:
     zero, first = np.zeros((), node.type.dtype.np), np.zeros((), integer)
     no_row = np.asarray(node.attrs.ignore_index, integer)
     always = 0 <= node.attrs.ignore_index < classes
-    row, unsigned = (
-        np.arange(rows),
-        np.dtype(f"u{integer.itemsize}"),
-    )  # negative ones are large then
+    row = np.arange(rows)
+    unsigned = np.dtype(f"u{integer.itemsize}")  # negative ones are large then
 
     def losses(x: Array, target: Array) -> Array:
         column, ignored = target, None
@@ -112,7 +110,7 @@ def _row_losses(node: Node) -> Callable[[Array, Array], Array]:
             ignored = np.equal(target, no_row)
             column = np.where(ignored, first, target)
             check_bounds(column, classes, 1)
-        top = np.maximum.reduce(x, 1, None, None, True)
+        top = np.maximum.reduce(x, 1, None, None, True)  # type: ignore[call-overload]
         shift = np.where(np.isfinite(top), top, zero)
         shifted = np.subtract(x, shift)
         mass = np.add.reduce(np.exp(shifted, shifted), 1)

@@ -126,8 +126,9 @@ class Ahead:
         if self.row < self.IN_A_ROW:
             return few_bits(key, size, 0)
         keys = keys[place : place + self.TOGETHER // size]
-        high, spare = np.zeros((len(keys), size), np.uint32), np.empty((len(keys), size), np.uint32)
-        low = high + np.arange(size, dtype=np.uint32)
+        high: Array = np.zeros((len(keys), size), np.uint32)
+        spare: Array = np.empty((len(keys), size), np.uint32)
+        low: Array = high + np.arange(size, dtype=np.uint32)
         threefry(keys.T[:, :, None], high, low, spare)
         low ^= high
         self.made = {later.tobytes(): row for later, row in zip(keys[1:], low[1:])}
