@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
@@ -71,7 +72,7 @@ class Call:
         self.args, self.kwargs, self.grad = args, kwargs, grad
         self.before = _NOTHING  # see autograd_call.CallProgram.before
         # The values of the captured tensors, if all are jax arrays; whether updated ones are there alone.
-        self.state: tuple[Any, ...] | None = None
+        self.state: Sequence[Any] | None = None
         self.only_in_jax = False
         self.resident = False  # whether all inputs of the executable are jax arrays
         self.numbers = _NOTHING  # read in this call, by the id of their HostRead

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -52,7 +52,7 @@ class UpdatedTensors:
                 fields.pop("_const", None)
         return True
 
-    def put(self, arrays: list[Any], outputs: list[Any]) -> tuple[Any, ...]:
+    def put(self, arrays: list[Any], outputs: list[Any]) -> Sequence[Any]:
         """Store the new values, where `only_in_jax` held before the run and the state lock since.
 
         Returns the values of all captured tensors, the new ones and those only read, for the next run.
@@ -60,18 +60,20 @@ class UpdatedTensors:
         values = self.put_values(self.outputs(outputs))
         return values if self.in_order else self._after([*arrays, *outputs])
 
-    def put_values(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def put_values(self, values: Sequence[Any]) -> Sequence[Any]:
         for fields, value in zip(self._fields, values):
             fields["_jax"] = value
         return values
 
 
-def picker(positions: list[int]) -> Callable[[list[Any]], tuple[Any, ...]]:
-    """The items at these positions of a list, as a tuple."""
-    if len(positions) == 1:
-        (only,) = positions
-        return lambda items: (items[only],)
-    return itemgetter(*positions) if positions else lambda items: ()
+def picker(positions: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
+    """The items at these positions of a list."""
+    if not positions:
+        return lambda items: ()
+    first, end = positions[0], positions[0] + len(positions)
+    if positions == list(range(first, end)):
+        return itemgetter(slice(first, end))
+    return itemgetter(*positions)
 
 
 def updated_tensors(final: Segment, recorded: Any) -> UpdatedTensors | None:

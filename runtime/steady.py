@@ -40,7 +40,7 @@ def steady_step(
 
     def step(call: Call) -> Any:
         state = UNTOUCHED.get(sources)
-        if state is None or not may_donate(state, 2):  # held by its tensor and by this tuple
+        if state is None or not may_donate(state, 2):  # held by its tensor and by this sequence
             return None
         owners = call.owners
         given = [for_xla(owners[k]) for k in arguments]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 from weakref import ref
 
@@ -27,7 +28,7 @@ STATE_LOCK = threading.RLock()
 # What the last compiled step left: {sources of its inputs: jax arrays of its captured tensors}, one
 # entry at most, dropped as soon as the value of a captured tensor is looked at or comes to lie
 # elsewhere. While it stands the next step need not ask each tensor where its value is.
-UNTOUCHED: dict[Any, tuple[Any, ...]] = {}
+UNTOUCHED: dict[Any, Sequence[Any]] = {}
 
 
 class Storage:
