@@ -268,12 +268,6 @@ class PoissonNLLLoss(_Loss):
 class MultiLabelSoftMarginLoss(_WeightedLoss):
     """Binary cross-entropy of every class, averaged over the classes."""
 
-    def __init__(
-        self, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
-        reduction: str = "mean",
-    ):  # fmt: skip
-        super().__init__(weight, F.legacy_reduction(size_average, reduce, reduction))
-
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(input, target, self.weight, reduction=self.reduction)
 

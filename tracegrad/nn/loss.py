@@ -16,8 +16,11 @@ class _Loss(Module):
 
 
 class _WeightedLoss(_Loss):
-    def __init__(self, weight: Tensor | None = None, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(
+        self, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
+        reduction: str = "mean",
+    ):  # fmt: skip
+        super().__init__(F.legacy_reduction(size_average, reduce, reduction))
         self.register_buffer("weight", weight)
 
 
@@ -28,7 +31,7 @@ class CrossEntropyLoss(_WeightedLoss):
         self, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100,
         reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
     ):  # fmt: skip
-        super().__init__(weight, F.legacy_reduction(size_average, reduce, reduction))
+        super().__init__(weight, size_average, reduce, reduction)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
@@ -46,7 +49,7 @@ class NLLLoss(_WeightedLoss):
         self, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100,
         reduce: Any = None, reduction: str = "mean",
     ):  # fmt: skip
-        super().__init__(weight, F.legacy_reduction(size_average, reduce, reduction))
+        super().__init__(weight, size_average, reduce, reduction)
         self.ignore_index = ignore_index
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -103,12 +106,6 @@ class HuberLoss(_Loss):
 class BCELoss(_WeightedLoss):
     """Binary cross-entropy of probabilities; each log is clamped at -100, as in PyTorch."""
 
-    def __init__(
-        self, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
-        reduction: str = "mean",
-    ):  # fmt: skip
-        super().__init__(weight, F.legacy_reduction(size_average, reduce, reduction))
-
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy(input, target, self.weight, reduction=self.reduction)
 
@@ -120,7 +117,7 @@ class BCEWithLogitsLoss(_WeightedLoss):
         self, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
         reduction: str = "mean", pos_weight: Tensor | None = None,
     ):  # fmt: skip
-        super().__init__(weight, F.legacy_reduction(size_average, reduce, reduction))
+        super().__init__(weight, size_average, reduce, reduction)
         self.register_buffer("pos_weight", pos_weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
