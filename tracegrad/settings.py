@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from tracegrad.backends.numpy.fast import pool
+from tracegrad.backends.numpy.fast import blas, pool
 from tracegrad.tracer.creation import check_device
 from tracegrad.tracer.device import CPU, Device
 from tracegrad.tracer.errors import ArgumentError
@@ -19,16 +19,19 @@ _precision = ["highest"]
 
 
 def get_num_threads() -> int:
-    """Threads that compiled NumPy code shares its loops among."""
-    return pool.default_pool().threads
+    """Threads that NumPy code, eager or compiled, shares its loops among."""
+    return pool.thread_count()
 
 
 def set_num_threads(n: int) -> None:
-    """Let compiled NumPy code use `n` threads."""
+    """Let NumPy code, eager or compiled, use `n` threads: tracegrad's own and those of NumPy's BLAS.
+
+    What is compiled already keeps the number of parts that it shares its loops into.
+    """
     if not isinstance(n, int) or n < 1:
         raise ArgumentError(f"set_num_threads({n!r}): a positive number is needed", where=here())
-    if n != get_num_threads():
-        pool._pool = pool.Pool(n)
+    pool.set_thread_count(n)
+    blas.set_num_threads(n)
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:

@@ -40,6 +40,8 @@ from tracegrad.backends.numpy.codegen_fast import CLAIMED
 from tracegrad.backends.numpy.codegen_moves import emit_kernel
 from tracegrad.backends.numpy.codegen_reduce import REDUCE
 from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
+from tracegrad.backends.numpy.cores import Cores, cores_of
+from tracegrad.backends.numpy.fast import blas
 from tracegrad.backends.numpy.loops import loop_of
 from tracegrad.backends.numpy.raising import raises
 from tracegrad.ir.graph import Graph, Node
@@ -107,6 +109,7 @@ class Program:
 
     steps_of_lines  for each line of `source` the index of the step it belongs to, -1 for none
     written  inputs whose arrays take new values
+    holds_blas  BLAS is at one thread while it runs; see cores.py
     """
 
     source: str
@@ -115,6 +118,7 @@ class Program:
     memory: MemoryPlan
     steps_of_lines: tuple[int, ...]
     written: tuple[int, ...]
+    holds_blas: bool
     idle: list[Run] = field(default_factory=list)  # bound, and not running now
     users: set[int] = field(default_factory=set)  # executables alive
 
@@ -162,17 +166,18 @@ def steps_of(graph: Graph, options: Options) -> list[Node]:
     return schedule(lowered(graph, options), state_writes(graph, options), FACTS).steps
 
 
-def build(graph: Graph, options: Options) -> tuple[Program, list[Node]]:
-    """The program of `graph`, and its steps."""
+def build(graph: Graph, options: Options, cores: Cores | None) -> Program:
+    """The program of `graph`; `cores` are those of the program around it, if any."""
     writes = state_writes(graph, options)
     scheduled = schedule(lowered(graph, options), writes, FACTS)
     alive = lifetimes(scheduled, FACTS)
     inner = replace(options, donate=())
+    cores = cores or cores_of(scheduled.steps, options.threads)
     w = Writer(
         scheduled.placed,
         options.tile_bytes,
-        options.threads,
-        lambda graph: compile(graph, inner),
+        cores,
+        lambda graph: compile(graph, inner, cores),
     )
     w.use("fresh", fresh)
     ending: dict[int, list[Any]] = {}
@@ -198,8 +203,8 @@ def build(graph: Graph, options: Options) -> tuple[Program, list[Node]]:
     code = builtins.compile(source, filename, "exec")
     exec(code, w.namespace)
     owners = [-1] * w.lines_before + owners
-    program = Program(source, filename, w.namespace, plan, tuple(owners), tuple(writes.values()))
-    return program, scheduled.steps
+    written = tuple(writes.values())
+    return Program(source, filename, w.namespace, plan, tuple(owners), written, cores.held)
 
 
 def state_writes(graph: Graph, options: Options) -> dict[int, int]:
@@ -252,12 +257,16 @@ class NumpyExecutable:
         except IndexError:
             run = program.bind()
         token = quiet.enter()
+        if program.holds_blas:
+            blas.hold()
         try:
             results = run(arrays)
         except Exception as error:
             idle.append(run)
             raise self._located(error, len(arrays)) from error
         finally:
+            if program.holds_blas:
+                blas.release()
             quiet.leave(token)
         # After Ctrl-C another thread may still write there: only then is the memory left behind.
         idle.append(run)
@@ -304,16 +313,21 @@ _programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
 _programs_lock = threading.Lock()
 
 
-def compile(graph: Graph, options: Options = DEFAULT_OPTIONS) -> NumpyExecutable:
-    """Generated code for `graph`; equal graphs share it (the last PROGRAMS_KEPT are kept)."""
+def compile(
+    graph: Graph, options: Options = DEFAULT_OPTIONS, cores: Cores | None = None
+) -> NumpyExecutable:
+    """Generated code for `graph`; equal graphs share it (the last PROGRAMS_KEPT are kept).
+
+    `cores`: of the program that it is part of; None: chosen for it.
+    """
     options = replace(options, donate=tuple(sorted(set(options.donate))))
-    key = (graph.fingerprint(), graph.output_roles, graph.input_names, options)
+    key = (graph.fingerprint(), graph.output_roles, graph.input_names, options, cores)
     with _programs_lock:
         program = _programs.get(key)
         if program is not None:
             _programs.move_to_end(key)
     if program is None:
-        program, _ = build(graph, options)
+        program = build(graph, options, cores)
         with _programs_lock:
             program = _programs.setdefault(key, program)
             while len(_programs) > PROGRAMS_KEPT:

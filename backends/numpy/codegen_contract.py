@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tracegrad.backends.numpy.codegen_elementwise import kernel_call
 from tracegrad.backends.numpy.codegen_writer import Writer, emits
+from tracegrad.backends.numpy.fast.matmul import cut_of, share_matmul
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import f32, f64
-from tracegrad.passes.storage import View, transposed
+from tracegrad.passes.storage import Shape, View, transposed
 
 
 def blas_order(view: View) -> str | None:
@@ -37,10 +38,20 @@ def emit_matmul(w: Writer, node: Node) -> None:
     if out.storage.kind != "input" and blas_order(out) != "C" and blas_order(out) == "F":
         # (x @ y).T = y.T @ x.T: BLAS writes rows
         flip = "swapaxes(-1, -2)"
-        name = w.view(_swapped(out))
-        w.line(f"matmul({right}.{flip}, {left}.{flip}, {name})")
-        return
-    w.line(f"matmul({left}, {right}, {w.out(node)})")
+        name, shape = w.view(_swapped(out)), (*node.shape[:-2], node.shape[-1], node.shape[-2])
+        _emit_product(w, f"{right}.{flip}", f"{left}.{flip}", name, shape, x.shape[-1])
+    else:
+        _emit_product(w, left, right, w.out(node), node.shape, x.shape[-1])
+
+
+def _emit_product(w: Writer, left: str, right: str, out: str, shape: Shape, depth: int) -> None:
+    """By BLAS's threads, or by those of the pool."""
+    cut = cut_of(shape, depth, w.cores.threads) if w.cores.held else None
+    if cut is None:
+        w.line(f"matmul({left}, {right}, {out})")
+    else:
+        w.use("share_matmul", share_matmul)
+        w.line(f"share_matmul({left}, {right}, {out}, {cut.axis}, {cut.bounds})")
 
 
 def _blas_operand(w: Writer, x: Node) -> str:

@@ -44,7 +44,7 @@ def emit_attention(w: Writer, node: Node) -> None:
     forward = node.op.name == "sdpa"
     q, k, v = node.inputs[:3] if forward else node.inputs[1:4]
     kind = Attention if forward else AttentionBackward
-    attrs = dict(causal=node.attrs["causal"], scale=node.attrs["scale"], threads=w.threads)
+    attrs = dict(causal=node.attrs["causal"], scale=node.attrs["scale"], threads=w.cores.threads)
     name = plan(w, kind, q.dtype, q.shape, k.shape, v.shape, **attrs)
     outs = [w.out(node, index) for index in range(len(node.type.parts))]
     w.call(name, *(w.ref(x) for x in node.inputs), *outs)
@@ -77,7 +77,7 @@ def emit_conv(w: Writer, node: Node) -> None:
     if x.dtype not in BLAS_TYPES:
         emit_kernel(w, node)
         return
-    name = plan(w, ConvPlan, x.dtype, x.shape, filters.shape, **node.attrs, threads=w.threads)
+    name = plan(w, ConvPlan, x.dtype, x.shape, filters.shape, **node.attrs, threads=w.cores.threads)
     w.call(name, w.ref(x), w.ref(filters), w.out(node))
 
 
@@ -94,7 +94,7 @@ def emit_window(w: Writer, node: Node) -> None:
 
 @emits("random_bits")
 def emit_random_bits(w: Writer, node: Node) -> None:
-    w.call(w.use("bits_into", bits_into), w.ref(node.inputs[0]), w.out(node), repr(w.threads))
+    w.call(w.use("bits_into", bits_into), w.ref(node.inputs[0]), w.out(node), repr(w.cores.threads))
 
 
 @emits("scatter")

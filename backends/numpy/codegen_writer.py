@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.backends.numpy.cores import Cores
 from tracegrad.backends.numpy.kernels import KERNELS
 from tracegrad.ir.graph import INPUT, Graph, Node
 from tracegrad.ir.types import DType, TensorType, u8
@@ -51,11 +52,11 @@ class Writer:
         self,
         placed: Placed,
         tile_bytes: int,
-        threads: int | None,
+        cores: Cores,
         compile: Callable[[Graph], Callable[..., Any]],
     ):
         self.placed, self.compile = placed, compile  # `compile` is for sub-graphs
-        self.tile_bytes, self.threads = tile_bytes, threads
+        self.tile_bytes, self.cores = tile_bytes, cores
         self.namespace: dict[str, Any] = {}  # globals of the generated module
         self.workspaces: list[Storage] = []
         self.plan_bytes: dict[str, int] = {}  # workspaces that plans own
@@ -316,10 +317,10 @@ class Writer:
         head += [f"    {name} = {expression}" for name, expression in self._prebuilt]
         unpack = f"{', '.join(self.arguments)}{',' if len(self.arguments) == 1 else ''} = arrays"
         body = [unpack] if self.arguments else []
-        self.lines_before = 2 + len(head) + len(body) + len(self._prologue)
+        self.lines_before = 3 + len(head) + len(body) + len(self._prologue)
         body += self._prologue + self.lines + [f"return [{', '.join(returned)}]"]
         return "\n".join(
-            ["def bind(arena):", *head, "    def run(arrays):"]
+            [f"# cores: {self.cores}", "def bind(arena):", *head, "    def run(arrays):"]
             + [f"        {line}" for line in body]
             + ["    return run", ""]
         )

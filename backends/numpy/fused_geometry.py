@@ -5,15 +5,12 @@ from __future__ import annotations
 from math import prod
 
 from tracegrad.backends.numpy.codegen_writer import Writer
-from tracegrad.backends.numpy.fast.pool import cpu_count
 from tracegrad.backends.numpy.loops import Axes, Loop
-from tracegrad.backends.numpy.tiles import Tiling
+from tracegrad.backends.numpy.tiles import Tiling, loop_shares
 from tracegrad.ir.graph import Node
 from tracegrad.passes.storage import Shape, View, collapsed
 
 CACHE_BYTES = 3 << 18  # all tiles of one loop together: most of a second-level cache
-SHARED_WORK = 1 << 20  # elements times operations from which a second thread pays (200 us)
-SHARED_TILE = 1 << 15  # elements a thread should have at least: below, threads wait for each other
 
 
 class Geometry:
@@ -30,13 +27,6 @@ class Geometry:
         self.operands = {x: w.placed.view(node.inputs[i]) for x, (i, _) in loop.access.items()}
         self.results = w.placed.parts(node)
         self._merge_axes()
-
-    def _worth_sharing(self) -> int:
-        """Threads to share the tiles over."""
-        size = prod(self.loop.domain)
-        if size * len(self.loop.body) < SHARED_WORK:
-            return 1
-        return max(1, min(self.w.threads or cpu_count(), size // SHARED_TILE))
 
     def _merge_axes(self) -> None:
         loop = self.loop
@@ -55,7 +45,7 @@ class Geometry:
         arrays = 1 + len({id(v.storage.root()) for v in views if prod(v.shape) == prod(domain)})
         itemsize = max(view.dtype.itemsize for view in self.results)
         elements = min(self.w.tile_bytes // 4, CACHE_BYTES // (arrays * itemsize))
-        shares = self._worth_sharing()
+        shares = loop_shares(prod(domain), len(loop.body), self.w.cores.threads)
         if shares > 1:
             elements = min(elements, prod(domain) // shares)
         tiling = self.tiling = Tiling(sizes, loop.has_rows, max(elements, 16), shares)

@@ -6,9 +6,19 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-from tracegrad.backends.numpy.fast.pool import run_parallel
+from tracegrad.backends.numpy.fast.pool import run_parallel, thread_count
 from tracegrad.backends.numpy.fast.work import run_shares
 from tracegrad.passes.storage import Shape
+
+SHARED_WORK = 1 << 20  # elements times operations from which a second thread pays (200 us)
+SHARED_TILE = 1 << 15  # elements a thread should have at least: below, threads wait for each other
+
+
+def loop_shares(size: int, operations: int, threads: int | None) -> int:
+    """Threads to share a loop of `size` elements over."""
+    if size * operations < SHARED_WORK:
+        return 1
+    return max(1, min(threads or thread_count(), size // SHARED_TILE))
 
 
 class Tiling:

@@ -8,6 +8,7 @@ conv.ConvPlan                                `conv` and its gradients, by what t
 windows.WindowMax, WindowSum, SelectScatter
 attention.Attention, AttentionBackward       `sdpa`, `sdpa_backward`
 lstm.LstmForward, LstmBackward               `lstm`, `lstm_backward`
+matmul.share_matmul                          a product shared by the pool
 reduce.sum_first, add_rows                   a sum as a product; the gradient of an embedding
 special.erf, gelu, sigmoid                   tile formulas
 random.bits_into, dropout_tile               Threefry

@@ -23,6 +23,13 @@ MOST_ROWS = 128
 Ints = tuple[int, ...]
 
 
+def attention_flops(q_shape: Ints, v_shape: Ints, causal: bool, backward: bool) -> float:
+    """Of the matrix products of `sdpa`, or of `sdpa_backward`."""
+    b, h, t, d = q_shape
+    s, e = v_shape[2:]
+    return 2.0 * b * h * t * s * (3 * d + 2 * e if backward else d + e) / (2 if causal else 1)
+
+
 def part(buffer: Array, shape: Ints) -> Array:
     """The beginning of a flat buffer."""
     return buffer[: math.prod(shape)].reshape(shape)
@@ -83,7 +90,7 @@ class Attention:
     ):  # fmt: skip
         b, h, t, d = q_shape
         s, e = v_shape[2:]
-        flops = 2.0 * b * h * t * s * (d + e) / (2 if causal else 1)
+        flops = attention_flops(q_shape, v_shape, causal, backward=False)
         self.tiles = _Tiles(q_shape, s, causal, flops, np.dtype(dtype), 1, threads)
         size, shares = self.tiles.heads * self.tiles.rows, range(self.tiles.shares)
         self.scaled = [np.empty(size * d, dtype) for _ in shares]
@@ -140,7 +147,7 @@ class AttentionBackward:
     ):  # fmt: skip
         b, h, t, d = q_shape
         s, e = v_shape[2:]
-        flops = 2.0 * b * h * t * s * (3 * d + 2 * e) / (2 if causal else 1)
+        flops = attention_flops(q_shape, v_shape, causal, backward=True)
         self.tiles = _Tiles(q_shape, s, causal, flops, np.dtype(dtype), 2, threads)
         heads, shares = self.tiles.heads, range(self.tiles.shares)
         size = heads * self.tiles.rows

@@ -1,12 +1,14 @@
 """NumPy's own OpenBLAS: how many threads its GEMMs use, set in under a microsecond.
 
-The setting is process-wide, so one lock guards every region that lowers it. Where the library
-cannot be found (MKL, Accelerate, a system BLAS) everything here quietly does nothing.
+The setting is process-wide, so regions that hold it at one are counted: the first to enter lowers
+it, the last to leave puts it back. Where the library cannot be found (MKL, Accelerate, a system
+BLAS) everything here quietly does nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,9 @@ from functools import cache
 
 import numpy as np
 
-_region = threading.RLock()
+_counting = threading.Lock()
+_holders = 0  # regions that hold BLAS at one thread
+_wanted = 1  # what the last of them puts back
 
 
 @cache
@@ -53,28 +57,61 @@ def get_num_threads() -> int | None:
 
 
 def set_num_threads(count: int) -> None:
-    """Let every later GEMM of the process use `count` threads; nothing where unknown."""
+    """Let every later GEMM of the process use `count` threads; nothing where unknown.
+
+    While BLAS is held at one, from the end of that on.
+    """
+    global _wanted
     functions = _functions()
     if functions:
-        with _region:
-            functions[1](count)
+        with _counting:
+            _wanted = count
+            if not _holders:
+                functions[1](count)
+
+
+def hold() -> None:
+    """GEMMs use one thread until the matching `release`, so that our own threads may each run one."""
+    global _holders, _wanted
+    functions = _functions()
+    if functions:
+        getter, setter = functions
+        with _counting:
+            if not _holders:
+                _wanted = getter()
+                setter(1)
+            _holders += 1
+
+
+def release() -> None:
+    """End what `hold` began."""
+    global _holders
+    functions = _functions()
+    if functions:
+        with _counting:
+            _holders -= 1
+            if not _holders:
+                functions[1](_wanted)
 
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """GEMMs inside use one thread, so that our own threads may each run one; then restored.
-
-    Regions of other threads wait: two regions that interleaved would restore each other's 1.
-    """
-    functions = _functions()
-    if functions is None:
+    """`hold` and `release` around a block."""
+    hold()
+    try:
         yield
-        return
-    getter, setter = functions
-    with _region:
-        before = getter()
-        setter(1)
-        try:
-            yield
-        finally:
-            setter(before)
+    finally:
+        release()
+
+
+def _forget() -> None:
+    """In a forked child the threads that held BLAS do not exist."""
+    global _holders, _counting
+    _counting = threading.Lock()
+    if _holders:
+        _holders = 0
+        set_num_threads(_wanted)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

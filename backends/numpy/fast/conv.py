@@ -25,12 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.backends.numpy.fast.blas import single_threaded_blas
 from tracegrad.backends.numpy.fast.columns import (
     ColumnConv,
     GradientConv,
     Ints,
     tap_slices,
 )
+from tracegrad.backends.numpy.fast.matmul import cut_of, share_matmul
 from tracegrad.backends.numpy.fast.work import Array
 from tracegrad.backends.numpy.kernels.contract import Pairs
 from tracegrad.backends.numpy.kernels.contract import conv as plain_conv
@@ -75,7 +77,7 @@ class ConvPlan:
             else:
                 self.kind, self._run = "plain", self._plain
         elif prod(window) == 1 and strides == ones and no_padding and groups == 1:
-            self.kind, self._run = "pointwise", _pointwise
+            self.kind, self._run = "pointwise", _Pointwise(self.out_shape, x_shape[1], threads)
         elif groups == 1 and prod(window) > prod(out):
             self.kind = "gradient"
             self._run = GradientConv(x_shape, w_shape, out, strides, padding, rhs_dilation,
@@ -107,10 +109,22 @@ class ConvPlan:
         np.copyto(out, plain_conv(x, w, **self.attrs))  # type: ignore[arg-type]
 
 
-def _pointwise(x: Array, w: Array, out: Array) -> None:
-    n, o = out.shape[:2]
-    columns = x.reshape(n, x.shape[1], -1)
-    np.matmul(w.reshape(o, -1), columns, out=out.reshape(n, o, -1))
+class _Pointwise:
+    """out = w @ x for every image."""
+
+    def __init__(self, out_shape: Ints, channels: int, threads: int | None):
+        images, filters, *size = out_shape
+        self.cut = cut_of((images, filters, prod(size)), channels, threads)
+
+    def __call__(self, x: Array, w: Array, out: Array) -> None:
+        images, filters = out.shape[:2]
+        columns, rows = x.reshape(images, x.shape[1], -1), w.reshape(filters, -1)
+        out = out.reshape(images, filters, -1)
+        if self.cut is None:
+            np.matmul(rows, columns, out=out)
+        else:
+            with single_threaded_blas():
+                share_matmul(rows, columns, out, *self.cut)
 
 
 class _Depthwise:

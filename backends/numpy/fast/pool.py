@@ -130,6 +130,19 @@ def default_pool() -> Pool:
     return _pool
 
 
+def thread_count() -> int:
+    """Threads of the process's pool, made or not yet."""
+    return cpu_count() if _pool is None else _pool.threads
+
+
+def set_thread_count(threads: int) -> None:
+    """A pool of `threads` from now on; the workers of the old one sleep for good."""
+    global _pool
+    with _making:
+        if threads != thread_count():
+            _pool = Pool(threads)
+
+
 def run_parallel(fn: Task, n_chunks: int) -> None:
     """`Pool.run` on the process's pool."""
     default_pool().run(fn, n_chunks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracegrad.backends.numpy.fast.pool import cpu_count, run_parallel
+from tracegrad.backends.numpy.fast.pool import run_parallel, thread_count
 from tracegrad.backends.numpy.fast.work import Array
 from tracegrad.backends.numpy.kernels.random import BLOCK, fill_bits
 
@@ -12,7 +12,7 @@ from tracegrad.backends.numpy.kernels.random import BLOCK, fill_bits
 def bits_into(key: Array, out: Array, threads: int | None = None) -> None:
     """out (contiguous u32, any shape) = random_bits(key; out.shape)."""
     flat = out.reshape(-1)
-    shares = min(cpu_count() if threads is None else threads, flat.size // BLOCK)
+    shares = min(thread_count() if threads is None else threads, flat.size // BLOCK)
     if shares <= 1:
         fill_bits(key, flat)
         return

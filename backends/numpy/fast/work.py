@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.numpy.fast import blas
-from tracegrad.backends.numpy.fast.pool import cpu_count, run_parallel
+from tracegrad.backends.numpy.fast.pool import run_parallel, thread_count
 
 Array = np.ndarray[Any, Any]
 
@@ -17,7 +17,7 @@ FORK_FLOPS = 5e7  # about 500 us of one core: below it a busy machine loses more
 
 def share_count(threads: int | None, chunks: int, flops: float) -> int:
     """Threads to share `chunks` pieces of work over; 1 where BLAS cannot be held to one thread."""
-    limit = cpu_count() if threads is None else threads
+    limit = thread_count() if threads is None else threads
     if flops < FORK_FLOPS or not blas.available():
         return 1
     return max(1, min(limit, chunks))
