@@ -25,6 +25,7 @@ from tracegrad.runtime.recorded import finish
 from tracegrad.runtime.run import Runner
 from tracegrad.runtime.segments import NotDeterministic, Segment, build
 from tracegrad.runtime.signature import Call, Signature
+from tracegrad.runtime.usual import usual_call
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
 from tracegrad.tracer.recording import Trace, recording_mode
 from tracegrad.tracer.state import get_mode, reset_mode, set_mode
@@ -35,6 +36,9 @@ MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
 MAX_EVENTS = 200  # recordings that `why()` still explains
 _MEMORY = "an argument shares memory with captured state, or has another .grad, than before"
+
+
+_UNKNOWN = object()
 
 
 class Specialisation:
@@ -53,6 +57,13 @@ class Specialisation:
         self.slots: list[Any] = []  # names whose tensors are read anew at every call
         self.gradients: list[tuple[int, Any]] = []  # (argument, the `.grad` that was added to)
         self.changes = -1  # of metadata, when `captured` was made
+        self._usual: Any = _UNKNOWN
+
+    def usual(self, call: Call) -> Callable[[tuple[Any, ...], bool], Any] | None:
+        """See usual.py; made at the first call that finds this recording."""
+        if self._usual is _UNKNOWN:
+            self._usual = usual_call(self, call)
+        return self._usual  # type: ignore[no-any-return]
 
 
 class CompiledFunction(Inspection):
@@ -84,6 +95,7 @@ class CompiledFunction(Inspection):
         self._runner = Runner(backend)
         self._last: Segment | None = None
         self._given: Given | None = None
+        self._usual: Callable[[tuple[Any, ...], bool], Any] | None = None
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
@@ -94,6 +106,10 @@ class CompiledFunction(Inspection):
         mode = get_mode()
         if mode.trace is not None or self._eager_reason:
             return self.function(*args, **kwargs)  # inside another recording: inlined
+        usual = self._usual
+        if usual is not None and not kwargs and (result := usual(args, mode.grad)) is not None:
+            self._calls += 1
+            return result
         call = Call(args, kwargs, mode.grad)
         if call.behind and call.key in self._by_memory:
             call = Call(args, kwargs, mode.grad, by_memory=True)
@@ -112,6 +128,7 @@ class CompiledFunction(Inspection):
                     done, result = self._runner.walk(specialisation.root, call)
                     if done:
                         self._last = done
+                        self._usual = None if self.recheck else specialisation.usual(call)
                         return result
                     return self._record(call, result, specialisation)
                 missed = specialisation.facts[failed]

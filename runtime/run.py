@@ -121,7 +121,7 @@ class Runner(Committer):
         plan: Plan = segment.plan
         if plan.writes or plan.reads or plan.draws or plan.host:
             with STATE_LOCK:
-                if plan.steady is not None and (result := plan.steady(call)) is not None:
+                if plan.steady is not None and (result := plan.steady(call.owners)) is not None:
                     return result
                 if plan.host:
                     return self.finish_with_actions(segment, plan, call, exports)

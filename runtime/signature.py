@@ -19,7 +19,7 @@ from tracegrad.tracer.trees import accessors, flatten_in_order
 
 _NOTHING: dict[int, Any] = {}
 # Fields of a tensor that has a value and nothing else: most arguments.
-_VALUE_ALONE = frozenset({"_data", "_jax", "_given"})
+VALUE_ALONE = frozenset({"_data", "_jax", "_given", "_captured"})
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Call:
         parts: list[Any] = [self._treedef, grad, get_default_dtype()]
         first: dict[int, int] = {}
         for leaf in leaves:
-            if leaf.__class__ is Tensor and leaf.__dict__.keys() <= _VALUE_ALONE:
+            if leaf.__class__ is Tensor and leaf.__dict__.keys() <= VALUE_ALONE:
                 fields = leaf.__dict__
                 array = fields["_data"] if "_data" in fields else fields["_jax"]
                 position = first.setdefault(id(leaf), len(owners))

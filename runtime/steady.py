@@ -6,7 +6,7 @@ Python around a small step is slow out of proportion: XLA has just swept the cac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy import ndarray
@@ -14,7 +14,6 @@ from numpy import ndarray
 from tracegrad.backends.jax.arrays import may_donate
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment
-from tracegrad.runtime.signature import Call
 from tracegrad.tracer.storage import UNTOUCHED
 from tracegrad.tracer.tape import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, _new
@@ -22,8 +21,9 @@ from tracegrad.tracer.tensor import Tensor, _new
 
 def steady_step(
     segment: Segment, plan: Plan, for_xla: Callable[[Any], Any], outside: Callable[..., Any]
-) -> Callable[[Call], Any] | None:
-    """A function that runs and commits under the state lock, or returns None having done nothing.
+) -> Callable[[Sequence[Any]], Any] | None:
+    """A function of the arguments' owners that runs and commits under the state lock, or returns
+    None having done nothing.
 
     None instead of it where a step does more than to update captured tensors, drop gradients, draw
     random numbers and return one tensor.
@@ -38,11 +38,10 @@ def steady_step(
     arguments, others = sources.arguments, sources.outside
     draws, unset, single, freed = plan.draws, plan.unset, plan.single, plan.freed
 
-    def step(call: Call) -> Any:
+    def step(owners: Sequence[Any]) -> Any:
         state = UNTOUCHED.get(sources)
         if state is None or not may_donate(state, 2):  # held by its tensor and by this sequence
             return None
-        owners = call.owners
         given = [for_xla(owners[k]) for k in arguments]
         read = [outside(*other) for other in others] if others else []
         resident = ndarray not in map(type, given) and ndarray not in map(type, read)
