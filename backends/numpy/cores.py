@@ -32,6 +32,7 @@ LOOP_STEP = 1e-10  # an operation on one element, in a fused loop
 RANDOM_WORD = 4e-9
 PACKED = 7e-10  # an element of an operand that every thread packs for itself
 FORK = 1e-4  # to wake a thread and wait for it: 10 us on a quiet machine, 200 on a busy one
+MARGIN = 0.05  # of the products' time: what their estimate may well be wrong by
 BLAS_SHARES_FROM = 1 << 18  # multiply-adds of a product below which OpenBLAS uses one thread
 
 
@@ -88,8 +89,11 @@ def cores_of(steps: Iterable[Node], threads: int | None) -> Cores:
     if not products:
         return Cores(threads)  # plans with products of their own hold BLAS themselves
     gained = sum(_seconds_gained(node, count) for node in steps)
-    lost = sum(product.by_pool(count) - product.by_blas(count) for product in products)
-    return Cores(threads, held=True) if gained > max(lost, 0.0) else Cores(1)
+    by_blas = sum(product.by_blas(count) for product in products)
+    lost = sum(product.by_pool(count) for product in products) - by_blas
+    if gained > max(lost, 0.0) + MARGIN * by_blas:
+        return Cores(threads, held=True)
+    return Cores(1)
 
 
 def _seconds_gained(node: Node, count: int) -> float:
