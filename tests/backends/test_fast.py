@@ -246,16 +246,17 @@ def test_random_bits_and_dropout_tiles() -> None:
         np.testing.assert_array_equal(tiled, whole)
 
 
-ATTENTION = [
+ATTENTION = [  # (queries, keys, width of a head, of its values, causal)
     (5, 5, 4, 4, True), (5, 7, 4, 3, False), (300, 300, 8, 8, True), (300, 200, 8, 8, True),
     (200, 300, 8, 6, True), (130, 260, 8, 8, False), (1, 3, 2, 2, True), (100, 250, 8, 6, True),
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("lead", [(2, 3), (7, 2)])  # several images a tile, a last one with fewer
 @pytest.mark.parametrize("t, s, d, e, causal", ATTENTION)
-def test_attention(t: int, s: int, d: int, e: int, causal: bool) -> None:
+def test_attention(t: int, s: int, d: int, e: int, causal: bool, lead: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
-    q, k, v = (rng.standard_normal((2, 3, *shape)) for shape in ((t, d), (s, d), (s, e)))
+    q, k, v = (rng.standard_normal((*lead, *shape)) for shape in ((t, d), (s, d), (s, e)))
     attrs: dict[str, Any] = dict(causal=causal, scale=0.4)
     out, lse = run("sdpa", [q, k, v], **attrs)
     shapes = (q.shape, k.shape, v.shape)

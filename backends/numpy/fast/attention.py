@@ -3,9 +3,9 @@
 A tile is some rows of a head, kept as [keys, queries]: NumPy reduces over the first axis, and
 broadcasts along the last, two to three times as fast as the other way round. Causal tiles stop at
 their last visible key, so about half of the work of long sequences is never done. Heads of short
-sequences go through together, as many as fill a tile; groups of heads are shared over threads. The
-online part of flash attention (Dao et al. 2022) is not needed: a tile sees whole rows; backward
-needs the logsumexp.
+sequences go through together, those of several images too, as many as fill a tile; groups of heads
+are shared over threads. The online part of flash attention (Dao et al. 2022) is not needed: a tile
+sees whole rows; backward needs the logsumexp.
 """
 
 from __future__ import annotations
@@ -47,11 +47,13 @@ class _Tiles:
         fitting = TILE_BYTES // (max(keys, 1) * dtype.itemsize)
         self.rows = max(1, min(self.queries, MOST_ROWS, fitting))
         self.shares = share_count(threads, batch * heads, flops)
-        even = heads if self.shares == 1 else batch * heads // (4 * self.shares)
-        self.heads = max(1, min(heads, fitting // self.rows, even))
+        even = batch * heads // (1 if self.shares == 1 else 4 * self.shares)
+        together = max(1, min(fitting // self.rows, even))
+        images, across = min(batch, max(1, together // max(heads, 1))), min(heads, together)
+        self.heads = images * across
         groups = [
-            (b, slice(h, min(h + self.heads, heads)))
-            for b in range(batch) for h in range(0, heads, self.heads)
+            (slice(b, min(b + images, batch)), slice(h, min(h + across, heads)))
+            for b in range(0, batch, images) for h in range(0, heads, across or 1)
         ]  # fmt: skip
         bounds = [len(groups) * k // self.shares for k in range(self.shares + 1)]
         self.groups = [groups[start:stop] for start, stop in zip(bounds, bounds[1:])]
@@ -74,7 +76,7 @@ class _Tiles:
     def hide(self, scores: Array, first: int, last: int, seen: int) -> None:
         """-inf where a query would look ahead; only to the tile's own keys can it."""
         if self.causal and seen > first:
-            own = scores[:, first:seen]
+            own = scores[..., first:seen, :]
             np.add(own, self.hidden[: seen - first, : last - first], out=own)
 
 
@@ -118,19 +120,19 @@ class Attention:
         self, index: int, first: int, last: int, seen: int, q: Array, k: Array, v: Array,
         out: Array, lse: Array,
     ) -> None:  # fmt: skip
-        heads, n, _ = q.shape
-        scores = part(self.tiles.scores[index][0], (heads, seen, n))
+        *heads, n, _ = q.shape
+        scores = part(self.tiles.scores[index][0], (*heads, seen, n))
         scaled = part(self.scaled[index], q.shape)
-        top, mass = (part(row, (heads, n)) for row in self.rows[index])
+        top, mass = (part(row, (*heads, n)) for row in self.rows[index])
         np.multiply(q, self.scale, out=scaled)
-        np.matmul(k, scaled.swapaxes(1, 2), out=scores)
+        np.matmul(k, scaled.swapaxes(-1, -2), out=scores)
         self.tiles.hide(scores, first, last, seen)
-        np.maximum.reduce(scores, axis=1, out=top)
-        np.subtract(scores, top[:, None], out=scores)
+        np.maximum.reduce(scores, axis=-2, out=top)
+        np.subtract(scores, top[..., None, :], out=scores)
         np.exp(scores, out=scores)
         np.matmul(ones(seen, scores.dtype), scores, out=mass)
-        np.matmul(scores.swapaxes(1, 2), v, out=out)
-        np.divide(out, mass[:, :, None], out=out)
+        np.matmul(scores.swapaxes(-1, -2), v, out=out)
+        np.divide(out, mass[..., None], out=out)
         np.log(mass, out=lse)
         np.add(lse, top, out=lse)
 
@@ -188,18 +190,18 @@ class AttentionBackward:
         self, index: int, first: int, last: int, seen: int, ct: Array, q: Array, k: Array,
         v: Array, out: Array, lse: Array, dq: Array, dk: Array, dv: Array,
     ) -> None:  # fmt: skip
-        heads, n, _ = q.shape
-        weight, slope = (part(b, (heads, seen, n)) for b in self.tiles.scores[index])
-        scaled, inner = part(self.scaled[index], q.shape), part(self.inner[index], (heads, n))
+        *heads, n, _ = q.shape
+        weight, slope = (part(b, (*heads, seen, n)) for b in self.tiles.scores[index])
+        scaled, inner = part(self.scaled[index], q.shape), part(self.inner[index], (*heads, n))
         np.multiply(q, self.scale, out=scaled)
-        np.matmul(k, scaled.swapaxes(1, 2), out=weight)
+        np.matmul(k, scaled.swapaxes(-1, -2), out=weight)
         self.tiles.hide(weight, first, last, seen)
-        np.subtract(weight, lse[:, None], out=weight)
+        np.subtract(weight, lse[..., None, :], out=weight)
         np.exp(weight, out=weight)
         product = np.multiply(ct, out, out=part(self.product[index], ct.shape))
-        np.matmul(product, ones(product.shape[2], product.dtype), out=inner)
-        np.matmul(v, ct.swapaxes(1, 2), out=slope)
-        np.subtract(slope, inner[:, None], out=slope)
+        np.matmul(product, ones(product.shape[-1], product.dtype), out=inner)
+        np.matmul(v, ct.swapaxes(-1, -2), out=slope)
+        np.subtract(slope, inner[..., None, :], out=slope)
         np.multiply(slope, weight, out=slope)
         if last == self.tiles.queries:
             np.matmul(weight, ct, out=dv)
@@ -207,5 +209,5 @@ class AttentionBackward:
         else:
             np.add(dv, np.matmul(weight, ct, out=part(self.to_v[index], dv.shape)), out=dv)
             np.add(dk, np.matmul(slope, scaled, out=part(self.to_k[index], dk.shape)), out=dk)
-        np.matmul(slope.swapaxes(1, 2), k, out=dq)
+        np.matmul(slope.swapaxes(-1, -2), k, out=dq)
         np.multiply(dq, self.scale, out=dq)
