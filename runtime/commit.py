@@ -32,7 +32,12 @@ class Committer:
         return owner
 
     def commit(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
-        """State, gradients, random position, results."""
+        """State, random position, gradients, results."""
+        self.commit_state(plan, outputs, call, arrays)
+        return self.commit_rest(plan, outputs, call)
+
+    def commit_state(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> None:
+        """Captured tensors and storages take their new values."""
         updated = plan.updated
         if updated is None:
             for item, index in plan.writes:
@@ -45,6 +50,9 @@ class Committer:
         else:
             for tensor, value in zip(updated.tensors, updated.outputs(outputs)):
                 self.store(tensor if tensor._storage is None else tensor._storage, value)
+
+    def commit_rest(self, plan: Plan, outputs: list[Any], call: Call) -> Any:
+        """Random position, gradients, results."""
         for generator, count in plan.draws:
             generator._count += count
         for k, wanted in plan.switched:

@@ -156,9 +156,14 @@ class Runner(Committer):
                     done.append(item)
                     item.run()
             arrays = self.fetch(segment.fetch, call, exports, call.numbers)
-            result = self.commit(plan, self.execute(segment, plan, arrays, call), call, arrays)
-            if self.jax:
-                raise_pending()
+            outputs = self.execute(segment, plan, arrays, call)
+            try:
+                if self.jax:
+                    raise_pending()
+            except BaseException:
+                self.commit_state(plan, outputs, call, arrays)  # as it was: only XLA has it now
+                raise
+            result = self.commit(plan, outputs, call, arrays)
         except BaseException:
             for action in reversed(done):
                 action.undo()
