@@ -186,10 +186,9 @@ def quick_in_place(
             mode.trace is None
             and not args
             and not (mode.grad and has_history(self, other))
-            and self._jax is None
             and not jax_behind(self)
         ):
-            a = self._data
+            a = self._data if self._jax is None else writable(self)
             b = other._data if isinstance(other, Tensor) else other
             if b.__class__ is int and -(2**53) <= b <= 2**53:
                 b = float(b)

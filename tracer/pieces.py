@@ -37,8 +37,6 @@ def cut(tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
 
 
 def divisible(tensor: Tensor) -> bool:
-    """Whether the elements lie in NumPy's memory one after another, each once."""
-    if tensor._jax is not None or (tensor._storage is not None and tensor._storage.jax is not None):
-        return False
+    """Whether the elements lie in memory one after another, each once."""
     array = tensor._data
     return array.__class__ is np.ndarray and array.flags.c_contiguous
