@@ -26,11 +26,12 @@ def checker(facts: list[Any]) -> Callable[[], int | None]:
     captured = {k for k, fact in enumerate(facts) if fact.of_metadata}
     lines = ["def check():", "    try:", "        pass"]
     if captured:  # captured tensors and hooks are looked at only after one of them has changed
-        lines.append("        if changes[0] != seen[0]:")
+        lines.append("        now = changes[0]")
+        lines.append("        if now != seen[0]:")
         lines += [
             f"            if not ({text.condition(facts[k])}): return {k}" for k in sorted(captured)
         ]
-        lines.append("            seen[0] = changes[0]")
+        lines.append("            seen[0] = now")
     for k, fact in enumerate(facts):
         if k not in captured:
             lines.append(f"        if not ({text.condition(fact)}): return {k}")

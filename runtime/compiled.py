@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 from typing import Any
 
@@ -24,11 +24,12 @@ from tracegrad.runtime.plan import make_plan
 from tracegrad.runtime.recorded import finish
 from tracegrad.runtime.run import Runner
 from tracegrad.runtime.segments import NotDeterministic, Segment, build
-from tracegrad.runtime.signature import Call, Signature
-from tracegrad.runtime.usual import usual_call
+from tracegrad.runtime.signature import Call, Signature, now
+from tracegrad.runtime.usual import Usual, usual_call
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
 from tracegrad.tracer.recording import Trace, recording_mode
 from tracegrad.tracer.state import get_mode, reset_mode, set_mode
+from tracegrad.tracer.tensor import metadata_changes
 from tracegrad.tracer.trace_buffers import MemoryMatters
 
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
@@ -36,9 +37,6 @@ MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
 MAX_EVENTS = 200  # recordings that `why()` still explains
 _MEMORY = "an argument shares memory with captured state, or has another .grad, than before"
-
-
-_UNKNOWN = object()
 
 
 class Specialisation:
@@ -57,13 +55,19 @@ class Specialisation:
         self.slots: list[Any] = []  # names whose tensors are read anew at every call
         self.gradients: list[tuple[int, Any]] = []  # (argument, the `.grad` that was added to)
         self.changes = -1  # of metadata, when `captured` was made
-        self._usual: Any = _UNKNOWN
 
-    def usual(self, call: Call) -> Callable[[tuple[Any, ...], bool], Any] | None:
-        """See usual.py; made at the first call that finds this recording."""
-        if self._usual is _UNKNOWN:
-            self._usual = usual_call(self, call)
-        return self._usual  # type: ignore[no-any-return]
+    def look_at_memory(self) -> None:
+        """Which storages are captured; a captured tensor may have got one since."""
+        changes = metadata_changes[0]
+        if self.changes != changes:
+            self.captured = {id(now(source)) for source in self.sources}
+            self.apart = len(self.captured) == len(self.sources)
+            self.changes = changes  # last: other threads may be here
+
+    def is_apart_from(self, owners: Sequence[Any]) -> bool:
+        """Whether captured tensors share no memory with each other, nor with these."""
+        self.look_at_memory()
+        return self.apart and (not self.captured or self.captured.isdisjoint(map(id, owners)))
 
 
 class CompiledFunction(Inspection):
@@ -95,7 +99,8 @@ class CompiledFunction(Inspection):
         self._runner = Runner(backend)
         self._last: Segment | None = None
         self._given: Given | None = None
-        self._usual: Callable[[tuple[Any, ...], bool], Any] | None = None
+        self._usual: Usual | None = None  # calls like the last one, the short way
+        self._usual_of: Specialisation | None = None  # the recording that they find
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
@@ -128,12 +133,14 @@ class CompiledFunction(Inspection):
                     done, result = self._runner.walk(specialisation.root, call)
                     if done:
                         self._last = done
-                        self._usual = None if self.recheck else specialisation.usual(call)
+                        if not self.recheck and self._usual_of is not specialisation:
+                            self._usual = usual_call(specialisation, call)
+                            self._usual_of = specialisation if self._usual else None
                         return result
                     return self._record(call, result, specialisation)
                 missed = specialisation.facts[failed]
         if missed is None:
-            return self._record(call, reason)
+            return self._record(call, reason, culprit=reason or None)
         return self._record(call, missed.describe(), culprit=missed.key)
 
     def _recheck(self, call: Call) -> Any:
@@ -164,6 +171,7 @@ class CompiledFunction(Inspection):
         culprit: Any = None,
     ) -> Any:
         with self._lock:
+            self._usual = self._usual_of = None
             if not reason:
                 reason = call.signature.compared_with(self._signatures)
             if culprit is not None and self._too_many(reason, culprit):
@@ -258,16 +266,20 @@ class CompiledFunction(Inspection):
         return final, specialisation
 
     def _too_many(self, reason: str, culprit: Any) -> bool:
-        """Count recordings that one fact caused; a fact that changes at every call means eager."""
+        """Count recordings that one fact, or the memory of arguments, caused: what changes at every
+        call means eager.
+        """
         last, count = self._misses.get(culprit, (0, 0))
         count = count + 1 if last == self._calls - 1 else 1
         self._misses[culprit] = (self._calls, count)
-        if count <= MAX_MISSES:
+        if count <= (MAX_SPECIALISATIONS if culprit == _MEMORY else MAX_MISSES):
             return False
-        self._stay_eager(
-            f"this changes between calls: {reason}",
-            "pass it as a tensor, or keep it out of the function",
-        )
+        fix = "pass it as a tensor, or keep it out of the function"
+        if culprit == _MEMORY:
+            fix = (
+                "call it with tensors that it cannot reach by itself (in a list from outside, say)"
+            )
+        self._stay_eager(f"this changes between calls: {reason}", fix)
         return True
 
     def _stay_eager(self, why: str, fix: str, trace: Trace | None = None) -> None:

@@ -37,7 +37,9 @@ class Effects:
 
     def note_arguments(self) -> None:
         """To notice a container among the arguments that the function changes."""
+        met = set(self.sightings.met)
         self.arguments_before = self.sightings.picture("an argument", self.arguments)
+        self.sightings.met = met
 
     def find(self) -> None:
         """After the function: fill `found`. Raises UnsupportedError for what cannot be repeated."""

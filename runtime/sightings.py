@@ -58,6 +58,7 @@ class Sightings:
     outside  objects that were there before, by id; kept alive, so that ids stay theirs
     born     objects made while recording, by id, kept alive
     tensors  those met in places, whether or not the graph uses them
+    met      ids of all tensors met so, arguments that lie in such a place too among them
     """
 
     def __init__(self, hook: Callable[[type], None]):
@@ -66,6 +67,7 @@ class Sightings:
         self.outside: dict[int, Any] = {}
         self.born: dict[int, Any] = {}
         self.tensors: list[Tensor] = []
+        self.met: set[int] = set()
         self.functions: dict[types.CodeType, list[types.FunctionType]] = {}
         self.complaint: UnsupportedError | None = None
         self._seen: set[tuple] = set()  # keys of places
@@ -107,6 +109,8 @@ class Sightings:
 
     def visit(self, value: Any) -> None:
         """A value that a fact compares by identity: what it holds is watched too."""
+        if isinstance(value, Tensor):
+            self.met.add(id(value))
         if isinstance(value, types.ModuleType) or value is None or id(value) in self.outside:
             return
         if isinstance(value, Tensor):

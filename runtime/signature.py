@@ -14,12 +14,23 @@ from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape import Leaf
-from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
+from tracegrad.tracer.tensor import Tensor, _new, wrap
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
 _NOTHING: dict[int, Any] = {}
 # Fields of a tensor that has a value and nothing else: most arguments.
-VALUE_ALONE = frozenset({"_data", "_jax", "_given", "_captured"})
+_VALUE_ALONE = frozenset({"_data", "_jax", "_given", "_captured"})
+
+
+def is_plain(leaf: Any) -> bool:
+    """Whether it is a tensor that has a value and nothing else."""
+    return leaf.__class__ is Tensor and leaf.__dict__.keys() <= _VALUE_ALONE
+
+
+def value_of(plain: Tensor) -> Any:
+    """The array of a plain tensor, in NumPy or in XLA."""
+    fields = plain.__dict__
+    return fields["_data"] if "_data" in fields else fields["_jax"]
 
 
 @dataclass(frozen=True)
@@ -90,9 +101,8 @@ class Call:
         parts: list[Any] = [self._treedef, grad, get_default_dtype()]
         first: dict[int, int] = {}
         for leaf in leaves:
-            if leaf.__class__ is Tensor and leaf.__dict__.keys() <= VALUE_ALONE:
-                fields = leaf.__dict__
-                array = fields["_data"] if "_data" in fields else fields["_jax"]
+            if is_plain(leaf):
+                array = value_of(leaf)
                 position = first.setdefault(id(leaf), len(owners))
                 tensors.append(leaf)
                 owners.append(leaf)
@@ -181,11 +191,7 @@ class Call:
 
     def aliases_fit(self, specialisation: Any) -> bool:
         """Whether the arguments share memory with captured state exactly as they did when recorded."""
-        if specialisation.changes != metadata_changes[0]:
-            # A captured tensor may have got a storage since.
-            specialisation.changes = metadata_changes[0]
-            specialisation.captured = {id(now(source)) for source in specialisation.sources}
-            specialisation.apart = len(specialisation.captured) == len(specialisation.sources)
+        specialisation.look_at_memory()
         if not specialisation.apart:
             return False  # two captured tensors have come to share memory
         for position, gradient in specialisation.gradients:
@@ -208,7 +214,7 @@ class Call:
             ) and not any(
                 id(o) in captured for s, o in zip(specialisation.shared, self.owners) if not s
             )
-        return not (captured and any([id(owner) in captured for owner in self.owners]))
+        return specialisation.is_apart_from(self.owners)  # type: ignore[no-any-return]
 
 
 def now(owner: Any) -> Any:

@@ -21,6 +21,9 @@ def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) ->
         for item in trace.inputs if item.kind == "state" and isinstance(item.tensor, Tensor)
     }  # fmt: skip
     arguments = set(map(id, given))
+    # An argument that the function can also reach by itself: which of the two it used cannot be told.
+    met = sightings.met | {id(value) for _, _, value in trace.noted}
+    trace.touched_by_capture.update({id(t): t for t in given if id(t) in met})
     others = [t for t in sightings.tensors if id(t) not in captured and t._traced is None]
     for tensor in (*(item.tensor for item in captured.values()), *others):
         for name, value in list(tensor.__dict__.items()):

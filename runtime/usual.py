@@ -1,63 +1,52 @@
 """The call that comes again and again: plain tensors by position, as last time, to a steady step.
 
-Told from its arguments alone, without the key that other calls are looked up by.
+It goes from its arguments to the run without a `Call`: no key, no look-up, no plan. Whatever a
+`Call` would look at is either looked at here too or excluded when the `Usual` is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tracegrad.runtime.signature import VALUE_ALONE, Call
+from tracegrad.runtime.signature import Call, is_plain, value_of
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.storage import STATE_LOCK
-from tracegrad.tracer.tensor import Tensor, metadata_changes
+from tracegrad.tracer.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tracegrad.runtime.compiled import Specialisation
+
+# (arguments, gradient mode) -> result, or None where a call is another one: nothing was done then.
+Usual = Callable[[tuple[Any, ...], bool], Tensor | None]
 
 
-def usual_call(
-    specialisation: Any, call: Call
-) -> Callable[[tuple[Any, ...], bool], Tensor | None] | None:
-    """A function of (arguments, gradient mode) that makes the call, or returns None having done
-    nothing: where anything is not as in `call`.
-
-    None instead of it where calls like `call` need more to be looked at.
-    """
+def usual_call(specialisation: Specialisation, call: Call) -> Usual | None:
+    """Calls like `call`, which found `specialisation`; None where more must be looked at for them."""
     root, args = specialisation.root, call.args
     if (
-        not root.final or root.plan.steady is None or root.plan.check is not None
+        root is None or not root.final or root.plan.steady is None or root.plan.check is not None
         or call.leaves is not args or specialisation.gradients or specialisation.slots
-        or any(specialisation.shared) or len({*map(id, args)}) < len(args)
-        or not all(map(is_plain, args))
+        or any(specialisation.shared) or not all(map(is_plain, args)) or repeats(args)
     ):  # fmt: skip
         return None
     steady, check = root.plan.steady, specialisation.check
     grad, default, count = call.grad, get_default_dtype(), len(args)
-    forms = []
-    for tensor in args:
-        array = _value(tensor.__dict__)
-        forms.append((array.shape, array.dtype))
+    values = [value_of(tensor) for tensor in args]
+    forms = [(value.shape, value.dtype) for value in values]
 
     def usual(given: tuple[Any, ...], given_grad: bool) -> Any:
         if given_grad is not grad or len(given) != count or get_default_dtype() is not default:
             return None
         for tensor, (shape, dtype) in zip(given, forms):
-            if tensor.__class__ is not Tensor:
+            if not is_plain(tensor):
                 return None
-            fields = tensor.__dict__
-            if not fields.keys() <= VALUE_ALONE:
+            value = value_of(tensor)
+            if value.dtype is not dtype or value.shape != shape:
                 return None
-            array = fields["_data"] if "_data" in fields else fields["_jax"]
-            if array.dtype is not dtype or array.shape != shape:
-                return None
-        if count > 1 and len({*map(id, given)}) < count:
+        if count > 1 and repeats(given):
             return None
-        if check() is not None:
-            return None
-        captured = specialisation.captured
-        if (
-            specialisation.changes != metadata_changes[0] or not specialisation.apart
-            or (captured and not captured.isdisjoint(map(id, given)))
-        ):  # fmt: skip
+        if check() is not None or not specialisation.is_apart_from(given):
             return None
         with STATE_LOCK:
             return steady(given)
@@ -65,10 +54,6 @@ def usual_call(
     return usual
 
 
-def is_plain(tensor: Any) -> bool:
-    """Whether it is a tensor that has a value and nothing else."""
-    return tensor.__class__ is Tensor and tensor.__dict__.keys() <= VALUE_ALONE
-
-
-def _value(fields: dict[str, Any]) -> Any:
-    return fields["_data"] if "_data" in fields else fields["_jax"]
+def repeats(tensors: tuple[Any, ...]) -> bool:
+    """Whether one tensor comes twice."""
+    return len({*map(id, tensors)}) < len(tensors)

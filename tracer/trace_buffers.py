@@ -150,7 +150,9 @@ class TraceBuffers(Tracking):
             self.touched_by_capture[id(owner)] = owner
         if cell is None:
             self._owners.append((owner, tensor))
-            if owner is tensor and kind != "argument":
+            if (
+                owner is tensor and kind != "argument"
+            ):  # where an argument lies is in each call's key
                 tensor._captured = True  # a storage that it gets later matters to compiled calls
             base = owner.array if isinstance(owner, Storage) else None
             shape = base.shape if base is not None else tuple(tensor.shape)

@@ -42,6 +42,7 @@ from tracegrad.backends.numpy.codegen_reduce import REDUCE
 from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
 from tracegrad.backends.numpy.cores import Cores, cores_of
 from tracegrad.backends.numpy.fast import blas
+from tracegrad.backends.numpy.fast.pool import thread_count
 from tracegrad.backends.numpy.loops import loop_of
 from tracegrad.backends.numpy.raising import raises
 from tracegrad.ir.graph import Graph, Node
@@ -321,7 +322,14 @@ def compile(
     `cores`: of the program that it is part of; None: chosen for it.
     """
     options = replace(options, donate=tuple(sorted(set(options.donate))))
-    key = (graph.fingerprint(), graph.output_roles, graph.input_names, options, cores)
+    key = (
+        graph.fingerprint(),
+        graph.output_roles,
+        graph.input_names,
+        options,
+        cores,
+        thread_count(),
+    )
     with _programs_lock:
         program = _programs.get(key)
         if program is not None:

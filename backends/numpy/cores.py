@@ -4,7 +4,8 @@ A worker of OpenBLAS stays awake for 2^28 ticks after a product (100 ms here), a
 its core with whatever else wants it. Attention of 8 x 6 heads x 256 x 64 takes 12 ms on one thread,
 8 on two of the pool, and 14 on two of the pool right after a product on two of OpenBLAS: docs/
 decisions.md. So a program uses either the one or the other. With the pool, BLAS is held at one
-thread while it runs and the pool shares the large products; with OpenBLAS everything else runs on
+thread while it runs (for the whole process: products of other Python threads as well) and the pool
+shares the large products; with OpenBLAS everything else runs on
 the calling thread. What is likely to be faster is told from the shapes, before code is written.
 """
 
@@ -73,7 +74,7 @@ class Cores(NamedTuple):
         if self.held:
             return "the pool shares loops and products; BLAS is held at one thread"
         if self.threads == 1:
-            return "BLAS shares products; all else runs on the calling thread"
+            return "products run as BLAS is set, all else on the calling thread"
         return "the pool shares loops"
 
 
@@ -83,7 +84,7 @@ def cores_of(steps: Iterable[Node], threads: int | None) -> Cores:
     if not blas.available():
         return Cores(threads)
     if count == 1:
-        return Cores(1, held=threads == 1)
+        return Cores(1, held=threads == 1)  # asked for one: BLAS has to be told
     steps = list(steps)
     products = [product for node in steps for product in _products(node)]
     if not products:
@@ -102,10 +103,8 @@ def _seconds_gained(node: Node, count: int) -> float:
     if name == "fused":
         loop = loop_of(node.attrs["graph"])
         size = prod(loop.domain)
-        seconds, shares = (
-            size * len(loop.body) * LOOP_STEP,
-            loop_shares(size, len(loop.body), count),
-        )
+        seconds = size * len(loop.body) * LOOP_STEP
+        shares = loop_shares(size, len(loop.body), count)
     elif name in ("sdpa", "sdpa_backward", "conv") and node.inputs[0].dtype in (f32, f64):
         flops, chunks = _plan_flops(node)
         seconds, shares = flops * PLAN_FLOP, share_count(count, chunks, flops)
@@ -120,7 +119,8 @@ def _plan_flops(node: Node) -> tuple[float, int]:
     """(flops, pieces they come in) of a plan of `fast`."""
     if node.op.name == "conv":
         images, filters = node.type.shape[0], node.inputs[1].shape
-        return product_flops(node.type.shape, prod(filters[1:])), images
+        threaded = filters[1] > 1 or node.attrs["groups"] == 1  # a depthwise one is not
+        return product_flops(node.type.shape, prod(filters[1:])), images if threaded else 1
     backward = node.op.name == "sdpa_backward"
     q, _, v = node.inputs[1:4] if backward else node.inputs[:3]
     return attention_flops(q.shape, v.shape, node.attrs["causal"], backward), prod(q.shape[:2])
@@ -131,11 +131,14 @@ def _products(node: Node) -> list[Product]:
     name = node.op.name
     if name == "matmul" and node.dtype in (f32, f64):
         return [Product(node.shape, node.inputs[0].shape[-1])]
-    if name in ("lstm", "lstm_backward"):  # products of every time step
+    if name in ("lstm", "lstm_backward"):
         x, h0 = node.inputs[:2] if name == "lstm" else node.inputs[3:5]
-        steps, batch, hidden = x.shape[0], h0.shape[0], h0.shape[-1]
-        step = Product((batch, 4 * hidden), hidden, cuttable=False)
-        return [step] * steps * (1 if name == "lstm" else 2)
+        (steps, batch, features), hidden = x.shape, h0.shape[-1]
+        forward = name == "lstm"
+        row = Product((batch, 4 * hidden), hidden, cuttable=False)  # of one time step
+        whole = Product((steps * batch, 4 * hidden), features, cuttable=False)
+        weights = Product((steps * batch, 4 * hidden), hidden, cuttable=False)
+        return [row] * steps + ([whole] if forward else [whole, whole, weights])
     return [product for step in _inner_steps(node) for product in _products(step)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from tracegrad.backends.base import BackendError, Options
 from tracegrad.backends.numpy import compile, interpret
 from tracegrad.backends.numpy.cores import Cores, cores_of
-from tracegrad.backends.numpy.fast import blas
+from tracegrad.backends.numpy.fast import blas, pool
 from tracegrad.backends.numpy.fast.matmul import cut_of, share_matmul
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
@@ -68,7 +68,20 @@ def test_blas_has_the_cores_where_there_is_little_but_products() -> None:
     x, w = tensor(64, 784), tensor(784, 512)
     graph = Graph((x, w), (ops.exp(ops.matmul(x, w)),))
     source = compile(graph, TWO).source
-    assert source.startswith("# cores: BLAS shares products") and "share_matmul" not in source
+    assert (
+        source.startswith("# cores: products run as BLAS is set") and "share_matmul" not in source
+    )
+
+
+def test_code_is_made_for_the_number_of_threads_there_is() -> None:
+    graph, before = mixed(), pool.thread_count()
+    try:
+        pool.set_thread_count(1)
+        assert "share_matmul" not in compile(graph).source
+        pool.set_thread_count(2)
+        assert "share_matmul" in compile(graph).source
+    finally:
+        pool.set_thread_count(before)
 
 
 def test_without_products_the_pool_shares_and_blas_is_let_be() -> None:
@@ -154,12 +167,20 @@ def test_a_number_of_threads_set_while_blas_is_held_counts_afterwards() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # jax's, where it is loaded
+def test_a_child_forked_while_blas_is_held_has_its_threads() -> None:
     with blas.single_threaded_blas():
-        monkeypatch.setattr(blas, "_holders", blas._holders)
-        blas._forget()  # what the child runs
-        assert blas.get_num_threads() == 2
-        monkeypatch.undo()
+        child = os.fork()
+        if child == 0:
+            seen = [blas.get_num_threads()]
+            blas.release()  # the child is inside the region of its parent, too
+            with blas.single_threaded_blas():
+                seen.append(blas.get_num_threads())
+            seen.append(blas.get_num_threads())
+            os._exit(0 if seen == [2, 1, 2] else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert blas.get_num_threads() == 1
 
 
 @pytest.mark.parametrize(

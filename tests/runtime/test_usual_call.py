@@ -187,3 +187,27 @@ def test_a_recheck_records_all_the_same() -> None:
     for _ in range(7):
         world.step(*data())
     assert world.step._usual is None and world.step._recordings > 2
+
+
+def test_the_graph_shown_is_the_one_that_ran_last() -> None:
+    world = World(compiled=True)
+    for _ in range(5):
+        world.step(*data())
+    trained = world.step.graph
+    with tg.no_grad():
+        world.step(*data())
+    assert world.step.graph is not trained
+    world.step(*data())
+    assert world.step.graph is trained
+
+
+def test_a_first_call_of_another_form_does_not_keep_the_short_way_closed() -> None:
+    world = World(compiled=True)
+    world.step(*data())
+    world.step(tg.arange(6.0)[::2] + 0, data()[1])
+    x, y = data()
+    x + 1  # the tape knows it now
+    world.step(x, y)
+    for _ in range(3):
+        world.step(*data())
+    assert world.step._usual is not None

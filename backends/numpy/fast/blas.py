@@ -16,7 +16,7 @@ from functools import cache
 
 import numpy as np
 
-_counting = threading.Lock()
+_counting = threading.RLock()
 _holders = 0  # regions that hold BLAS at one thread
 _wanted = 1  # what the last of them puts back
 
@@ -71,16 +71,19 @@ def set_num_threads(count: int) -> None:
 
 
 def hold() -> None:
-    """GEMMs use one thread until the matching `release`, so that our own threads may each run one."""
+    """GEMMs use one thread until the matching `release`, so that our own threads may each run one.
+
+    Those of other Python threads too: the setting is the process's.
+    """
     global _holders, _wanted
     functions = _functions()
     if functions:
         getter, setter = functions
         with _counting:
-            if not _holders:
+            _holders += 1  # first: a finaliser may come here in the middle
+            if _holders == 1:
                 _wanted = getter()
                 setter(1)
-            _holders += 1
 
 
 def release() -> None:
@@ -89,9 +92,9 @@ def release() -> None:
     functions = _functions()
     if functions:
         with _counting:
-            _holders -= 1
-            if not _holders:
+            if _holders == 1:
                 functions[1](_wanted)
+            _holders = max(_holders - 1, 0)  # 0 already: in a forked child, see `_forget`
 
 
 @contextmanager
@@ -105,9 +108,9 @@ def single_threaded_blas() -> Iterator[None]:
 
 
 def _forget() -> None:
-    """In a forked child the threads that held BLAS do not exist."""
+    """A forked child has one thread, and BLAS is not held there, in whatever region it was made."""
     global _holders, _counting
-    _counting = threading.Lock()
+    _counting = threading.RLock()
     if _holders:
         _holders = 0
         set_num_threads(_wanted)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tracegrad.backends.numpy.fast.pool import run_parallel
+from tracegrad.backends.numpy.fast.pool import run_parallel, thread_count
 from tracegrad.backends.numpy.fast.work import Array, share_count
 
 Ints = tuple[int, ...]
@@ -33,7 +33,8 @@ def product_flops(out: Ints, depth: int) -> float:
 def cut_of(out: Ints, depth: int, threads: int | None) -> Cut | None:
     """How to share a product of shape `out`; None where one thread is as good."""
     axis, step = max((-2, out[-2]), (-1, out[-1]), key=lambda side: side[1])[0], STEP
-    if len(out) > 2 and out[0] > 1:
+    count = threads or thread_count()
+    if len(out) > 2 and (out[0] % count == 0 or out[0] >= 4 * count):  # into parts of one size
         axis, step = 0, 1
     length = out[axis]
     shares = share_count(threads, length // step, product_flops(out, depth))

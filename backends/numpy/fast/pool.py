@@ -107,11 +107,12 @@ class Pool:
 
 
 _pool: Pool | None = None
+_threads: int | None = None  # what was asked for
 _making = threading.Lock()
 
 
 def _forget() -> None:
-    """In a forked child the workers do not exist; the next call makes new ones."""
+    """In a forked child the workers do not exist; the next call makes new ones, as many."""
     global _pool, _making
     _pool, _making = None, threading.Lock()
 
@@ -121,26 +122,26 @@ if hasattr(os, "register_at_fork"):
 
 
 def default_pool() -> Pool:
-    """The process's pool, one thread a core, made at the first call."""
+    """The process's pool, made at the first call."""
     global _pool
     if _pool is None:
         with _making:
             if _pool is None:
-                _pool = Pool(cpu_count())
+                _pool = Pool(thread_count())
     return _pool
 
 
 def thread_count() -> int:
     """Threads of the process's pool, made or not yet."""
-    return cpu_count() if _pool is None else _pool.threads
+    return _threads or cpu_count()
 
 
 def set_thread_count(threads: int) -> None:
-    """A pool of `threads` from now on; the workers of the old one sleep for good."""
-    global _pool
+    """A pool of `threads` from now on; the workers of an old one sleep for good."""
+    global _pool, _threads
     with _making:
         if threads != thread_count():
-            _pool = Pool(threads)
+            _pool, _threads = None, threads
 
 
 def run_parallel(fn: Task, n_chunks: int) -> None:
