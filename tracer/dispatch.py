@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.backends.base import BackendError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import DType
 from tracegrad.tracer.errors import ArgumentError
@@ -248,7 +249,10 @@ def apply(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...] = ()) -> An
     mode = get_mode()
     if mode.trace is not None:
         return mode.trace.apply(op, operands, attrs)
-    return _run_eager(op, operands, attrs, mode.grad)
+    try:
+        return _run_eager(op, operands, attrs, mode.grad)
+    except BackendError as error:  # the program's own line is that of its first call
+        raise error.located(error.op, here()) from error.__cause__
 
 
 def _run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: bool) -> Any:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.backends.base import BackendError
 from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.dispatch import apply
-from tracegrad.tracer.program import GraphOp
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.program import GraphOp, Program
 from tracegrad.tracer.tape import CONSTANT, LEAF, Entry, Part, program_of
 from tracegrad.tracer.tensor import Tensor, wrap
 
@@ -79,7 +81,12 @@ def entry_gradients(
     arrays += operand_values(entry, program, vjp.reads_in)
     arrays += output_values(entry, vjp.reads_out)
     arrays += saved_of(entry, vjp)
-    outputs = vjp.run(arrays)
+    try:
+        outputs = vjp.run(arrays)
+    except BackendError as error:
+        if program.__class__ is not Program:  # a compiled call knows the line of each op
+            raise
+        raise error.located(error.op, here()) from error.__cause__
     return [
         (entry.parents[k], outputs[at])
         for k, at in vjp.gradients.items()

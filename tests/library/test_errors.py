@@ -363,3 +363,31 @@ def test_a_failed_step_changes_nothing(name, mode):
     assert state() == before
     run(x, False)
     assert state() != before
+
+
+def earlier(name):
+    """The ops of `VALUES` on the same shapes, at lines of this function."""
+    x = tg.ones(2)
+    if name == "index":
+        x[(x * 0).long()]
+    elif name == "probability":
+        F.binary_cross_entropy(x * 0.5, x)
+    elif name == "matrix":
+        tg.linalg.inv(tg.eye(2))
+    elif name == "weights":
+        tg.multinomial(x, 1)
+    elif name == "class":
+        F.one_hot((x * 2).long(), 3)
+    else:
+        x.long() // x.long()
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("name", VALUES)
+def test_an_eager_error_names_the_line_of_its_own_call(name, tracked):
+    """Not that of the first call with these shapes, whose program is used again."""
+    earlier(name)
+    with pytest.raises(tg.errors.BackendError) as caught:
+        VALUES[name](tg.ones(2, requires_grad=tracked))
+    where = str(caught.value).partition("where: ")[2].partition("\n")[0]
+    assert "test_errors.py" in where and "earlier" not in where and "lambda" in where
