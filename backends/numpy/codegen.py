@@ -322,14 +322,8 @@ def compile(
     `cores`: of the program that it is part of; None: chosen for it.
     """
     options = replace(options, donate=tuple(sorted(set(options.donate))))
-    key = (
-        graph.fingerprint(),
-        graph.output_roles,
-        graph.input_names,
-        options,
-        cores,
-        thread_count(),
-    )
+    names = (graph.output_roles, graph.input_names, inner_lines(graph))
+    key = (graph.fingerprint(), *names, options, cores, thread_count())
     with _programs_lock:
         program = _programs.get(key)
         if program is not None:
@@ -341,6 +335,16 @@ def compile(
             while len(_programs) > PROGRAMS_KEPT:
                 _programs.popitem(last=False)
     return NumpyExecutable(program, graph, options)
+
+
+def inner_lines(graph: Graph) -> tuple[Any, ...]:
+    """Where the nodes of sub-graphs stand in the user's code: their programs, which know their own
+    lines, are part of the generated code, so it is shared only by graphs of the same lines.
+    """
+    inner = [
+        value for node in graph.nodes for value in node.attrs.values() if isinstance(value, Graph)
+    ]
+    return tuple((*[str(node.loc) for node in g.nodes], *inner_lines(g)) for g in inner)
 
 
 _numbers = count(1)

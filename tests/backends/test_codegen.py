@@ -221,6 +221,20 @@ def test_an_error_names_the_op_and_the_line_of_its_own_graph() -> None:
             compile(lookup(line))(arrays)
 
 
+def test_an_error_in_a_sub_graph_names_the_line_of_its_own_graph() -> None:
+    def lookup(line: int) -> Graph:
+        with at(Loc("model.py", line)):
+            table, index = tensor(4, 2), placeholder(TensorType((3,), i64))
+            body = Graph((table, index), (ops.gather(table, index, axes=(0,)),))
+            x, i = tensor(4, 2), placeholder(TensorType((3,), i64))
+            return Graph((x, i), (ops.proj(ops.call(x, i, graph=body), index=0),))
+
+    arrays = [np.ones((4, 2), np.float32), np.array([0, 4, 1])]
+    for line in (11, 77):
+        with pytest.raises(IndexOutOfRange, match=f"gather: .*\n.*model.py:{line}"):
+            compile(lookup(line))(arrays)
+
+
 def test_the_wrong_number_of_arrays_is_refused() -> None:
     x = tensor(3)
     with pytest.raises(KernelError, match="takes 1 arrays, 2 given"):
