@@ -14,6 +14,17 @@ def mlp(lib: Any, sizes: tuple[int, ...]) -> Any:
     return nn.Sequential(*layers)
 
 
+def cnn(lib: Any) -> Any:
+    """Two convolutions with batch norm for 28 x 28 images of one channel."""
+    nn = lib.nn
+    layers: list[Any] = []
+    for inputs, outputs in ((1, 32), (32, 64)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs)]
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Linear(128, 10)]
+    return nn.Sequential(*layers)
+
+
 def gpt(lib: Any, layers: int, heads: int, width: int, context: int, vocabulary: int) -> Any:
     """A pre-norm GPT with tied output head and no biases."""
     nn, F = lib.nn, lib.nn.functional

@@ -12,7 +12,9 @@ import models
 import numpy as np
 from interleave import Bench, Skip
 
-bench = Bench("train step", cases=["mlp-b64", "mlp-b512", "gpt-small", "gpt"], baseline="torch")
+bench = Bench(
+    "train step", cases=["mlp-b64", "mlp-b512", "cnn", "gpt-small", "gpt"], baseline="torch"
+)
 
 
 def workload(lib: Any, case: str) -> Callable[[], Any]:
@@ -25,6 +27,12 @@ def workload(lib: Any, case: str) -> Callable[[], Any]:
         optimizer = lib.optim.SGD(model.parameters(), lr=0.05)
         x = lib.tensor(random.standard_normal((batch, 784)).astype("f4"))
         y = lib.tensor(random.integers(0, 10, batch))
+        classes = 10
+    elif case == "cnn":
+        model = models.cnn(lib)
+        optimizer = lib.optim.Adam(model.parameters(), lr=1e-3)
+        x = lib.tensor(random.standard_normal((64, 1, 28, 28)).astype("f4"))
+        y = lib.tensor(random.integers(0, 10, 64))
         classes = 10
     else:
         layers, heads, width, context, batch = (

@@ -84,4 +84,5 @@ def updated_tensors(final: Segment, recorded: Any) -> UpdatedTensors | None:
         if item.kind != "state" or not isinstance(item.source, Tensor) or id(item) not in positions:
             return None
         places.append((item.source, positions[id(item)], index))
+    places.sort(key=lambda place: place[1])  # as they are read: then nothing has to be put in order
     return UpdatedTensors(final.fetch, places, len(final.sources))

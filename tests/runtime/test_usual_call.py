@@ -181,6 +181,30 @@ def test_the_short_way_is_taken() -> None:
     assert not world.step._cache and world.step.stats()["compiles"] == 1
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
+def test_the_short_way_is_open_to_every_optimizer(name: str) -> None:
+    def train(compiled: bool) -> tuple[Any, list[Any]]:
+        tg.manual_seed(0)
+        model = tg.nn.Sequential(tg.nn.Linear(4, 8), tg.nn.BatchNorm1d(8), tg.nn.Linear(8, 2))
+        options = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
+        optimizer = getattr(tg.optim, name)(model.parameters(), lr=0.01, **options)
+
+        def step(x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
+            optimizer.zero_grad()
+            loss = ((model(x) - y) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = tg.compile(step, backend="jax") if compiled else step
+        losses = [run(tg.randn(5, 4), tg.randn(5, 2)).item() for _ in range(8)]
+        return run, losses
+
+    run, losses = train(compiled=True)
+    assert run._usual is not None
+    assert losses == pytest.approx(train(compiled=False)[1], rel=1e-4)
+
+
 def test_a_recheck_records_all_the_same() -> None:
     world = World(compiled=True)
     world.step = tg.compile(world.work, backend="jax", recheck=3)
