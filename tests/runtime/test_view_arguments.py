@@ -25,6 +25,7 @@ def same(a, b):
 
 
 def test_batches_cut_from_one_tensor_are_one_recording(backend):
+    tg.manual_seed(0)  # other weights, another rounding of the sum
     x, y = data(12, 3), data(12)
     layer = nn.Linear(3, 1)
 
