@@ -150,10 +150,10 @@ class TraceBuffers(Tracking):
             self.touched_by_capture[id(owner)] = owner
         if cell is None:
             self._owners.append((owner, tensor))
-            if (
-                owner is tensor and kind != "argument"
-            ):  # where an argument lies is in each call's key
-                tensor._captured = True  # a storage that it gets later matters to compiled calls
+            if owner is tensor and kind != "argument":
+                # A storage that it gets later matters to compiled calls; where an argument lies is in
+                # each call's key.
+                tensor._captured = True
             base = owner.array if isinstance(owner, Storage) else None
             shape = base.shape if base is not None else tuple(tensor.shape)
             dtype = dtype_of(base.dtype) if base is not None else tensor.dtype

@@ -2,11 +2,11 @@
 
 A worker of OpenBLAS stays awake for 2^28 ticks after a product (100 ms here), and takes turns on
 its core with whatever else wants it. Attention of 8 x 6 heads x 256 x 64 takes 12 ms on one thread,
-8 on two of the pool, and 14 on two of the pool right after a product on two of OpenBLAS: docs/
-decisions.md. So a program uses either the one or the other. With the pool, BLAS is held at one
+8 on two of the pool, and 14 on two of the pool right after a product on two of OpenBLAS (see
+docs/decisions.md). So a program uses either the one or the other. With the pool, BLAS is held at one
 thread while it runs (for the whole process: products of other Python threads as well) and the pool
-shares the large products; with OpenBLAS everything else runs on
-the calling thread. What is likely to be faster is told from the shapes, before code is written.
+shares the large products; with OpenBLAS everything else runs on the calling thread. What is likely
+to be faster is told from the shapes, before code is written.
 """
 
 from __future__ import annotations
