@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import chain
-from operator import itemgetter
+from itertools import chain, repeat
+from operator import itemgetter, setitem
 from typing import Any
 
 from tracegrad.runtime.segments import Segment, Sources
@@ -13,6 +14,7 @@ from tracegrad.tracer.tensor import Tensor
 
 # Fields of a tensor by which more than its own `_jax` may hold or want its value.
 _OTHER_HOLDERS = frozenset({"_data", "_storage", "_const"})
+_JAX = repeat("_jax")
 
 
 class UpdatedTensors:
@@ -61,8 +63,7 @@ class UpdatedTensors:
         return values if self.in_order else self._after([*arrays, *outputs])
 
     def put_values(self, values: Sequence[Any]) -> Sequence[Any]:
-        for fields, value in zip(self._fields, values):
-            fields["_jax"] = value
+        deque(map(setitem, self._fields, _JAX, values), 0)
         return values
 
 
