@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.runtime.keys import typed_key, value_key
 from tracegrad.tracer.numbers import same_bits
 from tracegrad.tracer.observed import Observed, ParamGroup
 from tracegrad.tracer.tensor import Tensor
@@ -92,7 +93,7 @@ class Picture:
                 return ("identities", kind, tuple(item[1] for item in items), value)
             return ("sequence", kind, items, value)
         if isinstance(value, (set, frozenset)):
-            return ("set", kind, frozenset((type(item), item) for item in value), value)
+            return ("set", kind, (frozenset(map(typed_key, value)), tuple(value)), value)
         if isinstance(value, _WITH_FIELDS) or kind in _NAMESPACES:
             self.met[id(value)] = value
             if self.visit is not None:
@@ -158,12 +159,13 @@ def unchanged(taken: tuple, value: Any) -> bool:
     if form == "bytes":
         return bytes(value) == content
     if form == "set":
-        return len(value) == len(content) and all((type(item), item) in content for item in value)
+        keys, items = content
+        return len(value) == len(items) and all(typed_key(item) in keys for item in value)
     return all(map(unchanged, content, parts_of(value)))
 
 
 def same_key(key: Any, other: Any) -> bool:
-    return key is other or (type(key) is type(other) and type(key) in PLAIN and key == other)
+    return key is other or (type(key) is type(other) and value_key(key) == value_key(other))
 
 
 def restored(taken: tuple) -> Any:
@@ -194,7 +196,7 @@ def restored(taken: tuple) -> Any:
             dict.__setitem__(fields, key, item)
     elif form == "set" and isinstance(value, set):
         value.clear()
-        value.update(item for _, item in content)
+        value.update(content[1])
     elif form == "array" and value.flags.writeable:
         value[...] = np.frombuffer(content[2], content[1]).reshape(content[0])
     elif form == "parts":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-import numpy as np
-
+from tracegrad.runtime.keys import value_key
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.storage import Storage
@@ -232,55 +230,6 @@ def by_value(view: Tensor) -> Tensor:
         tensor = wrap(array if array.flags.c_contiguous else array.copy())
     tensor._entry = view._entry
     return tensor
-
-
-class Same:
-    """An object as part of a key: equal to itself only, and kept alive: its id stays its own."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-_BY_VALUE = frozenset({int, bool, str, bytes, complex, type(None)})
-
-
-def value_key(leaf: Any) -> Any:
-    """What a non-tensor argument is compared by: its value if it is immutable, else its identity."""
-    kind = type(leaf)
-    if kind in _BY_VALUE:
-        return leaf
-    if isinstance(leaf, (float, np.generic)):
-        return np.asarray(leaf).tobytes()
-    if isinstance(leaf, np.ndarray) and leaf.dtype != object:
-        return (leaf.shape, leaf.dtype, leaf.tobytes())
-    if isinstance(leaf, (set, frozenset)):
-        return frozenset((type(item), item) for item in leaf)
-    if isinstance(leaf, (bytearray, slice, range)):
-        return bytes(leaf) if isinstance(leaf, bytearray) else (leaf.start, leaf.stop, leaf.step)
-    if is_frozen(kind):
-        try:
-            hash(leaf)
-            return leaf
-        except TypeError:
-            return Same(leaf)
-    return Same(leaf)
-
-
-def is_frozen(kind: type) -> bool:
-    """Whether instances are compared by all that they hold: frozen dataclasses."""
-    parameters = getattr(kind, "__dataclass_params__", None)
-    return (
-        parameters is not None and parameters.frozen and parameters.eq
-        and all(field.compare for field in dataclasses.fields(kind))
-    )  # fmt: skip
 
 
 def describe(leaf: Any, owner: Any = None) -> str:

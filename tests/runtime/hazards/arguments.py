@@ -1,6 +1,8 @@
 """Arguments: their structure, types, identity, aliases and gradients."""
 
+import dataclasses
 import enum
+from typing import Any
 
 import tracegrad as tg
 from tests.runtime.hazards.registry import hazard, linear
@@ -261,3 +263,29 @@ def same_argument_again_and_again(compile):
     yield g(x)
     x.numpy()[1] = 8.0
     yield g(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    value: Any
+
+
+@hazard
+def equal_numbers_of_other_types_inside_arguments(compile):
+    """Python finds 2, 2.0 and True, or 0.0 and -0.0, equal; a graph does not."""
+    numbers = (2, 2.0, 1, True, 1.0, complex(1), 0, 0.0, -0.0, False)
+    g = compile(lambda x, s: (x * s.value, 1 / (tg.ones(1) * s.value)))
+    for value in numbers:
+        yield g(tg.arange(3), Setting(value))
+    g = compile(lambda x, s: x * s.value.value[0])
+    for value in numbers:
+        yield g(tg.arange(3), Setting(Setting((value,))))
+    g = compile(lambda x, s: x * next(iter(s)))
+    for value in numbers:
+        yield g(tg.arange(3), {value}), g(tg.arange(3), frozenset([value]))
+    g = compile(lambda x, s: x * next(iter(s))[0])
+    for value in numbers:
+        yield g(tg.arange(3), {(value,)})
+    g = compile(lambda x, s: x * s.start)
+    for value in numbers:
+        yield g(tg.arange(3), slice(value, 3))

@@ -191,3 +191,19 @@ def membership_in_a_list(compile):
     yield g(a)
     yield g(b + 1)
     yield g(b)
+
+
+@hazard
+def equal_numbers_of_other_types_as_keys_and_items(compile):
+    numbers = (1, True, 1.0, 0.0, -0.0, 0, False)
+    table, items, pairs = {}, set(), set()
+    by_key = compile(lambda x: (x * next(iter(table)), 1 / (tg.ones(1) * next(iter(table)))))
+    by_item = compile(lambda x: x * next(iter(items)))
+    by_pair = compile(lambda x: x * next(iter(pairs))[0])
+    for number in numbers:
+        table.clear(), items.clear(), pairs.clear()
+        table[number] = None
+        items.add(number)
+        pairs.add((number,))
+        x = tg.arange(3)
+        yield by_key(x), by_item(x), by_pair(x)
