@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.exact import exact
 from tracegrad.ir.types import DType, TensorType, dtype_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -46,12 +47,11 @@ class Const:
     @classmethod
     def full(cls, shape: tuple[int, ...], dtype: DType, value: Any) -> Const:
         """`shape` filled with `value` as a `dtype`. Raises IRTypeError where it cannot be."""
-        # Passes and gradients ask for the same few numbers again and again. repr tells 0.0 from
-        # -0.0; a nan may carry bits that repr does not show, so it is made anew.
+        # Passes and gradients ask for the same few numbers again and again.
         shape = tuple(shape)
-        if type(value) not in _PYTHON_SCALARS or value != value:
+        if type(value) not in _PYTHON_SCALARS:
             return cls._full(shape, dtype, value)
-        key = (shape, dtype, type(value), repr(value))
+        key = (shape, dtype, exact(value))
         const = _known_splats.get(key)
         if const is None:
             if len(_known_splats) >= _KNOWN_SPLATS_KEPT:

@@ -8,13 +8,15 @@ returns a new graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tracegrad.ir import loc as _loc
 from tracegrad.ir.errors import IRError, IRTypeError
+from tracegrad.ir.exact import exact
+from tracegrad.ir.hazards import Hazard
 from tracegrad.ir.loc import Loc
 from tracegrad.ir.types import TensorType, Type
 
@@ -22,10 +24,14 @@ EMPTY: dict[str, Any] = {}
 
 
 class Attrs(Mapping[str, Any]):
-    """Immutable, hashable attributes of a node, read as items or as names (`node.attrs.axes`)."""
+    """Immutable attributes of a node, read as items or as names (`node.attrs.axes`).
 
-    __slots__ = ("_items",)
+    Equal when every value is the same value: 0.0 is not -0.0, True is not 1, nan is nan (`exact`).
+    """
+
+    __slots__ = ("_items", "_key")
     _items: dict[str, Any]
+    _key: Hashable  # made when it is first asked for
 
     def __init__(self, items: Mapping[str, Any] = EMPTY):
         object.__setattr__(self, "_items", dict(items))
@@ -55,11 +61,21 @@ class Attrs(Mapping[str, Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         raise IRError("attributes of a node never change; emit a new node")
 
+    def _exact(self) -> Hashable:
+        try:
+            return object.__getattribute__(self, "_key")  # type: ignore[no-any-return]
+        except AttributeError:
+            key = tuple([(name, exact(value)) for name, value in self._items.items()])
+            object.__setattr__(self, "_key", key)
+            return key
+
     def __hash__(self) -> int:
-        return hash(tuple(self._items.items()))
+        return hash(self._exact())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Attrs) and self._items == other._items
+        if self is other:
+            return True
+        return isinstance(other, Attrs) and self._exact() == other._exact()
 
     def __repr__(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in self._items.items())
@@ -83,6 +99,8 @@ class Op:
     decompose  (*inputs, **attrs) -> node (or tuple of nodes for several results) of simpler ops
     traits     what passes may ask (never the name): see `ir/ops/traits.py`
     flops      (node) -> float, floating-point operations; None: one per output element
+    hazards    (node) -> what it may raise for the values it gets, see ir/hazards.py; None: nothing,
+               or what its sub-graphs may raise for. Ask passes.hazards, which knows more.
     """
 
     name: str
@@ -93,6 +111,7 @@ class Op:
     decompose: Callable[..., Any] | None = field(default=None, repr=False)
     traits: frozenset[str] = frozenset()
     flops: Callable[[Node], float] | None = field(default=None, repr=False)
+    hazards: Callable[[Node], Iterable[Hazard]] | None = field(default=None, repr=False)
 
     def has(self, trait: str) -> bool:
         return trait in self.traits

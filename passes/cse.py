@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from tracegrad.ir.const import Const
-from tracegrad.ir.graph import INPUT, Attrs, Graph, Node, rebuild
+from tracegrad.ir.graph import INPUT, Graph, Node, rebuild
 from tracegrad.ir.loc import Loc
 from tracegrad.ir.ops.traits import COMMUTATIVE, IDENTITY_MARKER
 from tracegrad.passes.base import Pass, has_subgraphs, walk, with_subgraphs
@@ -56,24 +55,9 @@ def _classes(graph: Graph) -> tuple[dict[Node, Node], dict[Node, list[Loc]]]:
         operands = [number[leader[operand]] for operand in node.inputs]
         if node.op.has(COMMUTATIVE):
             operands.sort()
-        key = (node.op.name, tuple(operands), attrs_key(node.attrs), str(node.type))
+        key = (node.op.name, tuple(operands), node.attrs, str(node.type))
         first = first_of.setdefault(key, node)
         if first is not node:
             leader[node] = first
             followers.setdefault(first, []).append(node.loc)
     return leader, followers
-
-
-def attrs_key(attrs: Attrs) -> Hashable:
-    """Equal for attributes that mean the same: -0.0 is not 0.0, True is not 1, nan is nan."""
-    return tuple(_value_key(value) for value in attrs.values()) if attrs else ()
-
-
-def _value_key(value: Any) -> Hashable:
-    if isinstance(value, tuple):
-        return tuple(_value_key(part) for part in value)
-    if isinstance(value, Graph):
-        return value.fingerprint()
-    if isinstance(value, Const):
-        return value
-    return type(value).__name__, repr(value)

@@ -218,6 +218,11 @@ def hashable(value: Any) -> Any:
     """Attributes are part of cache keys: lists become tuples, NumPy numbers Python numbers."""
     if value.__class__ in _PLAIN:
         return value
+    if value.__class__ is tuple:
+        for part in value:
+            if part.__class__ not in _PLAIN:
+                return tuple(map(hashable, value))
+        return value
     if isinstance(value, (list, tuple)):
         return tuple(map(hashable, value))
     if isinstance(value, np.generic):

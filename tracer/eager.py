@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.errors import IRTypeError
-from tracegrad.ir.types import TensorType, dtype_of, f32
+from tracegrad.ir.exact import exact
+from tracegrad.ir.types import TensorType, dtype_of
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.operands import as_tensor_operand
@@ -29,7 +30,7 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
     Raises ShapeError when the operands do not fit, with the user's line.
     """
     values: list[Any] = []
-    key: list[Any] = [op, attrs]
+    key: list[Any] = [op]
     tracked = False
     for given in operands:
         if isinstance(given, Tensor):
@@ -46,11 +47,11 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
             return run_eager(op, usual, attrs, grad)
     if op.eager_only:
         return run_eager_only(op, values, attrs)
+    key.append(default_dtype())
     if attrs and attrs is not getattr(op, "default_attrs", None):
-        key += map(type, attrs)  # 1, 1.0 and True are equal, but different attributes
-    default = default_dtype()
-    if default is not f32:
-        key.append(default)
+        for value in attrs:  # most are an int, a name or None, which need no call
+            kind = value.__class__
+            key.append(value if kind is int or kind is str or value is None else exact(value))
     lookup_key = tuple(key)
     program = _programs.get(lookup_key)
     if program is None:

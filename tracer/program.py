@@ -17,6 +17,7 @@ import numpy as np
 
 from tracegrad.backends import numpy as numpy_backend
 from tracegrad.ir import loc as _loc
+from tracegrad.ir.exact import exact
 from tracegrad.ir.graph import INPUT, Graph, Node, inline, placeholder, postorder, substitute
 from tracegrad.ir.ops import traits
 from tracegrad.ir.types import TensorType, bool_, c128, f64, i64
@@ -222,8 +223,7 @@ def program_for(op: Any, attrs: tuple, specs: tuple) -> Program:
 
     Raises what the op's type rules raise (shape or dtype mismatch).
     """
-    # The types of literals matter: 1, 1.0 and True are equal keys but different attributes.
-    key = (op, attrs, tuple(map(type, attrs)), specs, get_default_dtype())
+    key = (op, exact(attrs), specs, get_default_dtype())
     program = _programs.get(key)
     if program is None:
         program = _programs.add(key, Program(op, attrs, specs))

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
 import tracegrad as tg
 from tracegrad.backends.numpy import interpret, straight
+from tracegrad.backends.numpy.interpret import decomposition
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, placeholder
 from tracegrad.ir.types import TensorType, c64, f32, f64, i64
-from tracegrad.tracer import functions
+from tracegrad.tracer import eager, functions, program
 from tracegrad.tracer.dispatch import UserOp, binder
 from tracegrad.tracer.errors import ArgumentError
 
@@ -28,6 +30,43 @@ def test_equal_attributes_of_other_types_are_other_programs():
     x = tg.tensor([[1.0, 2.0]])
     assert x.sum(1).shape == (1,) and x.sum(True).shape == (1,)
     assert tg.full((2,), 1).dtype is tg.int64 and tg.full((2,), 1.0).dtype is tg.float32
+
+
+SIGNED = {
+    "leaky_relu": lambda m, x, zero: m.nn.functional.leaky_relu(x, zero),
+    "pad": lambda m, x, zero: m.nn.functional.pad(x, (1, 1), value=zero),
+    "threshold": lambda m, x, zero: m.nn.functional.threshold(x, 0.5, zero),
+    "elu": lambda m, x, zero: m.nn.functional.elu(x, zero),
+    "hardtanh": lambda m, x, zero: m.nn.functional.hardtanh(x, zero, 1.0),
+    "add": lambda m, x, zero: m.add(x * 0, x, alpha=zero),
+    "addcmul": lambda m, x, zero: m.addcmul(x * 0, x, x, value=zero),
+    "nan_to_num": lambda m, x, zero: m.nan_to_num(x * float("nan"), nan=zero),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_the_sign_of_a_zero_attribute_counts(name):
+    for zero in (0.0, -0.0, 0.0):
+        mine = SIGNED[name](tg, tg.tensor([-1.0, 2.0]), zero).numpy()
+        theirs = SIGNED[name](torch, torch.tensor([-1.0, 2.0]), zero).numpy()
+        np.testing.assert_array_equal(np.signbit(mine), np.signbit(theirs), str(zero))
+
+
+def test_a_composite_is_taken_apart_anew_for_another_zero():
+    x = placeholder(TensorType((2,), f32))
+    graphs = [decomposition(ops.softplus(x, beta=beta, threshold=1.0)) for beta in (0.0, -0.0)]
+    positive, negative = [interpret(graph, [np.ones(2, np.float32)])[0] for graph in graphs]
+    assert np.isposinf(positive).all() and np.isneginf(negative).all()
+
+
+def test_a_new_nan_is_not_a_new_program():
+    def call():
+        return tg.nn.functional.pad(tg.ones(4), (1, 1), value=float("nan"))
+
+    call()
+    before = len(eager._programs), len(program._programs)
+    call()
+    assert (len(eager._programs), len(program._programs)) == before
 
 
 @pytest.mark.parametrize("function", [functions.real, functions.imag])
