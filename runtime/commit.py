@@ -26,7 +26,8 @@ class Committer:
     def owner_of(self, item: Input, call: Call) -> Any:
         if item.kind == "argument":
             return call.owners[int(item.name[3:])]
-        owner = item.source if item.kind != "slot" else item.source.place.read()
+        # What stood under a name when the run began: the commit may bind the name anew.
+        owner = item.source if item.kind != "slot" else call.found[id(item.source)]
         if owner.__class__ is not Storage and owner._storage is not None:
             return owner._storage
         return owner
@@ -145,7 +146,7 @@ class Committer:
         if result.kind == "argument":
             return call.tensors[result.index]
         if result.kind == "slot":
-            return result.value.place.read()
+            return call.found[id(result.value)]
         if result.kind == "grad":
             grad = plan.grads[result.index]
             return (grad.tensor if grad.argument < 0 else call.tensors[grad.argument])._grad

@@ -29,6 +29,7 @@ class Plan:
     single    output index of a result that is one tensor, else -1
     freed     shape and dtype of that result if its graph has been walked backwards, else None
     switched  see Recorded
+    slots     names under which state is kept
     steady    see steady.py
     """
 
@@ -45,6 +46,7 @@ class Plan:
     treedef: Any
     effects: list[Effect]
     switched: list[tuple[int, bool]]
+    slots: list[Any]
     inputs: list[Input]
     outputs: int
     program: Any
@@ -80,6 +82,7 @@ def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]
         treedef=recorded.treedef,
         effects=recorded.effects,
         switched=recorded.switched,
+        slots=list(trace.slots.values()),
         inputs=list(trace.inputs),
         outputs=len(recorded.outputs),
         program=program,

@@ -172,6 +172,8 @@ class Runner(Committer):
 
     def execute(self, segment: Segment, plan: Plan, arrays: list[Any], call: Call) -> list[Any]:
         executable = segment.lowered.executable
+        if plan.slots:
+            call.found = {id(slot): slot.place.read() for slot in plan.slots}
         if plan.writes and plan.program is not None:
             call.before = plan.program.before(self, plan, call)
         if not plan.writes:

@@ -70,6 +70,7 @@ class Call:
         "_treedef",
         "before",
         "numbers",
+        "found",  # tensors that stand under names, by the id of their Slot: set when a run begins
         "only_in_jax",
         "resident",
         "state",

@@ -302,3 +302,58 @@ def gradient_data_clamped(compile):
     g = compile(f)
     for _ in range(3):
         yield g(ramp(2, 3)), m.weight
+
+
+def values(gradient):
+    """Read without giving the gradient an alias: it is kept under its name only."""
+    return None if gradient is None else gradient.tolist()
+
+
+@hazard
+def accumulated_gradient_moved_away(compile):
+    """Under another name, while the parameter's own is cleared."""
+
+    class Keeper:
+        gradient = None
+
+    keeper, w = Keeper(), ramp(3).requires_grad_()
+
+    def f(x, last):
+        (w * x).sum().backward()
+        if last:
+            keeper.gradient = w.grad
+            w.grad = None
+        return x * 1
+
+    g = compile(f)
+    for k in range(8):
+        g(ramp(3, start=float(k)), k % 2 == 1)
+        yield values(keeper.gradient), values(w.grad)
+
+
+@hazard
+def gradient_cleared_beside_a_result_with_history(compile):
+    """In a branch on a flag, and in one on a counter that is a tensor."""
+    w, n = ramp(3).requires_grad_(), tg.zeros(())
+
+    def by_flag(x, last):
+        (w * x).sum().backward()
+        if last:
+            w.grad = None
+        return w * x
+
+    def by_counter(x):
+        (w * x).sum().backward()
+        n.add_(1)
+        if n % 2 == 0:
+            w.grad = None
+        return w * x
+
+    g, h = compile(by_flag), compile(by_counter)
+    for k in range(8):
+        result = g(ramp(3, start=float(k)), k % 2 == 1)
+        yield result, values(w.grad)
+    w.grad = None
+    for k in range(8):
+        result = h(ramp(3, start=float(k)))
+        yield result, values(w.grad), n
