@@ -27,8 +27,8 @@ SEEN_SIZE = 4096  # structures remembered after one sighting (their hashes)
 # Programs whose gradients cannot be part of a NumPy program: Python code, or another backend's.
 OPAQUE_KINDS: set[type] = {CustomProgram}
 
-_compiled: LRU = LRU(COMPILED_SIZE)
-_seen: LRU = LRU(SEEN_SIZE)
+_compiled = LRU(COMPILED_SIZE)
+_seen = LRU(SEEN_SIZE)
 _lock = threading.Lock()
 
 
@@ -56,12 +56,12 @@ def compiled_for(
     if any(entry.kind.__class__ in OPAQUE_KINDS for entry in order):
         return None
     key = structure_key(order, number, roots, targets)
-    compiled = _compiled.get(key)
+    compiled = _compiled[key]
     if compiled is not None:
         return compiled
     mark = hash(key)
     with _lock:
-        if mark not in _seen:
+        if _seen[mark] is None:
             _seen.add(mark, True)
             return None
     compiled = CompiledBackward(order, number, roots, targets)

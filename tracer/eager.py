@@ -21,7 +21,7 @@ from tracegrad.tracer.tensor import Tensor, wrap
 
 _NUMBERS = {bool: "bool", int: "int", float: "float", complex: "complex"}
 _new = Tensor.__new__
-_programs: LRU = LRU(CACHE_SIZE)  # by shapes and NumPy dtypes, which are cheaper keys than types
+_programs = LRU(CACHE_SIZE)  # by shapes and NumPy dtypes, which are cheaper keys than types
 
 
 def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: bool) -> Any:
@@ -53,7 +53,7 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
             kind = value.__class__
             key.append(value if kind is int or kind is str or value is None else exact(value))
     lookup_key = tuple(key)
-    program = _programs.get(lookup_key)
+    program = _programs[lookup_key]
     if program is None:
         program = _programs.add(lookup_key, find_program(op, attrs, values))
     if tracked and grad and program.differentiable:

@@ -125,7 +125,7 @@ def lone_mask(self: Tensor, index: Any) -> Tensor | None:
     return None
 
 
-_basic: LRU = LRU(CACHE_SIZE)
+_basic = LRU(CACHE_SIZE)
 
 
 def basic_steps(self: Tensor, index: Any) -> tuple[ViewStep, ...] | None:
@@ -134,7 +134,7 @@ def basic_steps(self: Tensor, index: Any) -> tuple[ViewStep, ...] | None:
     """
     if index.__class__ is int:
         lookup_key: tuple[Any, ...] = (shape_of(self), index)
-        return _basic.get(lookup_key) or _basic.add(lookup_key, parse(self, index)[0])  # type: ignore[no-any-return]
+        return _basic[lookup_key] or _basic.add(lookup_key, parse(self, index)[0])  # type: ignore[no-any-return]
     key: list[Any] = [shape_of(self)]
     for item in index if index.__class__ is tuple else (index,):
         kind = item.__class__
@@ -148,7 +148,7 @@ def basic_steps(self: Tensor, index: Any) -> tuple[ViewStep, ...] | None:
             return None
         key.append(item)
     lookup_key = tuple(key)
-    return _basic.get(lookup_key) or _basic.add(lookup_key, parse(self, index)[0])  # type: ignore[no-any-return]
+    return _basic[lookup_key] or _basic.add(lookup_key, parse(self, index)[0])  # type: ignore[no-any-return]
 
 
 def resolve(self: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Any]]]:

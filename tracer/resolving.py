@@ -14,7 +14,7 @@ from tracegrad.tracer.views import ViewStep, shape_of
 
 Shape = tuple[int, ...]
 Steps = tuple[ViewStep, ...]
-_steps: LRU = LRU(CACHE_SIZE)
+_steps = LRU(CACHE_SIZE)
 
 
 def remembered(resolve: Callable[..., Steps], input: Tensor, args: tuple, kwargs: dict) -> Steps:
@@ -23,7 +23,7 @@ def remembered(resolve: Callable[..., Steps], input: Tensor, args: tuple, kwargs
     if not plain(args) or (kwargs and not plain(kwargs.values())):
         return resolve(shape, *args, **kwargs)
     key = (resolve, shape, args, *kwargs.items()) if kwargs else (resolve, shape, args)
-    steps: Steps | None = _steps.get(key)
+    steps: Steps | None = _steps[key]
     if steps is None:
         steps = _steps.add(key, resolve(shape, *args, **kwargs))
     return steps

@@ -223,13 +223,13 @@ def emit_write_chain(chain: tuple[ViewStep, ...], base: Node, value: Node) -> No
 
 
 _new = Tensor.__new__
-_programs: LRU = LRU(CACHE_SIZE)  # by step, shape and NumPy dtype
+_programs = LRU(CACHE_SIZE)  # by step, shape and NumPy dtype
 
 
 def view_entry(step: ViewStep, parent: Entry) -> Entry:
     """The tape entry of one view step."""
     key = (step, parent.shape, parent.dtype)
-    found = _programs.get(key)
+    found = _programs[key]
     if found is None:
         program = program_for(step, (), (TensorType(parent.shape, dtype_of(parent.dtype)),))
         view = program.types[0]

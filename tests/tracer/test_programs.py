@@ -167,3 +167,32 @@ def test_masks_read_alike_with_and_without_history():
             np.testing.assert_array_equal(y.numpy(), x.numpy()[mask.numpy()])
     with pytest.raises(IndexError, match="does not fit"):
         x[tg.tensor([True, False])]
+
+
+def test_what_is_used_stays_in_a_cache_and_the_rest_is_bounded():
+    cache = program.LRU(4)
+    cache.add("hot", "kept")
+    for k in range(100):
+        cache.add(k, str(k))
+        assert cache["hot"] == "kept"
+        assert len(cache) + len(cache.old) <= 8
+        if k:
+            assert cache.get(k - 1) == str(k - 1)
+    assert cache[0] is None and cache.get(0, "gone") == "gone"
+    cache.clear()
+    assert cache["hot"] is None and cache.get(99) is None
+
+
+def test_a_program_in_use_is_not_made_again_because_others_are(monkeypatch):
+    monkeypatch.setattr(eager, "_programs", program.LRU(8))
+    monkeypatch.setattr(program, "_programs", program.LRU(8))
+    made = []
+    build = program.Program.__init__
+    monkeypatch.setattr(
+        program.Program, "__init__", lambda self, op, *rest: (made.append(op.name), build(self, op, *rest))[1]
+    )  # fmt: skip
+    x = tg.ones(4)
+    for n in range(50):
+        tg.nn.functional.leaky_relu(x, 0.1 + n)  # a slope that changes
+        tg.nn.functional.softsign(x)
+    assert made.count("softsign") == 1
