@@ -168,7 +168,7 @@ def result_of(
     trace = recorded.trace
     if isinstance(leaf, TracedNumber):
         if leaf.trace is not trace:
-            leaf._leaked()
+            leaf.leaked()
         return Result("number", recorded.add(leaf.node, name, "result"), value=leaf.category)
     if not isinstance(leaf, Tensor):
         made = recorded.objects.get(id(leaf))

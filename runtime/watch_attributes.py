@@ -150,8 +150,7 @@ def watch_of_this_thread() -> AttributeWatch | None:
         for watch in _watches:
             if watch.trace is trace:
                 return watch
-        # A nested trace (cond, vmap) belongs to the one around it.
-        trace = getattr(trace, "outer", None)
+        trace = trace.outer
     return None
 
 

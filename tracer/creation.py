@@ -82,10 +82,10 @@ def check_device(device: Any) -> None:
 
 
 def finish(tensor: Tensor, requires_grad: bool) -> Tensor:
-    if requires_grad:
-        tensor.requires_grad_()
     trace = get_mode().trace
-    return tensor if trace is None else trace.adopt(tensor)  # type: ignore[no-any-return]
+    if trace is not None:
+        tensor = trace.adopt(tensor)
+    return tensor.requires_grad_() if requires_grad else tensor
 
 
 def contains_tensors(data: Any) -> bool:

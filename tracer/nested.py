@@ -1,8 +1,8 @@
 """Graphs of functions inside other code: the branches of `cond`, the body of `while_loop`, what
 `vmap` batches.
 
-A nested trace takes every tensor from outside as an input of its graph; the caller passes them on
-as operands.
+Every tensor from outside is an input of such a graph (see nested_trace.py); the caller passes them
+on as operands.
 """
 
 from __future__ import annotations
@@ -17,88 +17,10 @@ from tracegrad.ir.types import TensorType, bool_
 from tracegrad.tracer.dispatch import Weak, apply
 from tracegrad.tracer.errors import ArgumentError, ShapeError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.recording import Trace, place_of
+from tracegrad.tracer.nested_trace import NestedTrace
 from tracegrad.tracer.state import Mode, get_mode, reset_mode, set_mode
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.traced import Cell
 from tracegrad.tracer.trees import flatten
-
-
-class NestedTrace(Trace):
-    """A trace without state and without guards.
-
-    `captured` lists the outside tensors, in input order.
-    """
-
-    def __init__(self, what: str):
-        super().__init__()
-        self.what = what
-        self.captured: list[Tensor] = []
-        self.captured_nodes: list[Node] = []
-
-    def argument(self, type: TensorType) -> Tensor:
-        """A traced tensor for one argument of the function."""
-        node = placeholder(type, here())
-        return self.fresh(node)
-
-    def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
-        traced = tensor._traced
-        if traced is not None and traced.trace is self:
-            return traced.cell  # type: ignore[no-any-return]
-        owner = traced if traced is not None else tensor
-        cell = self.cells.get(id(owner))
-        if cell is None:
-            node = placeholder(TensorType(tuple(tensor.shape), tensor.dtype), here())
-            self.captured.append(tensor)
-            self.captured_nodes.append(node)
-            self._owners.append(owner)
-            cell = self.cells[id(owner)] = Cell(node, owner)
-        return cell
-
-    def node_of(self, tensor: Tensor) -> Node:
-        traced = tensor._traced
-        if traced is not None and traced.trace is self:
-            return traced.node  # type: ignore[no-any-return]
-        cell = self.cell_of(tensor)
-        if cell.written:
-            self.refuse(
-                f"an in-place write on an outside tensor inside {self.what}",
-                "return the new value instead",
-            )
-        return cell.nodes[0]
-
-    def make_view(self, tensor: Tensor, step: Any) -> Tensor:
-        if tensor._traced is None or tensor._traced.trace is not self:
-            # A view of an outside tensor: of its current value.
-            tensor = self.fresh(self.node_of(tensor))
-        return super().make_view(tensor, step)
-
-    def write(self, target: Tensor, value: Tensor) -> None:
-        if target._traced is None or target._traced.trace is not self:
-            self.refuse(
-                f"an in-place write on an outside tensor inside {self.what}",
-                "return the new value instead",
-            )
-        place_of(target)
-        super().write(target, value)
-
-    def guard_bool(self, node: Node) -> bool:
-        return self._no_guard("a branch on a tensor's value")
-
-    def guard_bits(self, node: Node, why: str) -> Any:
-        return self._no_guard(why)
-
-    def _no_guard(self, why: str) -> Any:
-        self.refuse(
-            f"{why} inside {self.what}", "use tg.where, or tg.cond",
-            "its graph is made once, before values are known",
-        )  # fmt: skip
-
-    def next_key(self, generator: Any) -> Tensor:
-        self.refuse(
-            f"a random operation inside {self.what}", "draw the numbers outside and pass them in"
-        )
-        raise AssertionError
 
 
 @dataclass

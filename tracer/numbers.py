@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -37,15 +37,19 @@ class TracedNumber:
     ):
         self.trace, self.node, self.category, self.host = trace, node, category, host
 
-    def _live(self) -> Any:
-        if get_mode().trace is not self.trace:
-            self._leaked()
-        return self.trace
+    def live(self) -> TracedNumber:
+        """The number in the running trace. Raises LeakedTensorError outside its own."""
+        trace = get_mode().trace
+        if trace is self.trace:
+            return self
+        if trace is None:
+            self.leaked()
+        return trace.own_number(self)  # type: ignore[no-any-return]
 
-    def _leaked(self) -> None:
+    def leaked(self) -> NoReturn:
         raise LeakedTensorError(
             "a number read from a tensor inside a compiled function is used outside its trace", where=here(),
-            why="it stands for a value of the graph", fix="return it from the compiled function",
+            why="it stands for a value of the graph", fix=self.trace.way_out,
         )  # fmt: skip
 
     @property
@@ -56,10 +60,10 @@ class TracedNumber:
 
     def as_tensor(self, dtype: Any = None) -> Any:
         """The number as a 0-d tensor (float32 unless dtype says otherwise)."""
-        trace = self._live()
+        number = self.live()
         with _loc.at(here()):
-            node = ops.cast(self.node, dtype=dtype or self.dtype)
-        return trace.fresh(node)
+            node = ops.cast(number.node, dtype=dtype or self.dtype)
+        return number.trace.fresh(node)
 
     def _binary(self, other: Any, kind: str, reflected: bool) -> Any:
         from tracegrad.tracer.tensor import Tensor
@@ -68,31 +72,35 @@ class TracedNumber:
             other, (bool, int, float, TracedNumber, np.generic)
         ):
             return NotImplemented
-        trace = self._live()
+        number = self.live()
+        trace = number.trace
         with _loc.at(here()):
-            a, b = self, trace.as_number(other)
+            a, b = number, trace.as_number(other)
             if reflected:
                 a, b = b, a
             return trace.number(*arithmetic(kind, a, b))
 
     def _compare(self, other: Any, kind: Callable[[Any, Any], bool]) -> Any:
-        trace = self._live()
+        number = self.live()
+        trace = number.trace
         if not isinstance(other, (bool, int, float, TracedNumber, np.generic)):
             return NotImplemented
         if self.host is not None and not isinstance(other, TracedNumber):
             return trace.guard_host(self.host, kind, other)
         with _loc.at(here()):
-            a, b = match(self, trace.as_number(other))
+            a, b = match(number, trace.as_number(other))
             node = COMPARE[kind](a, b)
         return trace.guard_bool(node)
 
     def __neg__(self) -> Any:
+        number = self.live()
         with _loc.at(here()):
-            return self._live().number(ops.neg(self._numeric()), self._up())
+            return number.trace.number(ops.neg(number._numeric()), self._up())
 
     def __abs__(self) -> Any:
+        number = self.live()
         with _loc.at(here()):
-            return self._live().number(ops.abs_(self._numeric()), self._up())
+            return number.trace.number(ops.abs_(number._numeric()), self._up())
 
     def __pos__(self) -> Any:
         return self
@@ -104,20 +112,23 @@ class TracedNumber:
         return "int" if self.category == "bool" else self.category
 
     def __bool__(self) -> bool:
-        trace = self._live()
+        number = self.live()
+        trace = number.trace
         if self.host is not None:
             return trace.guard_host(self.host, truth, None)  # type: ignore[no-any-return]
+        node = number.node
         with _loc.at(here()):
-            node = self.node if self.category == "bool" else ops.cast(self.node, dtype=bool_)
+            node = node if self.category == "bool" else ops.cast(node, dtype=bool_)
         return trace.guard_bool(node)  # type: ignore[no-any-return]
 
     def _exact(self, why: str) -> Any:
-        trace = self._live()
+        number = self.live()
+        trace = number.trace
         if self.host is not None:
             value = self.host()
             trace.guard_host(self.host, same_bits, value)
             return value
-        return trace.guard_bits(self.node, why).item()
+        return trace.guard_bits(number.node, why).item()
 
     def __float__(self) -> float:
         return float(self._exact("float()"))

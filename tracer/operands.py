@@ -16,7 +16,7 @@ def as_tensor_operand(value: Any, name: str) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return wrap(value)
-    number = getattr(value, "_leaked", None)
+    number = getattr(value, "leaked", None)
     if number is not None:
         number()
     raise ArgumentError(

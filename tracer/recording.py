@@ -60,7 +60,11 @@ class Trace(TraceAutograd):
     guards            answers given to Python, in order
     slots             tensors read by name at every call, by id; set by the runtime
     attribute_names   of captured tensors by id, as they were read; set by the runtime
+    outer             the trace that a nested one (cond, vmap) belongs to
     """
+
+    outer: Trace | None = None
+    way_out = "return it from the compiled function"  # for what is used outside the trace
 
     def __init__(self, max_unroll: int = 10_000) -> None:
         super().__init__()
@@ -121,8 +125,7 @@ class Trace(TraceAutograd):
 
     def weak(self, operand: Any, name: str, nodes: list[Node]) -> Any:
         if isinstance(operand, TracedNumber):
-            operand._live()
-            return Weak(operand.node, operand.category)
+            return Weak(operand.live().node, operand.category)
         if not isinstance(operand, (bool, int, float, complex)):
             if isinstance(operand, np.ndarray) and operand.nbytes > MAX_CONSTANT_BYTES:
                 nodes.append(self.array_input(operand))
@@ -139,9 +142,15 @@ class Trace(TraceAutograd):
     def number(self, node: Node, category: str) -> TracedNumber:
         return TracedNumber(self, node, category)
 
+    def own_number(self, number: TracedNumber) -> TracedNumber:
+        """A number of this trace for one of the traces around it. Raises LeakedTensorError."""
+        if number.trace is not self:
+            number.leaked()
+        return number
+
     def as_number(self, value: Any) -> TracedNumber:
         if isinstance(value, TracedNumber):
-            return value
+            return value.live()
         if isinstance(value, np.generic):
             value = value.item()
         category = weak_category(value)

@@ -190,7 +190,7 @@ def bring_here(tensor: Any) -> np.ndarray:
             "a tensor recorded inside a compiled function is used outside its trace",
             where=here(),
             why=f"it was made at {traced.loc} while recording, and has no value of its own",
-            fix="return it from the compiled function",
+            fix=traced.trace.way_out,
         )
     with STATE_LOCK:  # what we hold from here on, a step in another thread does not donate
         storage, array = tensor._storage, tensor._jax

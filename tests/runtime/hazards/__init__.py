@@ -12,6 +12,7 @@ from tests.runtime.hazards import (
     far_places,
     gradients,
     modules,
+    nested_functions,
     nesting,
     numbers,
     optimisers,

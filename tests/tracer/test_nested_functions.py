@@ -1,0 +1,48 @@
+"""What functions given to `cond`, `while_loop` and `vmap` may not do says so, in eager too."""
+
+import pytest
+
+import tracegrad as tg
+
+
+def branch(then):
+    return tg.cond(tg.ones(1).sum() > 0, then, lambda: tg.zeros(()))
+
+
+@pytest.fixture
+def layer():
+    return tg.nn.Linear(2, 2)
+
+
+def refused(body, what):
+    with pytest.raises(tg.errors.UnsupportedError, match=what) as error:
+        branch(lambda: body() or tg.ones(()))
+    assert "test_nested_functions.py" in str(error.value)
+
+
+def test_the_step_of_a_schedule(layer):
+    opt = tg.optim.SGD(layer.parameters(), lr=1.0)
+    sched = tg.optim.lr_scheduler.StepLR(opt, 1)
+    refused(sched.step, "a step of StepLR inside cond")
+    assert opt.param_groups[0]["lr"] == 1.0 and sched.last_epoch == 0
+
+
+def test_backward_to_an_outside_tensor(layer):
+    refused(lambda: layer(tg.ones(1, 2)).sum().backward(), r"backward\(\) to an outside tensor")
+    assert layer.weight.grad is None
+
+
+def test_requires_grad_of_an_outside_tensor(layer):
+    refused(lambda: layer.weight.requires_grad_(False).sum(), "requires_grad_.* of an outside")
+    assert layer.weight.requires_grad
+
+
+def test_a_write_to_the_gradient_of_an_outside_tensor(layer):
+    refused(layer.zero_grad, "a write to .grad of an outside tensor")
+
+
+def test_a_tensor_that_got_out_tells_the_way_out():
+    kept = []
+    branch(lambda: kept.append(tg.ones(2) * 2) or tg.ones(()))
+    with pytest.raises(tg.errors.LeakedTensorError, match="from the function given to cond"):
+        kept[0].sum()
