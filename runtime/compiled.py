@@ -89,8 +89,8 @@ class CompiledFunction(Inspection):
         self._cache: dict[Any, list[Specialisation]] = {}
         self._signatures: list[Signature] = []
         self._events: list[Event] = []
-        # fact -> (number of the last recording's call, how many in a row)
-        self._misses: dict[Any, tuple[int, int]] = {}
+        # fact -> (number of the last recording's call, how many in a row by the call's key)
+        self._misses: dict[Any, tuple[int, dict[Any, int]]] = {}
         self._by_memory: set[Any] = set()  # keys of calls where the memory behind a view matters
         self._eager_reason = ""
         self._calls = 0
@@ -174,7 +174,7 @@ class CompiledFunction(Inspection):
             self._usual = self._usual_of = None
             if not reason:
                 reason = call.signature.compared_with(self._signatures)
-            if culprit is not None and self._too_many(reason, culprit):
+            if culprit is not None and self._too_many(call, reason, culprit):
                 return self.function(*call.args, **call.kwargs)
             started = time.perf_counter()
             trace = Trace(self.max_unroll)
@@ -265,13 +265,16 @@ class CompiledFunction(Inspection):
             )
         return final, specialisation
 
-    def _too_many(self, reason: str, culprit: Any) -> bool:
+    def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:
         """Count recordings that one fact, or the memory of arguments, caused: what changes at every
         call means eager.
+
+        Each signature by itself: a cache filled for one shape spoils the recordings of all others.
         """
-        last, count = self._misses.get(culprit, (0, 0))
-        count = count + 1 if last == self._calls - 1 else 1
-        self._misses[culprit] = (self._calls, count)
+        last, counts = self._misses.get(culprit, (0, {}))
+        counts = counts if last == self._calls - 1 else {}
+        count = counts[call.key] = counts.get(call.key, 0) + 1
+        self._misses[culprit] = (self._calls, counts)
         if count <= (MAX_SPECIALISATIONS if culprit == _MEMORY else MAX_MISSES):
             return False
         fix = "pass it as a tensor, or keep it out of the function"

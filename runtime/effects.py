@@ -1,7 +1,8 @@
 """What a recording changed in Python's state.
 
-A name bound anew is an effect, repeated after every run. Content changed in place (a list appended
-to) cannot be repeated: the function is refused. Both are put back once the recording is over.
+A name bound anew is an effect, repeated after every run, and so is a new key of a dict (a cache is
+filled). Other content changed in place (a list appended to) cannot be repeated: the function is
+refused. All is put back once the recording is over.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from tracegrad.runtime.facts import CallFact, Place
-from tracegrad.runtime.pictures import restored, unchanged
+from tracegrad.runtime.pictures import ABSENT, new_keys, restored, unchanged
 from tracegrad.runtime.watch_attributes import AttributeWatch
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten
 
-_ONLY_NAMES = "only tensors, and names that are bound anew, are updated by a compiled function"
+_ONLY_NAMES = "only tensors, names that are bound anew and new keys of dicts are updated by a compiled function"
 
 
 class Effects:
@@ -63,6 +64,11 @@ class Effects:
             if unchanged(fact.snapshot, now):
                 continue
             if now is fact.value:
+                added = new_keys(fact.snapshot, now)
+                if added is not None:  # a cache is filled
+                    places = [Place("item", holder, key) for holder, key in added]
+                    bound.update({place.key: (place, ABSENT) for place in places})
+                    continue
                 complain(
                     f"{fact.place.name}, a {type(now).__name__} from outside, is changed",
                     "return the values instead, and change it outside the compiled function",

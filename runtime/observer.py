@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tracegrad.runtime.caches import cache_facts
 from tracegrad.runtime.effects import Effects
 from tracegrad.runtime.signature import Call
 from tracegrad.runtime.tensor_facts import add_tensor_facts, read_gradients_by_name
 from tracegrad.runtime.watch_attributes import AttributeWatch
 from tracegrad.runtime.watch_code import CodeWatch
+from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.recording import Trace
 
 
@@ -72,6 +74,10 @@ class Observer:
             if kind is None:
                 self._code.resolve()
                 add_tensor_facts(self._sightings, self.trace, self.call.tensors)
+                for function in self._sightings.cached.values():
+                    self._sightings.facts += cache_facts(function)
+            elif isinstance(error, LeakedTensorError):
+                self._code.explain(error)
         finally:
             self._attributes.uninstall()
         if kind is None:

@@ -15,7 +15,7 @@ import os
 import threading
 import types
 import weakref
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -37,6 +37,7 @@ _IDENTITY = (
 # What is compared by what it leads to, and by its fields.
 _WITH_PARTS = (types.MethodType, functools.partial, weakref.ref, ContextVar)
 _WITH_FIELDS = (dict, os._Environ, types.MappingProxyType, threading.local)
+_DICTS = (dict, OrderedDict, defaultdict)  # those with item assignment of Python's own
 _NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
 
 
@@ -162,6 +163,33 @@ def unchanged(taken: tuple, value: Any) -> bool:
         keys, items = content
         return len(value) == len(items) and all(typed_key(item) in keys for item in value)
     return all(map(unchanged, content, parts_of(value)))
+
+
+def new_keys(taken: tuple, value: Any) -> list[tuple[dict, Any]] | None:
+    """(dict, key) of what dicts have got since a snapshot; None if other content has changed."""
+    if unchanged(taken, value):
+        return []
+    form = taken[0]
+    if form in ("value", "same") or type(value) is not taken[1]:
+        return None
+    found: list[tuple[dict, Any]] = []
+    if form == "mapping" and taken[1] in _DICTS:
+        keys, items = taken[2]
+        now = list(value)
+        if len(now) < len(keys) or not all(map(same_key, keys, now)):
+            return None
+        found += [(value, key) for key in now[len(keys) :]]
+        inner = zip(items, value.values())
+    elif form == "sequence" and len(value) == len(taken[2]):
+        inner = zip(taken[2], value)
+    else:
+        return None
+    for before, after in inner:
+        further = new_keys(before, after)
+        if further is None:
+            return None
+        found += further
+    return found
 
 
 def same_key(key: Any, other: Any) -> bool:

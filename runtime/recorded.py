@@ -85,6 +85,7 @@ class Recorded:
     # Arguments that want gradients after the call, or do no more, by position.
     switched: list[tuple[int, bool]] = field(default_factory=list)
     objects: dict[int, Result] = field(default_factory=dict)  # new objects that hold results, by id
+    _same_name: dict[str, int] = field(default_factory=dict)
 
     def all_results(self) -> Iterator[Result]:
         """Of the returned structure, of names bound anew, and inside new objects."""
@@ -94,7 +95,13 @@ class Recorded:
         for made in self.objects.values():
             yield from made.parts
 
-    def add(self, node: Node, name: str, role: str) -> int:
+    def add(self, node: Node, name: Any, role: str) -> int:
+        """One more output, under a name that no other has."""
+        name = base = str(name)
+        while name in self._same_name:
+            self._same_name[base] += 1
+            name = f"{base}_{self._same_name[base]}"
+        self._same_name[name] = 0
         self.outputs.append(node)
         self.names.append(name)
         self.roles.append(role)

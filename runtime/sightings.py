@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import gc
+import inspect
 import io
 import random
 import sys
@@ -36,9 +37,11 @@ _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by watch_attributes.py
 
 
-def is_library(name: str | None) -> bool:
-    """Whether a module's classes and globals are not the user's."""
-    top = (name or "builtins").partition(".")[0]
+def is_library(name: object) -> bool:
+    """Whether the module of this name has classes and globals that are not the user's."""
+    if not isinstance(name, str):  # of a class made in C; Cython's have a descriptor here
+        return True
+    top = name.partition(".")[0]
     return top in _LIBRARIES or top in sys.stdlib_module_names
 
 
@@ -59,6 +62,7 @@ class Sightings:
     born     objects made while recording, by id, kept alive
     tensors  those met in places, whether or not the graph uses them
     met      ids of all tensors met so, arguments that lie in such a place too among them
+    cached   functions under functools.lru_cache, by the code that fills their caches
     """
 
     def __init__(self, hook: Callable[[type], None]):
@@ -69,6 +73,7 @@ class Sightings:
         self.tensors: list[Tensor] = []
         self.met: set[int] = set()
         self.functions: dict[types.CodeType, list[types.FunctionType]] = {}
+        self.cached: dict[types.CodeType, functools._lru_cache_wrapper] = {}
         self.complaint: UnsupportedError | None = None
         self._seen: set[tuple] = set()  # keys of places
         self._classes: set[type] = set()
@@ -129,6 +134,8 @@ class Sightings:
         elif isinstance(value, functools._lru_cache_wrapper):
             self.outside[id(value)] = value
             self.visit(value.__wrapped__)
+            if code := getattr(inspect.unwrap(value), "__code__", None):
+                self.cached[code] = value
             for inner in gc.get_referents(*gc.get_referents(value)):  # what it will return unasked
                 if is_user_class(type(inner)):
                     self.visit(inner)

@@ -1,7 +1,8 @@
 """Which functions run while recording: a profile hook notes what their code reads beside attributes.
 
 Of every Python function entered: the globals that its code names, its closure cells and defaults.
-Of C functions: `print`, which runs only while recording, and clocks, which cannot be recorded.
+Of C functions: `print`, which runs only while recording, clocks and the operating system's random
+bytes, which cannot be recorded.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ import types
 from typing import Any
 
 from tracegrad.ir.loc import Loc
+from tracegrad.runtime.caches import Filling
+from tracegrad.runtime.effects import holds_traced
 from tracegrad.runtime.facts import Place
 from tracegrad.runtime.pictures import ABSENT
 from tracegrad.runtime.sightings import Sightings, names_in
+from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here, is_own_code
+from tracegrad.tracer.state import get_mode
 
 _CLOCKS = frozenset({
     time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns,
     time.process_time, time.process_time_ns,
 })  # fmt: skip
-_WATCHED_IN_C = _CLOCKS | {print}
+_WATCHED_IN_C = _CLOCKS | {print, os.urandom}
 _STAGES = tuple(
     f"tracegrad.{stage}." for stage in ("ir", "passes", "backends", "tracer", "runtime")
 )
@@ -55,6 +60,7 @@ class CodeWatch:
             getattr(getattr(c, "__func__", c), "__code__", None) for c in gc.callbacks
         }
         self._skipped: types.FrameType | None = None  # runs now, with all it calls; not the user's
+        self._filling: Filling | None = None  # what runs now fills a cache
 
     def start(self) -> None:
         self._before = sys.getprofile()
@@ -80,12 +86,20 @@ class CodeWatch:
                     self._called_c(frame, argument)
             elif frame is self._skipped and event == "return":
                 self._skipped = None
+                if self._filling is not None:
+                    self._filled()
 
         return hook
 
     def _called_c(self, frame: types.FrameType, function: Any) -> None:
         if function is builtins.print:
             self.noticed.append(f"print() at {here()} runs only while recording")
+        elif function is os.urandom:  # what a generator without a seed starts from
+            self.sightings.complain(
+                "random bytes of the operating system are used",
+                "draw with tg.rand and the like, or pass the numbers in",
+                "its numbers would be the same at every call",
+            )
         elif not is_own_code(frame.f_code):
             self.sightings.complain(
                 f"{function.__name__}() is called",
@@ -110,7 +124,7 @@ class CodeWatch:
             elif code.co_name != "__init__":
                 self._of_no_interest.add(code)
             return
-        if called_by_us(frame):
+        if called_by_us(frame) or (code in self.sightings.cached and self._fills(frame)):
             self._skipped = frame
             return
         if code not in self._codes:
@@ -118,6 +132,35 @@ class CodeWatch:
             self._add_globals(code, frame.f_globals)
         if code.co_name not in _COMPREHENSIONS:
             self._find_function(frame, code)
+
+    def _fills(self, frame: types.FrameType) -> bool:
+        """Run a cached function eagerly, unless it is given values of the graph."""
+        trace = get_mode().trace
+        if trace is None or holds_traced(frame.f_locals):
+            return False
+        self._filling = Filling(trace)
+        return True
+
+    def _filled(self) -> None:
+        filling, self._filling = self._filling, None
+        if filling is not None and not filling.end():
+            self.sightings.complain(
+                "a function under functools.lru_cache draws random numbers",
+                "call it once before, or draw outside of it",
+                "they would be drawn while recording only",
+            )
+
+    def explain(self, error: LeakedTensorError) -> None:
+        """What a cached function was refused: a value that only the graph knows."""
+        step = error.__traceback__
+        while step is not None:
+            if step.tb_frame.f_code in self.sightings.cached:
+                self.sightings.complain(
+                    f"{step.tb_frame.f_code.co_name}(), under functools.lru_cache, uses a value of this call",
+                    "give it plain values only, or drop the cache",
+                    "the cache would keep it for other calls",
+                )
+            step = step.tb_next
 
     def _add_globals(self, code: types.CodeType, namespace: dict[str, Any]) -> None:
         """Facts on the globals that a function's code names, also those of modules that it reads."""

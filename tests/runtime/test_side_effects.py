@@ -1,6 +1,7 @@
 """What a compiled function cannot repeat: it says so and runs eagerly, or it raises."""
 
 import collections
+import functools
 import random
 import re
 import time
@@ -149,19 +150,78 @@ def numbers_appended_to_an_attribute(compile):
         yield list(o.history)
 
 
-@falls_back("cache")
-def tensors_kept_in_a_dict(compile):
-    cache = {}
+@falls_back("losses")
+def losses_kept_in_a_dict(compile):
+    losses = {}
 
-    def table(n):
-        if n not in cache:
-            cache[n] = tg.arange(n) * 2.0
-        return cache[n]
+    def f(x):
+        losses["last"] = x.sum()
+        return losses["last"] * 2
 
-    g = compile(lambda x: x + table(x.shape[0]))
-    yield g(ramp(3)), g(ramp(3)), g(ramp(4))
-    cache[3] = tg.zeros(3)
-    yield g(ramp(3))
+    g = compile(f)
+    for k in range(4):
+        yield g(ramp(3, start=float(k))), losses
+
+
+@falls_back("removed")
+def key_of_a_dict_removed(compile):
+    removed = {"a": 1.0, "b": 2.0}
+
+    def f(x):
+        removed.pop("a", None)
+        removed["a"] = 1.0
+        return x * len(removed)
+
+    g = compile(f)
+    for _ in range(3):
+        yield g(ramp(3)), list(removed)
+
+
+@falls_back("lru_cache draws random")
+def numbers_drawn_into_a_cache_out_of_turn(compile):
+    @functools.cache
+    def noise(n):
+        return tg.rand(n)
+
+    g = compile(lambda x: x * tg.rand(3) + noise(3))
+    for _ in range(3):
+        yield g(ramp(3))
+
+
+@falls_back("under functools.lru_cache, uses a value of this call")
+def cached_function_that_reads_what_the_step_wrote(compile):
+    w = tg.nn.Parameter(ramp(3))
+
+    @functools.cache
+    def size():
+        return w.detach().square().sum()
+
+    def f(x):
+        with tg.no_grad():
+            w.add_(x)
+        return x * size()
+
+    g = compile(f)
+    for _ in range(3):
+        yield g(ramp(3)), w
+
+
+@falls_back("under functools.lru_cache, uses a value of this call")
+def cached_method_that_reads_a_result(compile):
+    class Local:
+        @functools.lru_cache  # noqa: B019
+        def scaled(self, k):
+            return self.h * k
+
+    o = Local()
+
+    def f(x):
+        o.h = x * 2
+        return o.scaled(3)
+
+    g = compile(f)
+    for k in range(3):
+        yield g(ramp(3, start=float(k)))
 
 
 @falls_back("window")
@@ -271,6 +331,14 @@ def test_clock_is_not_frozen():
     with pytest.warns(UserWarning, match="perf_counter"):
         first = f(x)
     assert (f(x).numpy() > first.numpy()).all()
+
+
+def test_generator_without_a_seed_is_not_frozen():
+    x = tg.ones(3, dtype=tg.float64)
+    f = tg.compile(lambda x: x * float(np.random.default_rng().random()))
+    with pytest.warns(UserWarning, match="random bytes"):
+        first = f(x)
+    assert (f(x).numpy() != first.numpy()).all()
 
 
 class Hidden:

@@ -6,6 +6,7 @@ A program gets `compile` (the identity, or a backend's) and yields reports; test
 from tests.runtime.hazards import (
     arguments,
     attributes,
+    caches,
     captured_names,
     containers,
     control_flow,

@@ -304,3 +304,16 @@ def attribute_stored_on_an_argument(compile):
     for k in range(2):
         yield g(a, ramp(3, start=float(k))), a.seen
         yield g(b, ramp(3, start=float(k))), b.seen
+
+
+@hazard
+def one_name_on_two_objects(compile):
+    a, b = Plain(1.0), Plain(2.0)
+
+    def f(x):
+        a.last, b.last = x * a.width, x * b.width
+        return x
+
+    g = compile(f)
+    for k in range(3):
+        yield g(ramp(3, start=float(k))), a.last, b.last

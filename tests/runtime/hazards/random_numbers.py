@@ -1,5 +1,7 @@
 """Random numbers: the stream moves as it does eagerly."""
 
+import numpy as np
+
 import tracegrad as tg
 from tests.runtime.hazards.registry import hazard
 from tests.runtime.programs import ramp
@@ -99,3 +101,11 @@ def dropout_in_a_branch(compile):
     for _ in range(8):
         yield g(tg.ones(10))
     yield tg.rand(2)
+
+
+@hazard
+def generator_with_a_seed_made_inside(compile):
+    """`default_rng` is written in Cython: its class has no module's name."""
+    g = compile(lambda x: x * float(np.random.default_rng(3).random()))
+    for _ in range(2):
+        yield g(ramp(3))
