@@ -16,8 +16,9 @@ from tracegrad.tracer.tape import Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, metadata_changes
 
 Hook = Callable[[Tensor], Any]
-of_entries: weakref.WeakKeyDictionary[Entry, list[Hook]] = weakref.WeakKeyDictionary()
-_hooked_leaves: dict[int, weakref.ref] = {}  # tensors with hooks, by id: is a backward to look?
+# Is a backward to look? The hooks stand on the entries: one may hold its tensor, and so its entry.
+_hooked_entries: weakref.WeakSet[Entry] = weakref.WeakSet()
+_hooked_leaves: dict[int, weakref.ref] = {}  # tensors with hooks, by id
 
 
 class HookHandle:
@@ -48,9 +49,12 @@ def register_hook(tensor: Tensor, hook: Hook) -> Any:
             "a hook needs a tensor that requires grad", fix="call x.requires_grad_() first"
         )
     if not isinstance(tensor._entry, Leaf):
-        hooks = of_entries.setdefault(tensor._entry, [])
-        hooks.append(hook)
-        return HookHandle(hooks, hook)
+        entry = tensor._entry
+        if entry not in _hooked_entries:
+            _hooked_entries.add(entry)
+            entry.hooks = []
+        entry.hooks.append(hook)
+        return HookHandle(entry.hooks, hook)
     key = id(tensor)
     if key not in _hooked_leaves:
         _hooked_leaves[key] = weakref.ref(tensor, lambda _: _hooked_leaves.pop(key, None))
@@ -83,7 +87,7 @@ def _added(tensor: Tensor, name: str, hook: Hook) -> HookHandle:
 
 def any_registered() -> bool:
     """Whether a backward may meet a hook."""
-    return bool(of_entries or _hooked_leaves)
+    return bool(_hooked_entries or _hooked_leaves)
 
 
 def hooks_of(entry: Entry) -> list[Hook]:
@@ -91,7 +95,7 @@ def hooks_of(entry: Entry) -> list[Hook]:
     if isinstance(entry, Leaf):
         tensor = entry.tensor()
         return list((tensor._hooks if tensor is not None else None) or ())
-    return list(of_entries.get(entry, ()))
+    return list(getattr(entry, "hooks", ()))
 
 
 def replaced(gradient: Tensor, hooks: list[Hook]) -> Tensor:

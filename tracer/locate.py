@@ -19,20 +19,23 @@ _OWN = tuple(
 )
 
 _scope: ContextVar[tuple[str, ...]] = ContextVar("tracegrad_scope", default=())
-_locs: dict[tuple[CodeType, int, tuple[str, ...]], Loc] = {}
-_own_code: dict[CodeType, bool] = {}
-_LOC_CACHE_SIZE = 50_000
+# By names of files and functions: a code object as a key would live as long as the cache.
+_locs: dict[tuple[str, int, str, tuple[str, ...]], Loc] = {}
+_own_files: dict[str, bool] = {}
+_CACHE_SIZE = 50_000  # of each; a notebook has a file name of its own for every cell
 
 
 def is_own_code(code: CodeType) -> bool:
     """Whether `code` is the library's (its frames are skipped in locations and errors)."""
-    own = _own_code.get(code)
+    name = code.co_filename
+    own = _own_files.get(name)
     if own is None:
-        name = code.co_filename
         own = name.startswith(_OWN) and not name.endswith(("demo.py", "_demo.py"))
         own = own or name.startswith(("<frozen", "<__array_function__", "<tracegrad"))
         own = own or os.sep + "contextlib.py" in name or os.sep + "functools.py" in name
-        _own_code[code] = own
+        if len(_own_files) >= _CACHE_SIZE:
+            _own_files.clear()
+        _own_files[name] = own
     return own
 
 
@@ -49,18 +52,19 @@ def here() -> Loc:
     frame = user_frame()
     if frame is None:
         return Loc("<library>", 0)
-    key = (frame.f_code, frame.f_lineno, _scope.get())
+    code = frame.f_code
+    key = (code.co_filename, frame.f_lineno, code.co_qualname, _scope.get())
     loc = _locs.get(key)
     if loc is None:
-        if len(_locs) >= _LOC_CACHE_SIZE:
+        if len(_locs) >= _CACHE_SIZE:
             _locs.clear()
-        path = frame.f_code.co_filename
+        path = code.co_filename
         try:
             relative = os.path.relpath(path)
             path = path if relative.startswith("..") else relative
         except ValueError:  # another drive
             pass
-        loc = _locs[key] = Loc(path, frame.f_lineno, frame.f_code.co_qualname, ".".join(key[2]))
+        loc = _locs[key] = Loc(path, frame.f_lineno, code.co_qualname, ".".join(key[3]))
     return loc
 
 

@@ -77,7 +77,7 @@ class VJP:
     graph inputs: cotangents of the outputs, then operand values `reads_in`, output values
     `reads_out`, then the forward intermediates `saved` (extra outputs of the recording forward).
     Outputs: one per wanted operand that has a gradient; `gradients` maps operand number to output
-    position. `run` computes them.
+    position. `run` computes them; `op` does so as an op that can be recorded.
     """
 
     graph: Graph
@@ -89,6 +89,10 @@ class VJP:
     @cached_property
     def run(self) -> Runner:
         return bind(self.graph)
+
+    @cached_property
+    def op(self) -> GraphOp:
+        return GraphOp(self.graph)
 
 
 @dataclass

@@ -28,9 +28,10 @@ class Entry:
     parents  entries, Python numbers (weak operands) or None, one per operand
     value    the array it made, if some gradient reads it
     saved    forward intermediates that the gradient program reads
+    hooks    called with its gradient; see hooks.py
     """
 
-    __slots__ = ("kind", "parents", "value", "shape", "dtype", "saved", "__weakref__")
+    __slots__ = ("kind", "parents", "value", "shape", "dtype", "saved", "hooks", "__weakref__")
     parents: tuple
     value: Any  # an array; a list of arrays and None on the entry of a several-result op
     saved: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ from tracegrad.backends.base import BackendError
 from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.program import GraphOp, Program
+from tracegrad.tracer.program import Program
 from tracegrad.tracer.tape import CONSTANT, LEAF, Entry, Part, program_of
 from tracegrad.tracer.tensor import Tensor, wrap
 
@@ -170,20 +169,10 @@ def recorded_gradients(order: list[Entry]) -> Gradients:
         for k in vjp.reads_out:
             value = entry.value[k] if entry.value.__class__ is list else entry.value
             operands.append(with_entry(value, output_entry(entry, k, order)))
-        outputs = apply(graph_op(vjp), tuple(operands))
+        outputs = apply(vjp.op, tuple(operands))
         return [(entry.parents[k], outputs[position]) for k, position in vjp.gradients.items()]
 
     return gradients
-
-
-_graph_ops: weakref.WeakKeyDictionary[Any, GraphOp] = weakref.WeakKeyDictionary()
-
-
-def graph_op(vjp: Any) -> GraphOp:
-    op = _graph_ops.get(vjp.graph)
-    if op is None:
-        op = _graph_ops[vjp.graph] = GraphOp(vjp.graph)
-    return op
 
 
 def output_entry(entry: Entry, index: int, order: list[Entry]) -> Entry:
