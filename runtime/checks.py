@@ -10,7 +10,7 @@ from typing import Any
 from tracegrad.runtime.facts import Fact, HostFact, ItemFact
 from tracegrad.runtime.pictures import ABSENT
 from tracegrad.tracer.numbers import is_a, same_bits, truth
-from tracegrad.tracer.observed import ItemRead, same_objects
+from tracegrad.tracer.observed import ItemRead, has_key, same_objects
 from tracegrad.tracer.tensor import metadata_changes
 
 _IN_C = ("__class__", "__code__")  # attributes that are read without running Python code
@@ -39,7 +39,7 @@ def checker(facts: list[Any]) -> Callable[[], int | None]:
     lines += ["    except Exception: return slowly()", "    return None"]
     names = {
         **text.names, "changes": metadata_changes, "seen": [-1],
-        "get": dict.get, "item": dict.__getitem__, "is_": operator.is_,
+        "get": dict.get, "item": dict.__getitem__, "has": dict.__contains__, "is_": operator.is_,
         "slowly": lambda: next((k for k, fact in enumerate(facts) if not fact.holds()), None),
     }  # fmt: skip
     # Our own text; no user input in it.
@@ -79,6 +79,13 @@ class _Conditions:
     def _of_number(self, fact: HostFact) -> str | None:
         guard = fact.guard
         read, constant = guard.read, guard.constant
+        if guard.kind is has_key and type(constant) is str:
+            holder = self.name(guard.read())
+            return (
+                f"has({holder}, {constant!r})"
+                if guard.answer
+                else f"not has({holder}, {constant!r})"
+            )
         if not isinstance(read, ItemRead):
             return None
         value = f"item({self.name(read.holder)}, {read.key!r})"

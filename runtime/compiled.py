@@ -17,6 +17,7 @@ from typing import Any
 
 from tracegrad.runtime.autograd_call import call_program
 from tracegrad.runtime.checks import checker
+from tracegrad.runtime.facts import HostFact
 from tracegrad.runtime.inspection import Event, Given, Inspection
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.observer import Observer
@@ -137,6 +138,9 @@ class CompiledFunction(Inspection):
                             self._usual = usual_call(specialisation, call)
                             self._usual_of = specialisation if self._usual else None
                         return result
+                    if isinstance(result, HostFact):
+                        missed = result
+                        continue
                     return self._record(call, result, specialisation)
                 missed = specialisation.facts[failed]
         if missed is None:
@@ -228,6 +232,13 @@ class CompiledFunction(Inspection):
             self._events.append(Event(reason or "the first call", observer.noticed))
             del self._events[:-MAX_EVENTS]
         done, result = self._runner.walk(specialisation.root, call)
+        if isinstance(result, HostFact):
+            self._stay_eager(
+                result.describe(),
+                "call it outside the compiled function",
+                recorded.trace,
+            )
+            return self.function(*call.args, **call.kwargs)
         if not done:
             raise AssertionError("a path just recorded was not found: " + result)
         self._last = done

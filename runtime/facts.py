@@ -8,6 +8,7 @@ from typing import Any
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.pictures import ABSENT, PLAIN, unchanged
 from tracegrad.tracer.numbers import is_a
+from tracegrad.tracer.observed import has_key, has_keys
 from tracegrad.tracer.recording import HostGuard
 
 
@@ -145,19 +146,19 @@ class HostFact:
         return ("host", str(self.guard.loc))
 
     def holds(self) -> bool:
-        guard = self.guard
-        try:
-            return bool(guard.kind(guard.read(), guard.constant)) is guard.answer
-        except (LookupError, TypeError):  # it is there no more, or is no number
-            return False
+        return self.guard.holds({})
 
     def describe(self) -> str:
         guard = self.guard
+        where = f"{guard.loc.file}:{guard.loc.line}"
+        if guard.phase:  # what it was is gone: the actions before it have been undone
+            return f"what the function set itself: another answer than before at {where}"
+        if guard.kind in (has_key, has_keys):
+            return f"a parameter group: its options are now {[*dict.keys(guard.read())]} (asked at {where})"
         try:
             now = repr(guard.read())
         except LookupError:
             now = "deleted"
-        where = f"{guard.loc.file}:{guard.loc.line}"
         if guard.kind is is_a:
             return f"a hyper-parameter: now {now} (a Python {guard.constant} at {where})"
         return f"a hyper-parameter: now {now} (compared with {guard.constant!r} at {where})"

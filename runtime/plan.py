@@ -10,7 +10,7 @@ from tracegrad.runtime.checks import checker
 from tracegrad.runtime.recorded import Effect, GradWrite, Recorded, Result
 from tracegrad.runtime.segments import Segment
 from tracegrad.runtime.state import UpdatedTensors, updated_tensors
-from tracegrad.tracer.recording import HostAction, HostRead, Input
+from tracegrad.tracer.recording import HostAction, HostGuard, HostRead, Input
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Plan:
 
     check     of the facts that only this path has met; None if there are none
     reads     numbers read at every call, in Python's order with the actions
-    host      the same with the actions among them; empty if there are none
+    host      the same with the actions, and what was asked after one, among them; empty if there are none
     draws     how often each random stream is drawn from
     writes    captured state and the outputs that hold its new values
     updated   the same, if every write is to a captured tensor
@@ -35,7 +35,7 @@ class Plan:
 
     check: Any
     reads: list[HostRead]
-    host: list[HostRead | HostAction]
+    host: list[HostRead | HostAction | HostGuard]
     draws: list[tuple[Any, int]]
     writes: list[tuple[Input, int]]
     updated: UpdatedTensors | None

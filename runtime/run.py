@@ -11,6 +11,7 @@ import numpy as np
 
 from tracegrad.backends.jax.arrays import from_numpy, may_donate, raise_pending
 from tracegrad.runtime.commit import Committer
+from tracegrad.runtime.facts import HostFact
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
@@ -24,6 +25,13 @@ _NUMBERS = frozenset({float, int, bool})
 _JAX = repeat("_jax")
 
 
+class AnotherAnswer(Exception):
+    """What was asked after a host action has another answer than the recording had; all is undone."""
+
+    def __init__(self, fact: HostFact):
+        self.fact = fact
+
+
 class Runner(Committer):
     """Fetches arrays for a backend, runs segments, commits."""
 
@@ -33,7 +41,10 @@ class Runner(Committer):
             final.plan.steady = steady_step(final, final.plan, for_xla, self.from_outside)
 
     def walk(self, root: Segment | None, call: Call) -> tuple[Segment | None, Any]:
-        """(final segment, result), or (None, why) when the path is not recorded yet."""
+        """(final segment, result), or (None, why) when the path is not recorded yet.
+
+        Or (None, fact) when what the call itself set in Python is not what the path was recorded for.
+        """
         assert root is not None, "a tree is walked once it has a path"
         segment = root
         exports: list[list[Any]] = []
@@ -47,7 +58,10 @@ class Runner(Committer):
         check = segment.plan.check
         if check is not None and (failed := check()) is not None:
             return None, check.facts[failed].describe()
-        return segment, self.finish(segment, call, exports)
+        try:
+            return segment, self.finish(segment, call, exports)
+        except AnotherAnswer as other:
+            return None, other.fact
 
     # -- inputs ----------------------------------------------------------------------------------
 
@@ -151,10 +165,12 @@ class Runner(Committer):
             for item in plan.host:
                 if isinstance(item, HostRead):
                     call.numbers[id(item)] = item.read()
-                else:
+                elif isinstance(item, HostAction):
                     item.remember()
                     done.append(item)
-                    item.run()
+                    item.run(call.numbers)
+                elif not item.holds(call.numbers):
+                    raise AnotherAnswer(HostFact(item))
             arrays = self.fetch(segment.fetch, call, exports, call.numbers)
             outputs = self.execute(segment, plan, arrays, call)
             try:

@@ -16,7 +16,8 @@ import numpy as np
 from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
 from tracegrad.runtime.lowering import Compiler, Lowered
 from tracegrad.runtime.recorded import Recorded
-from tracegrad.tracer.recording import HostRead, Input
+from tracegrad.tracer.errors import UnsupportedError
+from tracegrad.tracer.recording import Guard, HostRead, Input
 from tracegrad.tracer.storage import Storage
 
 
@@ -116,6 +117,7 @@ def build(
         else:
             rest = [g.node for g in trace.guards[k + 1 :]] + finals
             exports = needed_later(new, rest, by_node)
+            refuse_late_numbers(guard, by_node)
             segment = seal(new, guard.node, exports, by_node, compiler, f"segment{depth}")
             segment.guard_kind = guard.kind
             segment.guard_line = f"{guard.loc.file}:{guard.loc.line}"
@@ -133,6 +135,20 @@ def build(
     parent.children[parent_answer] = final
     assert root is not None
     return root, final
+
+
+def refuse_late_numbers(guard: Guard, by_node: dict[Node, Any]) -> None:
+    """Segments run before Python's actions, so none can read what an action has set."""
+    for node in postorder((guard.node,), stop=by_node.__contains__):
+        source = getattr(by_node.get(node), "source", None)
+        if isinstance(source, HostRead) and source.phase:
+            raise UnsupportedError(
+                "a branch on a tensor's value and on a hyper-parameter that this call has changed",
+                where=guard.loc,
+                why="it is decided before a schedule is stepped or param_groups are written",
+                fix="read the hyper-parameter before it is changed, or change it outside the compiled "
+                "function",
+            )
 
 
 def needed_later(new: list[Node], rest: list[Node], known: dict[Node, Any]) -> list[Node]:

@@ -14,6 +14,7 @@ from tracegrad.runtime.facts import Place
 from tracegrad.runtime.pictures import ABSENT
 from tracegrad.runtime.sightings import ATTRIBUTE_HOOKS, Sightings, is_library, is_user_class
 from tracegrad.tracer.locate import here, is_own_code
+from tracegrad.tracer.numbers import same_bits
 from tracegrad.tracer.observed import ItemRead, Observed
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_mode
@@ -44,8 +45,10 @@ class AttributeWatch:
             return value
         fields = fields_of(owner)
         if isinstance(owner, Observed) and fields is not None and name in fields:
-            if name in kind._host_numbers or self.trace.changed_by_host_action(fields, name):
-                return self._host_value(fields, name, value)
+            if name in kind._host_numbers or self.trace.reached_by_host_action(fields):
+                asked = self._host_value(fields, name, value)
+                if asked is not ABSENT:
+                    return asked
         if fields is None:
             if isinstance(static_attribute(kind, name)[0], types.MemberDescriptorType):
                 sightings.add(Place("attribute", owner, name), value, here())
@@ -74,11 +77,19 @@ class AttributeWatch:
                 self.sightings.add(Place("class", earlier, name), ABSENT, here())
 
     def _host_value(self, fields: dict, name: str, value: Any) -> Any:
-        """A number, or a list of numbers, that Python code changes between or during calls."""
+        """A number, or a list of numbers, that Python code changes between or during calls.
+
+        ABSENT for what is none, and as it was.
+        """
         if type(value) in (int, float):
             return self.trace.host_number((id(fields), name), ItemRead(fields, name), name)
         if type(value) in (list, tuple) and all(type(item) is float for item in value):
             return type(value)(self._host_item(fields, name, k) for k in range(len(value)))
+        if value is None or type(value) in (bool, str):
+            self.trace.guard_host(ItemRead(fields, name), same_bits, value)
+            return value
+        if not self.trace.changed_by_host_action(fields, name):
+            return ABSENT
         return self.sightings.complain(
             f"{name} is read after it was changed in this call",
             "read it before, or outside the compiled function",

@@ -8,7 +8,7 @@ graph is used.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -56,11 +56,13 @@ class ItemRead:
 
 class ParamGroup(dict):
     """An optimiser's parameter group: a plain dict, whose numbers are host inputs while a step is
-    recorded.
+    recorded, and whose writes are host actions then.
 
     So a learning rate that changes on every call never recompiles, and stays a Python number
     everywhere else.
     """
+
+    # -- reads -----------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)
@@ -68,7 +70,62 @@ class ParamGroup(dict):
         return value if trace is None else self._traced(trace, key, value)
 
     def get(self, key: str, default: Any = None) -> Any:
+        """The value under `key`, or the default."""
+        if dict.__contains__(self, key):
+            return self[key]
         return self[key] if key in self else default
+
+    def __contains__(self, key: object) -> bool:
+        trace = get_mode().trace
+        if trace is None:
+            return dict.__contains__(self, key)
+        return bool(trace.guard_host(KeysRead(self), has_key, key))
+
+    def keys(self) -> Any:
+        """The names of the options."""
+        self._names_read()
+        return dict.keys(self)
+
+    def items(self) -> Any:
+        """The options with their names."""
+        return dict.items(self) if get_mode().trace is None else self.copy().items()
+
+    def values(self) -> Any:
+        """The options without their names."""
+        return dict.values(self) if get_mode().trace is None else self.copy().values()
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dict of the options."""
+        self._names_read()
+        return {key: self[key] for key in dict.keys(self)}
+
+    def __iter__(self) -> Iterator[str]:
+        self._names_read()
+        return dict.__iter__(self)
+
+    def __reversed__(self) -> Iterator[str]:
+        self._names_read()
+        return dict.__reversed__(self)
+
+    def __len__(self) -> int:
+        self._names_read()
+        return dict.__len__(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self.copy() == other
+
+    __hash__ = None  # type: ignore[assignment]  # as a dict's
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.copy()
+
+    def _names_read(self) -> None:
+        trace = get_mode().trace
+        if trace is not None:
+            trace.guard_host(KeysRead(self), has_keys, (*dict.keys(self),))
 
     def _traced(self, trace: Any, key: str, value: Any) -> Any:
         if isinstance(value, _FLOATS):
@@ -84,9 +141,82 @@ class ParamGroup(dict):
             trace.guard_host(ItemRead(self, key), same_bits, value)
         elif isinstance(value, list):
             trace.guard_host(ItemRead(self, key), same_objects, list(value))
+        elif trace.phase:
+            trace.guard_host(ItemRead(self, key), operator.is_, value)
         else:  # a tensor as the learning rate, say
             note_item(self, key, value)
         return value
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._write(dict.__setitem__, key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if not dict.__contains__(self, key):
+            raise KeyError(key)
+        self._write(dict.__delitem__, key)
+
+    def update(self, *options: Any, **named: Any) -> None:
+        """Set several options."""
+        self._write(dict.update, dict(*options, **named))
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value under `key`, set to the default if there is none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Take an option out."""
+        if default and key not in self:
+            return default[0]
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take out the option that was set last."""
+        keys = [*self]
+        if not keys:
+            raise KeyError("popitem(): dictionary is empty")
+        return keys[-1], self.pop(keys[-1])
+
+    def clear(self) -> None:
+        """Take out all options."""
+        self._write(dict.clear)
+
+    def _write(self, method: Callable[..., Any], *args: Any) -> None:
+        """While recording, a write is repeated by every call, in order with the numbers read."""
+        trace = get_mode().trace
+        if trace is None:
+            method(self, *args)
+        else:
+            trace.run_host_action(method, self, args)
+
+
+class KeysRead:
+    """Reads `holder` itself, to ask which names it has."""
+
+    __slots__ = ("holder",)
+
+    def __init__(self, holder: dict):
+        self.holder = holder
+
+    def __call__(self) -> dict:
+        return self.holder
+
+
+def has_key(holder: dict, key: Any) -> bool:
+    return dict.__contains__(holder, key)
+
+
+def has_keys(holder: dict, keys: tuple) -> bool:
+    return (*dict.keys(holder),) == keys
 
 
 def same_objects(now: Any, before: list[Any]) -> bool:
@@ -105,13 +235,6 @@ def host_action(method: Callable[..., Any]) -> Callable[..., Any]:
         trace = get_mode().trace
         if trace is None:
             return method(self, *args)
-        for value in args:
-            if getattr(value, "_traced", None) is not None or hasattr(value, "_traced_number"):
-                trace.refuse(
-                    f"{type(self).__name__}.{method.__name__}() with a traced value",
-                    "call it outside the compiled function, on the value the step returns",
-                    "it decides in Python, on every call, on a number that only the graph knows",
-                )
         return trace.run_host_action(method, self, args)
 
     return run

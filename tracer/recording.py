@@ -173,12 +173,16 @@ class Trace(TraceAutograd):
         return self.number(scalar, category)
 
     def guard_bool(self, node: Node) -> bool:
+        if (known := self.guard_late(node)) is not None:
+            return bool(known)
         answer = bool(self.evaluate((node,))[0])
         self.check_unroll()
         self.guards.append(Guard(node, "bool", answer, here(), "a branch on a tensor's value"))
         return answer
 
     def guard_bits(self, node: Node, why: str) -> np.ndarray:
+        if (known := self.guard_late(node)) is not None:
+            return known
         array = self.evaluate((node,))[0]
         self.check_unroll()
         self.guards.append(Guard(node, "bits", (array.shape, array.tobytes()), here(), why))

@@ -6,7 +6,7 @@ step is run again by every call, in order with the reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
-from tracegrad.ir.graph import Node, placeholder
+from tracegrad.ir.graph import INPUT, Node, placeholder, postorder
 from tracegrad.ir.types import TensorType, dtype_of, u32
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.numbers import TracedNumber, is_a
+from tracegrad.tracer.numbers import TracedNumber, is_a, same_bits
 from tracegrad.tracer.observed import ItemRead
-from tracegrad.tracer.program import WEAK_DTYPE
+from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.tape import weak_category
 from tracegrad.tracer.tensor import Tensor
@@ -32,17 +32,36 @@ _COMPARED = (int, float, str, list, type(None))
 class HostRead:
     """A number read at every call, and the graph input that takes it.
 
-    sent  the number of the last call on XLA, and its array there once it was met twice
+    found  the number that the recording read
+    sent   the number of the last call on XLA, and its array there once it was met twice
     """
 
     read: Callable[[], Any]
     node: Node
     dtype: np.dtype
     phase: int  # host actions before it
+    found: Any
     sent: tuple[Any, Any] = (None, None)
 
-    def array(self) -> np.ndarray:
-        return np.asarray(self.read(), self.dtype)
+    def __call__(self) -> Any:
+        return self.found
+
+    def value(self, numbers: dict[int, Any]) -> Any:
+        return numbers[id(self)]
+
+
+@dataclass(eq=False)
+class HostFormula:
+    """A number that follows from numbers read at every call, and is wanted in Python."""
+
+    order: tuple[Node, ...]  # all that has to be computed; the number last
+    reads: tuple[HostRead, ...]
+
+    def value(self, numbers: dict[int, Any]) -> Any:
+        """The number, from those read in a call, by the id of their HostRead."""
+        values = {item.node: np.asarray(numbers[id(item)], item.dtype) for item in self.reads}
+        evaluate_nodes(self.order, values)
+        return values[self.order[-1]].item()
 
 
 @dataclass
@@ -57,34 +76,55 @@ class HostArray:
 
 @dataclass(eq=False)
 class HostGuard:
-    """An answer that needs no graph: `kind(read(), constant)` was `answer`."""
+    """An answer that needs no graph: `kind(read(), constant)` was `answer`.
 
-    read: Callable[[], Any]
+    number  asked of what was read here, whatever is there now; set for a question after a host action
+    """
+
+    read: Any  # called for the answer, unless there is a `number`
     kind: Callable[[Any, Any], bool]
     constant: Any
     answer: bool
     loc: _loc.Loc
+    number: HostRead | HostFormula | None = None
+    phase: int = 0  # host actions before it
+
+    def holds(self, numbers: dict[int, Any]) -> bool:
+        """Whether the answer is the same; `numbers`: those read in this call, by id."""
+        try:
+            value = self.read() if self.number is None else self.number.value(numbers)
+            return bool(self.kind(value, self.constant)) is self.answer
+        except (LookupError, TypeError):  # it is there no more, or is no number
+            return False
 
 
 @dataclass(eq=False)
 class HostAction:
-    """Python to run on every call, in order with the host reads (a learning-rate schedule's step)."""
+    """Python to run on every call, in order with the host reads (a learning-rate schedule's step).
+
+    args  its arguments; HostFormulas among them are computed at every call
+    """
 
     method: Callable[..., Any]
     args: tuple[Any, ...]
     owner: Any
     before: list[tuple[Any, Any]] | None = None
 
-    def run(self) -> None:
-        self.method(self.owner, *self.args)
+    def run(self, numbers: dict[int, Any]) -> Any:
+        return self.method(self.owner, *known(self.args, numbers))
 
     def remember(self) -> None:
         """Snapshot the owner's plain state, its schedules' and its parameter groups, for `undo`."""
+        if isinstance(self.owner, dict):
+            self.before = [
+                (self.owner, {k: dict.get(self.owner, k) for k in dict.keys(self.owner)})
+            ]
+            return
         owners = [self.owner]
         for owner in owners:  # grows: a schedule may be made of schedules
             owners += getattr(owner, "_schedulers", ())
         groups = getattr(getattr(self.owner, "optimizer", None), "param_groups", ())
-        self.before = [(g, dict(g)) for g in groups]
+        self.before = [(g, {k: dict.get(g, k) for k in dict.keys(g)}) for g in groups]
         for owner in owners:
             state = dict(owner.__dict__)
             copies = {k: v.copy() for k, v in state.items() if isinstance(v, (list, dict))}
@@ -92,21 +132,34 @@ class HostAction:
 
     def undo(self) -> None:
         for live, saved in self.before or ():
-            live.clear()
-            live.update(saved)
+            dict.clear(live)
+            dict.update(live, saved)
+
+
+def known(value: Any, numbers: dict[int, Any]) -> Any:
+    """A host action's argument, with numbers for the HostFormulas in it."""
+    if isinstance(value, HostFormula):
+        return value.value(numbers)
+    if type(value) in (tuple, list):
+        return type(value)(known(item, numbers) for item in value)
+    if type(value) is dict:
+        return {key: known(item, numbers) for key, item in value.items()}
+    return value
 
 
 class TraceHost(TraceBuffers):
     """The part of a Trace that reads and runs Python at every call.
 
-    host    reads and actions, in order
+    host    reads, actions, and what was asked after an action, in order
+    phase   number of actions so far
     noted   reads reported by `note_item` (observed.py)
     undo    drops state made while recording, should the recording be thrown away
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.host: list[HostRead | HostAction] = []
+        self.host: list[HostRead | HostAction | HostGuard] = []
+        self.phase = 0
         self.host_guards: list[HostGuard] = []
         self.array_inputs: dict[int, tuple[np.ndarray, Node]] = {}
         self.noted: list[tuple[dict, Any, Any]] = []
@@ -119,34 +172,50 @@ class TraceHost(TraceBuffers):
 
     def host_number(self, key: tuple, read: Callable[[], Any], name: str) -> TracedNumber:
         """A number read at every call (a hyper-parameter): an input, so it never recompiles."""
-        phase = sum(isinstance(item, HostAction) for item in self.host)
-        found = self._host_reads.get((*key, phase))
+        found = self._host_reads.get((*key, self.phase))
         if found is None:
             value = read()
             category = weak_category(value)
-            self.guard_host(read, is_a, category)  # as anything else it is no input of this graph
             node = placeholder(TensorType((), WEAK_DTYPE[category]), here())
             dtype = WEAK_DTYPE[category].np
-            item = HostRead(read, node, dtype, phase)
+            item = HostRead(read, node, dtype, self.phase, value)
             self.host.append(item)
-            array = np.asarray(value, dtype)
-            self.inputs.append(Input("host", node, item, lambda: array, name, (*key, phase)))
-            found = self._host_reads[(*key, phase)] = TracedNumber(self, node, category, read)
+            self.guard_host(item, is_a, category)  # as anything else it is no input of this graph
+            array, place = np.asarray(value, dtype), (*key, self.phase)
+            self.inputs.append(Input("host", node, item, lambda: array, name, place))
+            found = self._host_reads[place] = TracedNumber(self, node, category, item)
         return found
 
     def guard_host(
         self, read: Callable[[], Any], kind: Callable[[Any, Any], bool], constant: Any
     ) -> bool:
+        """The answer to a question about Python's state, or about a number read before."""
         answer = bool(kind(read(), constant))
-        guard = HostGuard(read, kind, constant, answer, here())
-        if isinstance(read, ItemRead) and isinstance(constant, _COMPARED):
+        number = read if isinstance(read, HostRead) else None
+        place = read if number is None else number.read
+        phase = self.phase if number is None else number.phase
+        guard = HostGuard(place, kind, constant, answer, here(), number if phase else None, phase)
+        if isinstance(place, ItemRead) and isinstance(constant, _COMPARED):
             # An optimiser asks it for every parameter: one fact is enough.
             bits = (*map(id, constant),) if isinstance(constant, list) else repr(constant)
-            question = (id(read.holder), read.key, read.index, kind, type(constant), bits, answer)
+            where = (id(place.holder), place.key, place.index, phase)
+            question = (*where, kind, type(constant), bits, answer)
             if self._asked.setdefault(question, guard) is not guard:
                 return answer
-        self.host_guards.append(guard)
+        (self.host if phase else self.host_guards).append(guard)
         return answer
+
+    def guard_late(self, node: Node) -> np.ndarray | None:
+        """A node's value after a host action, if it follows from numbers that Python reads."""
+        formula = self._host_formula(node) if self.phase and not node.shape else None
+        if formula is None:
+            return None
+        found = formula.value(self._numbers_found())
+        self.host.append(HostGuard(formula, same_bits, found, True, here(), formula, self.phase))
+        return np.asarray(found, node.dtype.np)
+
+    def _numbers_found(self) -> dict[int, Any]:
+        return {id(item): item.found for item in self.host if isinstance(item, HostRead)}
 
     def array_input(self, array: np.ndarray) -> Node:
         """A large NumPy array as an operand: an input, read at every call."""
@@ -191,27 +260,70 @@ class TraceHost(TraceBuffers):
 
     def run_host_action(self, method: Callable[..., Any], owner: Any, args: tuple[Any, ...]) -> Any:
         """Run `method(owner, *args)` outside the trace, now and on every call."""
-        action = HostAction(method, args, owner)
+        what = (
+            "a write to an optimizer's param_groups"
+            if isinstance(owner, dict)
+            else f"{type(owner).__name__}.{method.__name__}()"
+        )
+        action = HostAction(method, self._host_arguments(args, what), owner)
         action.remember()
+        numbers = self._numbers_found()
         self.host.append(action)
+        self.phase += 1
         token = set_mode(EAGER_NO_GRAD)
         try:
-            return method(owner, *args)
+            return action.run(numbers)
         finally:
             reset_mode(token)
 
+    def _host_arguments(self, value: Any, what: str) -> Any:
+        """What a host action is given at every call; `what` names it."""
+        if type(value) in (tuple, list):
+            return type(value)(self._host_arguments(item, what) for item in value)
+        if type(value) is dict:
+            return {key: self._host_arguments(item, what) for key, item in value.items()}
+        if isinstance(value, TracedNumber):
+            formula = self._host_formula(self.as_number(value).node)
+            if formula is not None:
+                return formula
+        elif not isinstance(value, Tensor) or (
+            value._traced is None and not self.is_argument(value)
+        ):
+            return value
+        self.refuse(
+            f"{what} with a value that is known only when the graph has run",
+            "do it outside the compiled function: with a number that the step returns, or before the "
+            "step, with the number itself in place of a tensor (lr.item())",
+            "it is Python's state, changed by Python before the graph runs",
+        )
+
+    def _host_formula(self, node: Node) -> HostFormula | None:
+        """How to compute a node from numbers read at every call, or None if it needs more."""
+        order = postorder((node,))
+        sources = {item.node: item.source for item in self.inputs}
+        reads = [sources[n] for n in order if n in sources]
+        if not all(isinstance(item, HostRead) for item in reads):
+            return None
+        if any(n.op is INPUT for n in order if n not in sources):
+            return None
+        return HostFormula(tuple(order), tuple(reads))
+
+    def reached_by_host_action(self, fields: dict) -> bool:
+        """Whether an action of this call may have changed `fields`, in this run or in another."""
+        return any(live is fields for live, _ in self._before_actions())
+
     def changed_by_host_action(self, fields: dict, name: str) -> bool:
         """Whether an action of this call has given `fields[name]` another value."""
+        return any(
+            saved.get(name) is not fields[name] and saved.get(name) != fields[name]
+            for live, saved in self._before_actions()
+            if live is fields
+        )
+
+    def _before_actions(self) -> Iterator[tuple[Any, Any]]:
         for item in self.host:
             if isinstance(item, HostAction):
-                for live, saved in item.before or ():
-                    if (
-                        live is fields
-                        and saved.get(name) is not fields[name]
-                        and saved.get(name) != fields[name]
-                    ):
-                        return True
-        return False
+                yield from item.before or ()
 
     def undo_host_actions(self) -> None:
         """Put back what host actions changed: the recording is thrown away, or run as a call."""

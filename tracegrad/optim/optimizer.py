@@ -226,9 +226,13 @@ class Optimizer(Observed):
         return "\n".join([*lines, ")"])
 
 
+_ABSENT = object()
+
+
 def options_of(group: Any, *names: str) -> dict[str, Any]:
     """Options of a group (those it has), each read once for all its parameters."""
-    return {name: group[name] for name in names if name in group}
+    found = {name: group.get(name, _ABSENT) for name in names}
+    return {name: value for name, value in found.items() if value is not _ABSENT}
 
 
 def plain(group: Any) -> dict[str, Any]:

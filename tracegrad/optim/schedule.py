@@ -19,7 +19,7 @@ class LRScheduler(Observed):
     """Base: subclasses give `get_lr()`, the rates for `last_epoch`."""
 
     _skip: tuple[str, ...] = ("optimizer",)
-    _host_numbers = frozenset({"_last_lr"})
+    _host_numbers = frozenset({"_last_lr", "last_epoch", "_step_count"})
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         if not isinstance(optimizer, Optimizer):
@@ -38,6 +38,10 @@ class LRScheduler(Observed):
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._initial_step()
+
+    @host_action
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     def _initial_step(self) -> None:
         self._step_count = 0

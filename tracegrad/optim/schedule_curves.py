@@ -67,7 +67,7 @@ class StepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        if self._is_initial or self.last_epoch % self.step_size:
+        if self.last_epoch == 0 or self.last_epoch % self.step_size:
             return self._current()
         return self._scaled(self.gamma)
 
@@ -88,7 +88,7 @@ class MultiStepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        if self._is_initial or self.last_epoch not in self.milestones:
+        if self.last_epoch not in self.milestones:
             return self._current()
         return self._scaled(self.gamma ** self.milestones[self.last_epoch])
 
