@@ -132,7 +132,8 @@ class _Conditions:
             return self._of_identities(read, *fact.snapshot[1:3])
         if form == "mapping" and fact.snapshot[1] is dict:
             keys, items = fact.snapshot[2]
-            if all(item == ("value", None) for item in items):  # a table of names, in order
+            names = all(type(key) is str for key in keys)
+            if names and all(item == ("value", None) for item in items):  # in order
                 text = f"(x := {read}) == {self.name(dict.fromkeys(keys))}"
                 return f"{text} and (*x,) == {self.name(keys)}" if keys else text
         return None

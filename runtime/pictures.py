@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import array
+import ctypes
 import enum
 import functools
+import io
 import operator
 import os
 import threading
 import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, KeysView, ValuesView
 from contextvars import ContextVar
 from typing import Any
 
@@ -35,7 +37,11 @@ _IDENTITY = (
     np.dtype, enum.Enum,
 )  # fmt: skip
 # What is compared by what it leads to, and by its fields.
-_WITH_PARTS = (types.MethodType, functools.partial, weakref.ref, ContextVar)
+_WITH_PARTS = (
+    types.MethodType, functools.partial, weakref.ref, ContextVar, KeysView, ValuesView, ItemsView, io.StringIO,
+    io.BytesIO,
+)  # fmt: skip
+_C_DATA = ctypes.c_int.__mro__[-2]  # the base of all types of ctypes
 _WITH_FIELDS = (dict, os._Environ, types.MappingProxyType, threading.local)
 _DICTS = (dict, OrderedDict, defaultdict)  # those with item assignment of Python's own
 _NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
@@ -76,15 +82,13 @@ class Picture:
             return self.same(value)
         if id(value) in self.met:
             return ("same", value)  # inside itself, or shared: its content is compared once
-        if isinstance(value, np.ndarray):
-            if value.dtype == object:
-                return self.same(value)
+        if isinstance(value, np.ndarray) and not value.dtype.hasobject:
             return ("array", kind, (value.shape, value.dtype, value.tobytes()), value)
         if isinstance(value, np.generic):
             return ("scalar", kind, value.tobytes(), value)
-        if isinstance(value, (bytearray, array.array, memoryview)):
+        if isinstance(value, (bytearray, array.array, memoryview, _C_DATA)):
             return ("bytes", kind, bytes(value), value)
-        if isinstance(value, _WITH_PARTS):
+        if isinstance(value, _WITH_PARTS) or isinstance(value, np.ndarray):
             self.met[id(value)] = value
             return ("parts", kind, tuple(map(self.take, parts_of(value))), value)
         if isinstance(value, (list, tuple, deque)):
@@ -125,6 +129,12 @@ def parts_of(value: Any) -> tuple:
         return (value(),)
     if isinstance(value, ContextVar):
         return (value.get(ABSENT),)
+    if isinstance(value, (KeysView, ValuesView, ItemsView)):
+        return (value.mapping if hasattr(value, "mapping") else value._mapping,)
+    if isinstance(value, (io.StringIO, io.BytesIO)):
+        return (value.getvalue(), value.tell())
+    if isinstance(value, np.ndarray):  # of objects
+        return (value.shape, value.ravel().tolist())
     return (value.func, value.args, value.keywords)
 
 
@@ -228,6 +238,13 @@ def restored(taken: tuple) -> Any:
     elif form == "array" and value.flags.writeable:
         value[...] = np.frombuffer(content[2], content[1]).reshape(content[0])
     elif form == "parts":
-        for item in content:
-            restored(item)
+        parts = list(map(restored, content))
+        if isinstance(value, (io.StringIO, io.BytesIO)):
+            value.seek(0)
+            value.truncate()
+            value.write(parts[0])
+            value.seek(parts[1])
+        elif isinstance(value, np.ndarray):
+            for k, item in enumerate(parts[1]):
+                value.flat[k] = item
     return value

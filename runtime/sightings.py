@@ -30,8 +30,19 @@ from tracegrad.tracer.tensor import Tensor
 _LIBRARIES = frozenset(
     {"tracegrad", "numpy", "jax", "jaxlib", "optree", "ml_dtypes", "builtins", "torch"}
 )
-_PLAIN_LIBRARIES = frozenset({"collections", "configparser"})  # their objects are containers
-_LOOKUPS = frozenset({"getattr", "hasattr", "vars", "globals", "__dict__"})
+# Libraries in Python whose objects are containers and flags: their attributes are watched.
+_PLAIN_LIBRARIES = frozenset(
+    {
+        "collections",
+        "configparser",
+        "threading",
+        "queue",
+        "weakref",
+        "_weakrefset",
+        "multiprocessing",
+    }
+)
+_LOOKUPS = frozenset({"getattr", "hasattr", "vars", "globals", "__dict__", "modules"})
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by watch_attributes.py
@@ -51,6 +62,12 @@ def is_user_class(kind: type) -> bool:
         and not is_library(kind.__module__)
         and not issubclass(kind, enum.Enum)
     )
+
+
+def has_own_reads(kind: type) -> bool:
+    """Whether a class has a `__getattribute__` of the user's: what it reads cannot be watched."""
+    code = getattr(kind.__getattribute__, "__code__", None)
+    return code is not None and not is_own_code(code)
 
 
 class Sightings:
@@ -75,7 +92,7 @@ class Sightings:
         self.functions: dict[types.CodeType, list[types.FunctionType]] = {}
         self.cached: dict[types.CodeType, functools._lru_cache_wrapper] = {}
         self.complaint: UnsupportedError | None = None
-        self._seen: set[tuple] = set()  # keys of places
+        self._seen: set[tuple] = set()  # keys of places, and modules with the names read of them
         self._classes: set[type] = set()
 
     def add(self, place: Place, value: Any, loc: Loc, of_metadata: bool = False) -> None:
@@ -160,7 +177,9 @@ class Sightings:
             if is_user_class(kind):
                 loc = Loc(getattr(kind, "__module__", "?"), 0)
                 self.add(Place("attribute", value, "__class__"), kind, loc)
-            elif kind.__module__ in _PLAIN_LIBRARIES:
+                if has_own_reads(kind) and hasattr(value, "__dict__"):
+                    self.add(Place("attribute", value, "__dict__"), vars(value), loc)
+            elif kind.__module__.partition(".")[0] in _PLAIN_LIBRARIES:
                 self.hook(kind)
 
     # -- what classes, functions and modules hold ------------------------------------------------
@@ -214,10 +233,16 @@ class Sightings:
 
     def add_module(self, module: types.ModuleType, names: set[str], loc: Loc) -> None:
         """Facts on those of a module's globals that a function's code names."""
-        fields = module.__dict__
+        fields, key = module.__dict__, ("module", id(module), frozenset(names))
+        if key in self._seen:  # modules that name each other
+            return
+        self._seen.add(key)
         if is_library(module.__name__):
             if module.__name__ == "os" and "environ" in names:
                 self.add(Place("item", fields, "environ"), fields["environ"], loc)
+            if module is sys and "modules" in names:
+                for name in sorted(names & sys.modules.keys()):
+                    self.add_module(sys.modules[name], names, loc)
             return
         for name in sorted(names & fields.keys()):
             self.add(Place("item", fields, name), fields[name], loc)

@@ -67,11 +67,10 @@ class AttributeWatch:
         What the class holds is a fact of the class already.
         """
         found, cls = static_attribute(kind, name)
-        if cls is not None and (
-            isinstance(found, property) or (name[:1] == "_" and is_library(cls.__module__))
-        ):
+        if cls is not None and name[:1] == "_" and is_library(cls.__module__):
             return
-        self.sightings.add(Place("item", fields, name), ABSENT, here())
+        if not isinstance(found, property):  # which comes before what the instance has
+            self.sightings.add(Place("item", fields, name), ABSENT, here())
         for earlier in kind.__mro__[: kind.__mro__.index(cls)] if cls is not None else ():
             if is_user_class(earlier):
                 self.sightings.add(Place("class", earlier, name), ABSENT, here())

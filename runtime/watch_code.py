@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import dis
 import gc
+import importlib.util
 import os
 import sys
 import time
@@ -39,6 +40,7 @@ _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>
 _READ_ENVIRONMENT = frozenset(
     function.__code__ for name in ("getenv", "getenvb") if (function := getattr(os, name, None))
 )
+_IMPORT_MODULE = importlib.import_module.__code__
 _STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
 _IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 
@@ -127,6 +129,12 @@ class CodeWatch:
         if called_by_us(frame) or (code in self.sightings.cached and self._fills(frame)):
             self._skipped = frame
             return
+        if code is _IMPORT_MODULE and frame.f_back is not None:
+            name, package = frame.f_locals["name"], frame.f_locals["package"]
+            parts = importlib.util.resolve_name(name, package).split(".")
+            imported = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+            self._imports.append((frame.f_back.f_code, imported))
+            self._add_imported(frame.f_back.f_code, imported)
         if code not in self._codes:
             self._codes.add(code)
             self._add_globals(code, frame.f_globals)

@@ -2,8 +2,10 @@
 
 import collections
 import functools
+import io
 import random
 import re
+import threading
 import time
 import warnings
 
@@ -161,6 +163,32 @@ def losses_kept_in_a_dict(compile):
     g = compile(f)
     for k in range(4):
         yield g(ramp(3, start=float(k))), losses
+
+
+@falls_back("text")
+def text_written_to_memory(compile):
+    text = io.StringIO()
+
+    def f(x):
+        text.write("step ")
+        return x * 2
+
+    g = compile(f)
+    for _ in range(3):
+        yield g(ramp(3)), text.getvalue()
+
+
+@falls_back("objects")
+def array_of_objects_written(compile):
+    objects = np.array([1.0, None], dtype=object)
+
+    def f(x):
+        objects[0] = objects[0] + 1
+        return x * objects[0]
+
+    g = compile(f)
+    for _ in range(3):
+        yield g(ramp(3)), objects[0]
 
 
 @falls_back("removed")
@@ -344,19 +372,19 @@ def test_generator_without_a_seed_is_not_frozen():
 class Hidden:
     """A value behind a C object: no guard sees it."""
 
-    def __init__(self, value):
-        self.cell = np.array([value], dtype=object)
+    def __init__(self):
+        self.lock = threading.Lock()
 
     def __call__(self):
-        return self.cell[0]
+        return 5.0 if self.lock.locked() else 2.0
 
 
 def test_recheck_finds_what_no_guard_can_see():
-    hidden = Hidden(2.0)
+    hidden = Hidden()
     f = tg.compile(lambda x: x * hidden(), recheck=3)
     x = tg.ones(2)
     assert f(x)[0].item() == 2.0
-    hidden.cell[0] = 5.0
+    hidden.lock.acquire()
     assert f(x)[0].item() == 2.0  # stale: the documented limit
     with pytest.warns(UserWarning, match="stale graph"):
         assert f(x)[0].item() == 5.0

@@ -3,11 +3,19 @@
 import collections
 import configparser
 import contextvars
+import ctypes
 import functools
+import importlib
+import io
+import multiprocessing
 import os
+import queue
+import sys
 import threading
 import types
 import weakref
+
+import numpy as np
 
 import tracegrad as tg
 from tests.runtime.hazards.registry import hazard
@@ -200,4 +208,141 @@ def what_a_tensor_says_of_itself(compile):
     other = tg.ones(2)
     yield from before_and_after(
         compile, lambda x: x * other.shape[0], lambda: setattr(other, "data", tg.ones(5))
+    )
+
+
+@hazard
+def flags_and_queues_of_threads(compile):
+    stop, waiting = threading.Event(), queue.Queue()
+    yield from before_and_after(compile, lambda x: x * 2 if stop.is_set() else x, stop.set)
+    yield from before_and_after(
+        compile, lambda x: x * waiting.qsize(), lambda: waiting.put("a batch")
+    )
+
+
+@hazard
+def numbers_shared_with_c_and_processes(compile):
+    number, shared = ctypes.c_float(2.0), multiprocessing.Value("d", 2.0)
+    pair = (ctypes.c_int * 2)(2, 3)
+    yield from before_and_after(
+        compile, lambda x: x * number.value, lambda: setattr(number, "value", 5.0)
+    )
+    yield from before_and_after(compile, lambda x: x * pair[1], lambda: pair.__setitem__(1, 5))
+    yield from before_and_after(
+        compile, lambda x: x * shared.value, lambda: setattr(shared, "value", 5.0)
+    )
+
+
+@hazard
+def weak_containers(compile):
+    class Layer:
+        pass
+
+    a, b = Layer(), Layer()
+    by_key, by_value = weakref.WeakKeyDictionary(), weakref.WeakValueDictionary()
+    layers = weakref.WeakSet([a])
+    by_key[a], by_value["t"], later = 2.0, (first := tg.ones(3)), tg.ones(3) * 5
+    yield from before_and_after(
+        compile, lambda x: x * by_key[a], lambda: by_key.__setitem__(a, 5.0)
+    )
+    yield from before_and_after(
+        compile, lambda x: x * by_value["t"], lambda: by_value.__setitem__("t", later)
+    )
+    yield from before_and_after(compile, lambda x: x * len(layers), lambda: layers.add(b))
+    yield first
+
+
+@hazard
+def views_of_dicts(compile):
+    settings, user = {"factor": 2.0}, collections.UserDict(factor=2.0)
+    values, items, keys = settings.values(), settings.items(), settings.keys()
+    others = user.values()
+    yield from before_and_after(
+        compile, lambda x: x * sum(values), lambda: settings.update(factor=5.0)
+    )
+    yield from before_and_after(
+        compile, lambda x: x * dict(items)["factor"], lambda: settings.update(factor=7.0)
+    )
+    yield from before_and_after(compile, lambda x: x * len(keys), lambda: settings.update(more=1))
+    yield from before_and_after(compile, lambda x: x * sum(others), lambda: user.update(factor=5.0))
+
+
+@hazard
+def arrays_of_objects(compile):
+    array = np.array([2.0, {"factor": 3.0}], dtype=object)
+    yield from before_and_after(compile, lambda x: x * array[0], lambda: array.__setitem__(0, 5.0))
+    yield from before_and_after(
+        compile, lambda x: x * array[1]["factor"], lambda: array[1].update(factor=9.0)
+    )
+
+
+@hazard
+def text_in_memory(compile):
+    text = io.StringIO("2")
+    yield from before_and_after(
+        compile, lambda x: x * float(text.getvalue()), lambda: text.write("5")
+    )
+
+
+@hazard
+def own_way_with_attributes(compile):
+    class Settings:
+        def __init__(self):
+            self.values = {"factor": 2.0}
+
+        def __getattribute__(self, name):
+            fields = object.__getattribute__(self, "__dict__")
+            if name in fields.get("values", ()):
+                return fields["values"][name]
+            return object.__getattribute__(self, name)
+
+    settings = Settings()
+    yield from before_and_after(
+        compile, lambda x: x * settings.factor, lambda: settings.values.update(factor=5.0)
+    )
+
+
+@hazard
+def modules_looked_up(compile):
+    module = types.ModuleType("tracegrad_test_settings")
+    module.FACTOR = 2.0
+    sys.modules["tracegrad_test_settings"] = module
+    change = functools.partial(setattr, module, "FACTOR")
+    yield from before_and_after(
+        compile,
+        lambda x: x * importlib.import_module("tracegrad_test_settings").FACTOR,
+        lambda: change(5.0),
+    )
+    yield from before_and_after(
+        compile,
+        lambda x: x * sys.modules["tracegrad_test_settings"].FACTOR,
+        lambda: change(7.0),
+    )
+    del sys.modules["tracegrad_test_settings"]
+
+
+@hazard
+def modules_that_name_each_other(compile):
+    a, b = types.ModuleType("tracegrad_test_a"), types.ModuleType("tracegrad_test_b")
+    a.b, b.a, b.factor = b, a, 2.0
+    yield from before_and_after(
+        compile, lambda x: x * a.b.a.b.factor, lambda: setattr(b, "factor", 5.0)
+    )
+
+
+@hazard
+def property_put_before_another(compile):
+    class Settings:
+        @property
+        def factor(self):
+            return 2.0
+
+    class Special(Settings):
+        pass
+
+    settings = Special()
+    yield from before_and_after(
+        compile,
+        lambda x: x * settings.factor,
+        lambda: setattr(Special, "factor", property(lambda self: 5.0)),
     )
