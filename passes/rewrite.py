@@ -25,7 +25,8 @@ from tracegrad.passes.patterns import Apply, Literal, Match, Pattern, Var, match
 Build = Callable[[Match], Node | None]
 Example = Callable[[], Graph]
 
-NODE_BUDGET = 32  # rewrites of one node in one walk: far above any chain of rules, so a loop shows
+# Far above any chain of rules (a large model takes 3 walks): beyond them rules undo each other.
+NODE_BUDGET = 32  # rewrites of one node in one walk
 MAX_WALKS = 16
 
 
@@ -110,10 +111,11 @@ def instantiate(pattern: Pattern, found: Match) -> Node:
 
 @dataclass(frozen=True)
 class Rewriter:
-    """Applies rules in one forward walk, again until nothing changes (at most `MAX_WALKS` times).
+    """Applies rules in one forward walk, again until nothing changes.
 
     Rules of one root op are tried in the order given; the first that applies wins, and its result
-    is tried again. Nodes it emitted below are seen by the next walk.
+    is tried again. Nodes it emitted below are seen by the next walk. Raises IRError for rules that
+    come to no end.
     """
 
     rules: tuple[Rule, ...]
@@ -134,11 +136,11 @@ class Rewriter:
 
     def run(self, graph: Graph) -> Graph:
         for _ in range(MAX_WALKS):
-            before = self.hits.total()
+            before = self.hits.copy()
             graph = walk(graph, self._visit)
-            if self.hits.total() == before:
-                break
-        return graph
+            if self.hits == before:
+                return graph
+        raise endless(f"{MAX_WALKS} walks over graph {graph.name!r}", self.hits - before)
 
     def _visit(self, node: Node, inputs: tuple[Node, ...]) -> Node:
         if has_subgraphs(node.attrs):
@@ -147,22 +149,30 @@ class Rewriter:
 
     def rewrite(self, node: Node) -> Node:
         """`node` after every rule that applies to it."""
-        for _ in range(NODE_BUDGET):
-            if node in self._settled:
-                return node
+        applied: list[str] = []
+        while node not in self._settled:
             operands = {operand.op for operand in node.inputs}
             for each, needed in self._index.get(node.op.name, ()):
                 if not needed <= operands:  # most rules end here, without a match
                     continue
                 new = each.apply(node)
                 if new is not None:
+                    if len(applied) == NODE_BUDGET:
+                        raise endless(f"{NODE_BUDGET} rewrites of {node!r}", applied[-4:])
                     self.hits[each.name] += 1
+                    applied.append(each.name)
                     node = new
                     break
             else:
                 self._settled.add(node)
-                return node
         return node
+
+
+def endless(after: str, rules: Iterable[str]) -> IRError:
+    return IRError(
+        f"rewrite rules come to no end after {after}; the last ones applied: {', '.join(rules)}. "
+        "This is an error in tracegrad: two rules undo each other, or one its own work"
+    )
 
 
 def operand_ops(pattern: Pattern) -> frozenset[Op]:
@@ -175,21 +185,11 @@ def operand_ops(pattern: Pattern) -> frozenset[Op]:
     return frozenset(needed)
 
 
-def pattern_variables(pattern: Pattern) -> Iterable[Var | Literal]:
-    """The leaves of a pattern, left to right."""
-    if isinstance(pattern, Var | Literal):
-        yield pattern
-    elif isinstance(pattern, Apply):
-        for arg in pattern.args:
-            yield from pattern_variables(arg)
-
-
 __all__ = [
     "Build",
     "Example",
     "Rewriter",
     "Rule",
     "instantiate",
-    "pattern_variables",
     "rule",
 ]
