@@ -40,13 +40,10 @@ class Facts:
     overwrites  (node) -> pairs (result part, operand position): the result may take the storage of
                 that operand, when both have one shape and dtype and nobody reads the operand later
     strided     (node) -> whether it can write into a non-contiguous view
-    raises      (node) -> what its code may raise for, as keys: once a step has passed a key, equal
-                keys pass too
     """
 
     overwrites: Callable[[Node], Iterable[tuple[int, int]]] = lambda node: ()
     strided: Callable[[Node], bool] = lambda node: False
-    raises: Callable[[Node], Iterable[object]] = lambda node: ()
 
 
 @dataclass(eq=False)

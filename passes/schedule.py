@@ -6,7 +6,8 @@ import heapq
 from dataclasses import dataclass
 
 from tracegrad.ir.graph import INPUT, Graph, Node
-from tracegrad.ir.ops.traits import EFFECT
+from tracegrad.ir.hazards import Hazard
+from tracegrad.passes.hazards import hazards
 from tracegrad.passes.place import (
     VIEW_OPS,
     Facts,
@@ -129,25 +130,21 @@ class _Order:
             if writer in old and not self._may_overwrite(writer, output, facts):
                 unsafe.add(output)
             self.needs[writer].update(reader for reader in old if reader is not writer)
-        return frozenset(unsafe | self._write_last(facts))
+        return frozenset(unsafe | self._write_last())
 
-    def _write_last(self, facts: Facts) -> set[int]:
+    def _write_last(self) -> set[int]:
         """A step that raises must find the state as it was: writers wait for it.
 
         Returns the outputs whose writer a raising step depends on: they are to be computed
         elsewhere first.
         """
-        passed: set[object] = set()
+        passed: set[Hazard] = set()
         unsafe: set[int] = set()
         for node in self.position:
-            keys = (
-                [node]
-                if node.op.has(EFFECT)
-                else [k for k in facts.raises(node) if k not in passed]
-            )
-            if not keys:
+            new = [hazard for hazard in hazards(node) if hazard not in passed]
+            if not new:
                 continue
-            passed.update(keys)
+            passed.update(new)
             before = self._ancestors(node)
             for output, writer in self.writers.items():
                 if writer in before:

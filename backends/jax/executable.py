@@ -19,13 +19,16 @@ _WIDE = frozenset("qQlLdD")  # type characters of 64-bit (and complex128) NumPy 
 
 
 class _Program(NamedTuple):
-    """One compiled variant. Outputs: the graph's, the check code if any, the hazard code if any."""
+    """One compiled variant. Outputs: the graph's, then the code of what went wrong, if `flagged`.
+
+    The code is read when the call ends (`at_end`) or at the next synchronisation.
+    """
 
     lowered: Any
     compiled: Any
     errors: list[BackendError]
-    checks: bool
-    hazards: bool
+    flagged: bool
+    at_end: bool
 
 
 class JaxExecutable:
@@ -57,16 +60,19 @@ class JaxExecutable:
     def _build(self, donate: tuple[int, ...]) -> _Program:
         graph = self.graph
         errors: list[BackendError] = []
-        has: dict[str, bool] = {}
+        flagged = False
+        at_end = flags.read_at_end(graph)
 
         def program(*arrays: Any) -> list[Any]:
+            nonlocal flagged
             scope = flags.Flags(errors, self.options.hazards)
             outputs = Lowerer(scope, self._mesh).run(graph, arrays)
-            checks, hazards = scope.codes()
-            if scope.has_hazards:
-                outputs = _keep_state(graph, arrays, outputs, hazards)
-            has.update(checks=scope.has_checks, hazards=scope.has_hazards)
-            return [*outputs, *[checks] * scope.has_checks, *[hazards] * scope.has_hazards]
+            flagged = scope.code is not None
+            if not flagged:
+                return outputs
+            if not at_end:
+                outputs = _keep_state(graph, arrays, outputs, scope.code)
+            return [*outputs, scope.code]
 
         program.__name__ = program.__qualname__ = graph.name
         types = [jax.ShapeDtypeStruct(node.shape, node.dtype.np) for node in graph.inputs]
@@ -82,13 +88,13 @@ class JaxExecutable:
                     graph, self._in_shardings, self._mesh, len(traced)
                 )
             lowered = jax.jit(program, donate_argnums=donate, **keywords).lower(*types)
-            return _Program(lowered, lowered.compile(), errors, has["checks"], has["hazards"])
+            return _Program(lowered, lowered.compile(), errors, flagged, at_end)
 
     def __call__(
         self, arrays: list[Any], donate: bool = False, resident: bool = False
     ) -> list[Any]:
         program = self._keeping
-        if donate and self._donatable and not program.checks:
+        if donate and self._donatable and not program.at_end:
             program = self._donating or self._build_donating()
         wide = False
         if not resident and {*map(type, arrays)} != self._resident:
@@ -101,10 +107,9 @@ class JaxExecutable:
                 results = program.compiled(*arrays)
         except (TypeError, ValueError, RuntimeError) as error:
             results = self._retry(program, arrays, error)
-        if program.hazards:
-            flags.defer(results.pop(), program.errors)
-        if program.checks:
-            flags.raise_code(results.pop(), program.errors)
+        if program.flagged:
+            settle = flags.raise_code if program.at_end else flags.defer
+            settle(results.pop(), program.errors)
         return results  # type: ignore[no-any-return]
 
     def _build_donating(self) -> _Program:
@@ -178,7 +183,7 @@ def _private(arrays: list[Any]) -> tuple[list[Any], bool]:
     return result, wide
 
 
-def _keep_state(graph: Graph, arrays: Any, outputs: list[Any], hazards: Any) -> list[Any]:
+def _keep_state(graph: Graph, arrays: Any, outputs: list[Any], code: Any) -> list[Any]:
     """New values of state, or the old ones if the program ran into a hazard.
 
     The error comes later, when somebody waits; the state must not have moved by then.
@@ -188,7 +193,9 @@ def _keep_state(graph: Graph, arrays: Any, outputs: list[Any], hazards: Any) -> 
         if role.startswith("state:"):
             source = graph.input_names.index(role.removeprefix("state:"))
             if graph.inputs[source].type == graph.outputs[position].type:
-                kept[position] = jax.lax.select(hazards == 0, outputs[position], arrays[source])
+                kept[position] = jax.lax.select(
+                    flags.clean(code), outputs[position], arrays[source]
+                )
     return kept
 
 

@@ -1,16 +1,20 @@
-"""What a compiled program found wrong, as integers it returns.
+"""What a compiled program found wrong, as one integer it returns.
 
-XLA cannot raise inside a program. Each thing that can go wrong has a number; the program returns
-the number of the first that did, 0 for none. Two kinds: `check` nodes, read when the call ends; and
-the hazards that the NumPy kernels raise for (an index out of range, an integer divided by zero, a
-matrix that is not positive definite), which are read at the next synchronisation, so that they cost
-a training loop no wait.
+XLA cannot raise inside a program. Each thing that can go wrong (passes/hazards.py) has a number; the
+program returns the number of the first that did, 0 for none. The number of a program with checks or
+bounded loops is read when the call ends; else at the next synchronisation, so that an index that may
+be out of range costs a training loop no wait.
+
+Once something went wrong, what comes after it is computed from garbage: a later code does not count,
+and no loop goes on, since garbage might keep it going for ever.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,127 +22,122 @@ import numpy as np
 from jax import lax
 
 from tracegrad.backends.base import (
+    CHECKS,
     BackendError,
     IndexOutOfRange,
     IntegerDivisionByZero,
+    KernelError,
     LinAlgError,
 )
-from tracegrad.backends.jax.lowering_index import bounds
-from tracegrad.ir.graph import Node
+from tracegrad.ir import hazards as kinds_of
+from tracegrad.ir.graph import Graph, Node
+from tracegrad.ir.hazards import Hazard
+from tracegrad.passes.hazards import hazards, kinds
 
-Codes = tuple[Any, Any]  # (checks, hazards), i32 scalars
+Code = Any  # an i32 scalar; None where nothing can go wrong
+AT_END = frozenset({kinds_of.CHECK, kinds_of.TRIPS})  # read when the call ends
 
 
 class Flags:
-    """The flags of one scope; code k means `errors[k - 1]`, a list that all scopes share."""
+    """The flags of one scope; code k means `errors[k - 1]`, a list that all scopes share.
 
-    def __init__(self, errors: list[BackendError] | None = None, hazards: bool = True):
-        self.errors: list[BackendError] = [] if errors is None else errors
-        self.watch_hazards = hazards
-        self._checks: list[Any] = []
-        self._hazards: list[Any] = []
-        self._seen: set[Any] = set()
+    A sub-graph, which jax traces apart, is a scope of its own: it starts from the code found before
+    it (`entering`) and its code then stands for both (`left`).
+    """
 
-    def inner(self) -> Flags:
-        """Flags of a sub-graph, which jax traces apart."""
-        return Flags(self.errors, self.watch_hazards)
-
-    def _code(self, ok: Any, error: BackendError) -> Any:
-        self.errors.append(error)
-        return lax.select(ok, np.int32(0), np.int32(len(self.errors)))
-
-    def require(self, ok: Any, error: BackendError) -> None:
-        """Raise `error` at the end of the call where `ok` is false."""
-        self._checks.append(self._code(ok, error))
-
-    def hazard(self, key: Any, ok: Any, error: BackendError) -> None:
-        """Raise `error` at the next synchronisation where `ok()` is false; once a `key`."""
-        if key not in self._seen:
-            self._seen.add(key)
-            self._hazards.append(self._code(ok(), error))
-
-    def absorb(self, codes: Codes) -> None:
-        """Take over what a sub-graph found."""
-        self._checks.append(codes[0])
-        self._hazards.append(codes[1])
-
-    @staticmethod
-    def first(old: Codes, new: Codes) -> Codes:
-        """The codes found first: `old` where set, else `new`."""
-        zero = np.int32(0)
-        return tuple(lax.select(lax.ne(a, zero), a, b) for a, b in zip(old, new))  # type: ignore[return-value]
-
-    def codes(self) -> Codes:
-        return _any(self._checks), _any(self._hazards)
+    def __init__(self, errors: list[BackendError], watch: bool = True, code: Code = None):
+        self._errors = errors
+        self._watch = watch  # hazards, or only what is read when the call ends
+        self._codes: list[Any] = [] if code is None else [code]
+        self._seen: set[Hazard] = set()
 
     @property
-    def has_checks(self) -> bool:
-        return bool(self._checks)
+    def code(self) -> Code:
+        """What was found first."""
+        if len(self._codes) > 1:
+            self._codes = [reduce(_first, self._codes)]
+        return self._codes[0] if self._codes else None
 
-    @property
-    def has_hazards(self) -> bool:
-        return bool(self._hazards)
+    def entering(self, *graphs: Graph) -> Code:
+        """The code that a run of one of `graphs` starts from."""
+        wanted = {kind for graph in graphs for kind in kinds(graph)}
+        if self.code is None and (wanted if self._watch else wanted & AT_END):
+            return np.int32(0)
+        return self.code
+
+    def inner(self, code: Code) -> Flags:
+        return Flags(self._errors, self._watch, code)
+
+    def left(self, code: Code) -> None:
+        """A sub-graph that began with this scope's code ended with `code`."""
+        self._codes = [] if code is None else [code]
+
+    def watch(self, node: Node, arguments: Sequence[Any], result: Any) -> None:
+        """Flag what `node` may raise for, once each."""
+        for hazard in hazards(node):
+            if hazard.kind == kinds_of.INSIDE or hazard in self._seen:
+                continue  # a sub-graph has flagged its own
+            if self._watch or hazard.kind in AT_END:
+                self._seen.add(hazard)
+                self._errors.append(_error(hazard, node))
+                number = np.int32(len(self._errors))
+                ok = _holds(hazard, node, arguments, result)
+                self._codes.append(lax.select(ok, np.int32(0), number))
 
 
-def _any(codes: list[Any]) -> Any:
-    return jnp.max(jnp.stack(codes)) if codes else lax.full((), 0, np.int32)
+def _first(found: Any, later: Any) -> Any:
+    return lax.select(lax.ne(found, np.int32(0)), found, later)
 
 
-def hazards(flags: Flags, node: Node, arguments: tuple[Any, ...], result: Any) -> None:
-    """Flag what the NumPy kernel of this op would raise for."""
-    if not flags.watch_hazards:
-        return
-    name = node.op.name
-    for position, (index, size) in enumerate(bounds(name, arguments, node.attrs)):
-        operand = node.inputs[position + 1]
-        if _upper_bound(operand) >= size:
-            error = IndexOutOfRange(f"an index lies outside [0, {size})", name, node.loc)
-            flags.hazard((operand, size), lambda i=index, n=size: _within(i, n), error)
-    if name in ("floor_div", "rem") and node.type.dtype.is_int:
-        divisor = node.inputs[1]
-        if divisor.op.name == "constant" and np.all(divisor.attrs["value"].array != 0):
-            return
-        flags.hazard(
-            (divisor, "zero"),
-            lambda: jnp.all(arguments[1] != 0),
-            IntegerDivisionByZero("an integer was divided by zero", name, node.loc),
+def clean(code: Code) -> Any:
+    """Whether nothing was found."""
+    return np.bool_(True) if code is None else lax.eq(code, np.int32(0))
+
+
+def read_at_end(graph: Graph) -> bool:
+    return not AT_END.isdisjoint(kinds(graph))
+
+
+def _holds(hazard: Hazard, node: Node, arguments: Sequence[Any], result: Any) -> Any:
+    """Whether all is well. For a loop, `result` is whether it still goes on at its bound."""
+    if hazard.kind == kinds_of.TRIPS:
+        return ~result
+    if hazard.kind == kinds_of.DEFINITE:  # XLA answers nan where there is no factor
+        return jnp.all(jnp.isfinite(jnp.diagonal(result, axis1=-2, axis2=-1)))
+    value = arguments[node.inputs.index(hazard.subject)]
+    if hazard.kind == kinds_of.INDEX:
+        return jnp.all((value >= 0) & (value < hazard.size))
+    if hazard.kind == kinds_of.ZERO:
+        return jnp.all(value != 0)
+    if hazard.kind == kinds_of.FINITE:
+        return jnp.all(jnp.isfinite(value))
+    if hazard.kind == kinds_of.FINITE_LOWER:
+        return jnp.all(jnp.isfinite(jnp.tril(value)))
+    return value  # of a check
+
+
+def _error(hazard: Hazard, node: Node) -> BackendError:
+    """What the NumPy kernels raise, as far as it is known before the values are."""
+    name, loc = node.op.name, node.loc
+    if hazard.kind in CHECKS:
+        name = name if hazard.kind == kinds_of.CHECK else ""
+        return CHECKS[hazard.kind](node.attrs["message"], name, loc)
+    if hazard.kind == kinds_of.INDEX:
+        return IndexOutOfRange(f"an index lies outside [0, {hazard.size})", name, loc)
+    if hazard.kind == kinds_of.ZERO:
+        return IntegerDivisionByZero("an integer was divided by zero", name, loc)
+    if hazard.kind == kinds_of.DEFINITE:
+        return LinAlgError("the matrix is not positive definite", name, loc)
+    if hazard.kind == kinds_of.TRIPS:
+        return KernelError(
+            f"the loop's condition still holds after max_trips={node.attrs['max_trips']}; "
+            "raise the bound",
+            name,
+            loc,
         )
-    if name == "svd":
-        flags.hazard(
-            (node, "finite"),
-            lambda: jnp.all(jnp.isfinite(arguments[0])),
-            LinAlgError("SVD did not converge: the matrix is not finite", name, node.loc),
-        )
-    if name == "cholesky":
-        flags.hazard(
-            (node, "positive"),
-            lambda: jnp.all(jnp.isfinite(result)) | ~jnp.all(jnp.isfinite(arguments[0])),
-            LinAlgError("the matrix is not positive definite", name, node.loc),
-        )
-
-
-def _within(index: Any, size: int) -> Any:
-    return jnp.all((index >= 0) & (index < size))
-
-
-_VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "slice"})
-
-
-def _upper_bound(index: Node) -> float:
-    """The largest value `index` can hold by its own op; inf if unknown or maybe negative."""
-    while index.op.name in _VIEWS:
-        index = index.inputs[0]
-    name = index.op.name
-    if name == "iota":
-        return float(index.type.shape[index.attrs["axis"]] - 1)
-    if name in ("argmax", "argmin", "argsort"):
-        return float(index.inputs[0].type.shape[index.attrs["axis"]] - 1)
-    if name == "constant":
-        array = index.attrs["value"].array
-        if array.size == 0:
-            return -1.0
-        return float(array.max()) if array.min() >= 0 else float("inf")
-    return float("inf")
+    return LinAlgError(
+        "the matrix holds an inf or nan, so the factorisation does not converge", name, loc
+    )
 
 
 class _Pending(threading.local):

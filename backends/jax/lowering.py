@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from tracegrad.backends.base import CHECKS, KernelError, UnsupportedOp
+from tracegrad.backends.base import UnsupportedOp
 from tracegrad.backends.jax import (
     lowering_contract,
     lowering_elementwise,
@@ -23,7 +23,7 @@ from tracegrad.backends.jax import (
     lowering_shape,
     lowering_window,
 )
-from tracegrad.backends.jax.flags import Flags, hazards
+from tracegrad.backends.jax.flags import Code, Flags, clean
 from tracegrad.ir import loc as _loc
 from tracegrad.ir.graph import INPUT, Graph, Node, postorder
 from tracegrad.ir.types import TupleType
@@ -49,7 +49,7 @@ STRUCTURE = frozenset(
 
 
 class Lowerer:
-    """One lowering: the mesh that `shard` refers to, and the flags raised so far in this scope."""
+    """One lowering: the mesh that `shard` refers to, and what was found wrong so far in this scope."""
 
     def __init__(self, flags: Flags, mesh: Any = None):
         self.flags = flags
@@ -79,7 +79,7 @@ class Lowerer:
         if function is None:
             return self.decomposed(node, values)
         result = function(*arguments, **node.attrs)
-        hazards(self.flags, node, arguments, result)
+        self.flags.watch(node, arguments, result)
         return result
 
     def decomposed(self, node: Node, values: dict[Node, Any]) -> Any:
@@ -95,19 +95,20 @@ class Lowerer:
         outputs = tuple(inner[part] for part in parts)
         return outputs if isinstance(node.type, TupleType) else outputs[0]
 
-    # Structure. A sub-graph reports its flags as one pair of codes, so both branches of a cond and
-    # every trip of a loop have the same shape whatever they check.
+    # Structure. What a sub-graph finds wrong goes through it as a code, see flags.py.
 
-    def _inner(self, graph: Graph, arrays: Sequence[Any]) -> tuple[list[Any], tuple[Any, Any]]:
-        inner = Lowerer(self.flags.inner(), self.mesh)
-        outputs = inner.run(graph, arrays)
-        return outputs, inner.flags.codes()
+    def _inner(self, graph: Graph, arrays: Sequence[Any], code: Code) -> tuple[list[Any], Code]:
+        inner = Lowerer(self.flags.inner(code), self.mesh)
+        return inner.run(graph, arrays), inner.flags.code
 
     def proj(self, node: Node, arguments: tuple[Any, ...]) -> Any:
         return arguments[0][node.attrs["index"]]
 
     def call(self, node: Node, arguments: tuple[Any, ...]) -> Any:
-        return tuple(self.run(node.attrs["graph"], arguments))
+        graph = node.attrs["graph"]
+        outputs, code = self._inner(graph, arguments, self.flags.entering(graph))
+        self.flags.left(code)
+        return tuple(outputs)
 
     def fused(self, node: Node, arguments: tuple[Any, ...]) -> Any:
         outputs = self.run(node.attrs["graph"], arguments)
@@ -115,39 +116,43 @@ class Lowerer:
 
     def cond(self, node: Node, arguments: tuple[Any, ...]) -> Any:
         pred, *operands = arguments
+        then, orelse = node.attrs["then"], node.attrs["orelse"]
 
         def branch(graph: Graph) -> Any:
-            return lambda *xs: self._inner(graph, xs)
+            return lambda code, *xs: self._inner(graph, xs, code)
 
-        outputs, codes = lax.cond(
-            pred, branch(node.attrs["then"]), branch(node.attrs["orelse"]), *operands
-        )
-        self.flags.absorb(codes)
+        start = self.flags.entering(then, orelse)
+        outputs, code = lax.cond(pred, branch(then), branch(orelse), start, *operands)
+        self.flags.left(code)
         return tuple(outputs)
 
     def while_loop(self, node: Node, arguments: tuple[Any, ...]) -> Any:
+        """Whether it goes on is part of the state: XLA's own condition could report nothing, and
+        what is computed once before the loop and once a trip is computed no more often than there.
+        """
         attrs = node.attrs
         bound = attrs["max_trips"]
-        no_codes = self.flags.inner().codes()
+
+        def tested(carry: Any, code: Code) -> tuple[Any, Code]:
+            (going,), code = self._inner(attrs["cond"], carry, code)
+            return lax.bitwise_and(going, clean(code)), code
 
         def condition(state: Any) -> Any:
-            carry, _, trip = state
-            outputs, _ = self._inner(attrs["cond"], carry)
-            return outputs[0] if bound is None else lax.bitwise_and(outputs[0], trip < bound)
+            _, going, _, trip = state
+            return going if bound is None else lax.bitwise_and(going, trip < bound)
 
         def body(state: Any) -> Any:
-            carry, codes, trip = state
-            outputs, new = self._inner(attrs["body"], carry)
-            return outputs, Flags.first(codes, new), trip + 1
+            carry, _, code, trip = state
+            carry, code = self._inner(attrs["body"], carry, code)
+            return carry, *tested(carry, code), trip + 1
 
-        state = (list(arguments), no_codes, lax.full((), 0, "int64"))
-        outputs, codes, _ = lax.while_loop(condition, body, state)
-        self.flags.absorb(codes)
-        if bound is not None:
-            again, _ = self._inner(attrs["cond"], outputs)
-            message = f"the loop's condition still holds after max_trips={bound}; raise the bound"
-            self.flags.require(~again[0], KernelError(message, "while_loop", node.loc))
-        return tuple(outputs)
+        start = list(arguments)
+        entered = tested(start, self.flags.entering(attrs["cond"], attrs["body"]))
+        state = (start, *entered, lax.full((), 0, "int64"))
+        carry, going, code, _ = lax.while_loop(condition, body, state)
+        self.flags.left(code)
+        self.flags.watch(node, arguments, going)
+        return tuple(carry)
 
     def scan(self, node: Node, arguments: tuple[Any, ...]) -> Any:
         """Always one loop: unrolling costs XLA minutes of compile time and gains nothing."""
@@ -155,15 +160,15 @@ class Lowerer:
         carries = attrs["carries"]
 
         def body(state: Any, slices: Any) -> Any:
-            carry, codes = state
-            outputs, new = self._inner(attrs["body"], (*carry, *slices))
-            return (outputs[:carries], Flags.first(codes, new)), outputs[carries:]
+            carry, code = state
+            outputs, code = self._inner(attrs["body"], (*carry, *slices), code)
+            return (outputs[:carries], code), outputs[carries:]
 
-        start = (list(arguments[:carries]), self.flags.inner().codes())
-        (last, codes), stacked = lax.scan(
+        start = (list(arguments[:carries]), self.flags.entering(attrs["body"]))
+        (last, code), stacked = lax.scan(
             body, start, list(arguments[carries:]), length=attrs["length"]
         )
-        self.flags.absorb(codes)
+        self.flags.left(code)
         return (*last, *stacked)
 
     # Markers.
@@ -178,12 +183,7 @@ class Lowerer:
         return arguments[1]
 
     def check(self, node: Node, arguments: tuple[Any, ...]) -> Any:
-        message, kind = node.attrs["message"], node.attrs["kind"]
-        error = CHECKS[kind](message, "" if kind != "check" else "check", node.loc)
-        if kind == "check":
-            self.flags.require(arguments[0], error)
-        elif self.flags.watch_hazards:
-            self.flags.hazard((node.inputs[0], message), lambda: arguments[0], error)
+        self.flags.watch(node, arguments, arguments[0])
         return arguments[0]
 
     def shard(self, node: Node, arguments: tuple[Any, ...]) -> Any:

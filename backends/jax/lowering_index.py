@@ -2,8 +2,8 @@
 
 Note [Indices out of range] Indices are in [0, n): the tracer wraps negative ones. XLA cannot raise
 inside a program, so a gather out of range yields nan (floats) or the nearest element (integers), a
-scatter drops the update, and `bounds` tells the executable what to test: each pair (index, size)
-becomes a flag that is read at the next synchronisation and raises there.
+scatter drops the update, and the program returns a code that raises at the next synchronisation
+(flags.py).
 """
 
 from __future__ import annotations
@@ -130,16 +130,6 @@ def argmax(x: Any, *, axis: int) -> Any:
 
 def argmin(x: Any, *, axis: int) -> Any:
     return lax.argmin(x.astype(np.uint8) if is_bool(x) else x, axis, np.int64)
-
-
-def bounds(name: str, arguments: tuple[Any, ...], attrs: Any) -> list[tuple[Any, int]]:
-    """The (index array, size) pairs that op reads or writes by; see Note [Indices out of range]."""
-    if name in ("gather", "scatter"):
-        axes = attrs["axes"]
-        return [(index, arguments[0].shape[axis]) for index, axis in zip(arguments[1:], axes)]
-    if name in ("take_along", "scatter_along"):
-        return [(arguments[1], arguments[0].shape[attrs["axis"]])]
-    return []
 
 
 LOWERINGS: dict[str, Lowering] = {

@@ -1,7 +1,7 @@
 """Factorisations in jax.lax.linalg; leading axes are batch axes.
 
 Where a factorisation does not exist XLA answers nan: a program on an accelerator cannot stop. What
-the NumPy kernels raise for (`flags.hazards`) is raised at the next synchronisation.
+the NumPy kernels raise for is raised at the next synchronisation (`flags.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def eigh(x: Any) -> tuple[Any, Any]:
 
 
 def svd(x: Any) -> tuple[Any, Any, Any]:
-    u, s, vh = lax.linalg.svd(x, full_matrices=False)
+    finite = lax.select(lax.is_finite(x), x, lax.full_like(x, np.nan))  # of an inf LAPACK may spin
+    u, s, vh = lax.linalg.svd(finite, full_matrices=False)
     return u, s, vh
 
 

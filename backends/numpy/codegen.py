@@ -44,7 +44,6 @@ from tracegrad.backends.numpy.cores import Cores, cores_of
 from tracegrad.backends.numpy.fast import blas
 from tracegrad.backends.numpy.fast.pool import thread_count
 from tracegrad.backends.numpy.loops import loop_of
-from tracegrad.backends.numpy.raising import raises
 from tracegrad.ir.graph import Graph, Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
@@ -88,7 +87,7 @@ def strided(node: Node) -> bool:
 
 
 _STRIDED = frozenset({"matmul", "copy", "fused", "sdpa", "sdpa_backward"})
-FACTS = Facts(overwrites, strided, raises)
+FACTS = Facts(overwrites, strided)
 
 ELEMENTWISE_OPS = frozenset(EMITTERS) & frozenset(n for n, op in OPS.items() if op.has(ELEMENTWISE))
 WITH_TEMPORARIES = frozenset({"where", "rsqrt", "erf", "erfinv", "lgamma", "digamma"})

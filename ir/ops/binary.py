@@ -10,6 +10,7 @@ from typing import Any
 
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, Op
+from tracegrad.ir.hazards import ZERO, Hazard
 from tracegrad.ir.ops.base import output_flops, register, same_type, to_bool, traits
 from tracegrad.ir.ops.elementwise import conj_if_complex as _conj
 from tracegrad.ir.ops.traits import CHEAP, COMMUTATIVE, ELEMENTWISE
@@ -27,6 +28,7 @@ def _binary(
     flops: float = 1,
     infer: Callable[..., TensorType] | None = None,
     not_differentiable: str = "",
+    hazards: Callable[[Node], list[Hazard]] | None = None,
 ) -> Op:
     names = [ELEMENTWISE]
     names += [CHEAP] if flops <= 1 else []
@@ -39,6 +41,7 @@ def _binary(
             not_differentiable=not_differentiable,
             traits=traits(*names),
             flops=output_flops(flops),
+            hazards=hazards,
         )
     )
 
@@ -77,8 +80,17 @@ add = _binary("add", "bifc", _add_vjp, commutative=True)
 sub = _binary("sub", "ifc", _sub_vjp)
 mul = _binary("mul", "bifc", _mul_vjp, commutative=True)
 div = _binary("div", "fc", _div_vjp)
-floor_div = _binary("floor_div", "if", _floor_div_vjp)  # rounds towards minus infinity
-rem = _binary("rem", "if", _rem_vjp)  # sign of the divisor, as Python's %
+
+
+def _by_zero(node: Node) -> list[Hazard]:
+    """Floats answer inf or nan."""
+    return [Hazard(ZERO, node.inputs[1])] if node.dtype.is_int else []
+
+
+# rounds towards minus infinity
+floor_div = _binary("floor_div", "if", _floor_div_vjp, hazards=_by_zero)
+# sign of the divisor, as Python's %
+rem = _binary("rem", "if", _rem_vjp, hazards=_by_zero)
 
 # ---------------------------------------------------------------- powers and angles
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
+from tracegrad.ir.hazards import INSIDE, Hazard
 from tracegrad.ir.ops.base import index_type, of_category, register, same_type, traits
 from tracegrad.ir.ops.build import full_like, reshape, spread, to, wide
 from tracegrad.ir.ops.traits import COMPOSITE, ELEMENTWISE
@@ -60,6 +61,7 @@ cross_entropy = register(
         decompose=_cross_entropy,
         traits=traits(COMPOSITE),
         flops=lambda node: 5.0 * node.inputs[0].type.size,
+        hazards=lambda node: [Hazard(INSIDE, node)],  # a target outside [0, C)
     )
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, Op
+from tracegrad.ir.hazards import INDEX, Hazard
 from tracegrad.ir.ops.base import (
     checked_axes,
     checked_axis,
@@ -76,6 +77,13 @@ def _checked_mode(mode: Any, x: TensorType) -> None:
     require(not (x.dtype.is_complex and mode in ("max", "min")), "complex numbers are not ordered")
 
 
+def _out_of_range(node: Node) -> list[Hazard]:
+    """The index tensors follow the first input, one for each indexed axis."""
+    shape, attrs = node.inputs[0].shape, node.attrs
+    axes = attrs["axes"] if "axes" in attrs else (attrs["axis"],)
+    return [Hazard(INDEX, index, shape[axis]) for index, axis in zip(node.inputs[1:], axes)]
+
+
 # ---------------------------------------------------------------- gather, scatter
 
 
@@ -102,7 +110,14 @@ def _gather_vjp(
 
 # x with `axes` indexed by the tensors: shape = shape of the indices + the remaining axes of x.
 gather = register(
-    Op("gather", attrs=("axes",), infer=_gather_type, vjp=_gather_vjp, flops=no_flops)
+    Op(
+        "gather",
+        attrs=("axes",),
+        infer=_gather_type,
+        vjp=_gather_vjp,
+        flops=no_flops,
+        hazards=_out_of_range,
+    )
 )
 
 
@@ -137,6 +152,7 @@ scatter = register(
         infer=_scatter_type,
         vjp=_scatter_op_vjp,
         flops=lambda node: float(node.inputs[-1].type.size),
+        hazards=_out_of_range,
     )
 )
 
@@ -159,7 +175,14 @@ def _take_along_vjp(ct: Node, y: Node, x: Node, index: Node, axis: int) -> tuple
 
 # y[..., k, ...] = x[..., index[..., k, ...], ...] on `axis`.
 take_along = register(
-    Op("take_along", attrs=("axis",), infer=_take_along_type, vjp=_take_along_vjp, flops=no_flops)
+    Op(
+        "take_along",
+        attrs=("axis",),
+        infer=_take_along_type,
+        vjp=_take_along_vjp,
+        flops=no_flops,
+        hazards=_out_of_range,
+    )
 )
 
 
@@ -191,6 +214,7 @@ scatter_along = register(
         infer=_scatter_along_type,
         vjp=_scatter_along_vjp,
         flops=lambda node: float(node.inputs[-1].type.size),
+        hazards=_out_of_range,
     )
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError, MissingVJPError
 from tracegrad.ir.graph import Node, Op
+from tracegrad.ir.hazards import DEFINITE, FINITE, FINITE_LOWER, Hazard
 from tracegrad.ir.ops.base import register, tensor, traits
 from tracegrad.ir.ops.build import along, full_like, given, part, plus, swap, triangle
 from tracegrad.ir.ops.shape import take_range
@@ -76,6 +77,7 @@ cholesky = register(
         vjp=_cholesky_vjp,
         traits=traits(EXPENSIVE),
         flops=lambda node: node.type.size * node.shape[-1] / 3.0,
+        hazards=lambda node: [Hazard(DEFINITE, node.inputs[0])],
     )
 )
 
@@ -193,6 +195,8 @@ eigh = register(
         vjp=_eigh_vjp,
         traits=traits(EXPENSIVE, MULTI),
         flops=lambda node: 9.0 * node.inputs[0].type.size * node.inputs[0].shape[-1],
+        # LAPACK gives up on some such matrices, spins on others; here all are refused
+        hazards=lambda node: [Hazard(FINITE_LOWER, node.inputs[0])],
     )
 )
 
@@ -243,6 +247,7 @@ svd = register(
         vjp=_svd_vjp,
         traits=traits(EXPENSIVE, MULTI),
         flops=lambda node: 14.0 * node.inputs[0].type.size * min(node.inputs[0].shape[-2:]),
+        hazards=lambda node: [Hazard(FINITE, node.inputs[0])],  # as for eigh
     )
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
+from tracegrad.ir.hazards import CHECK, LINALG, VALUE, Hazard
 from tracegrad.ir.ops.base import equal_types, no_flops, register, tensor, traits
 from tracegrad.ir.ops.traits import CHEAP, EFFECT, IDENTITY_MARKER, VIEW
 from tracegrad.ir.types import TensorType, bool_
@@ -43,7 +44,7 @@ rebind = register(
 )
 
 
-KINDS = ("check", "value", "linalg")  # what a check that fails raises: see backends/base.py
+KINDS = (CHECK, VALUE, LINALG)  # what a check that fails raises: see backends/base.py
 
 
 def _check_type(x: TensorType, message: str, kind: str) -> TensorType:
@@ -65,6 +66,7 @@ check = register(
         not_differentiable="its value is a bool",
         traits=traits(EFFECT),
         flops=no_flops,
+        hazards=lambda node: [Hazard(node.attrs["kind"], node.inputs[0])],
     )
 )
 

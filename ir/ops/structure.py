@@ -10,6 +10,7 @@ from typing import Any
 
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Graph, Node, Op
+from tracegrad.ir.hazards import TRIPS, Hazard
 from tracegrad.ir.ops.base import no_flops, register, traits
 from tracegrad.ir.ops.traits import CHEAP, CONTROL, EXPENSIVE, MULTI, VIEW
 from tracegrad.ir.types import TensorType, TupleType, Type, bool_
@@ -148,6 +149,7 @@ while_loop = register(
         not_differentiable=_BY_A_PASS,
         traits=traits(CONTROL, MULTI, EXPENSIVE),
         flops=_while_flops,
+        hazards=lambda node: [] if node.attrs["max_trips"] is None else [Hazard(TRIPS, node)],
     )
 )
 

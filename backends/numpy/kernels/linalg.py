@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from tracegrad.backends.base import LinAlgError
 from tracegrad.backends.numpy.kernels.registry import Array, kernel, narrow, widen
+
+NOT_DEFINITE = "the matrix is not positive definite"
+NOT_FINITE = "the matrix holds an inf or nan, so the factorisation does not converge"
 
 
 @kernel("cholesky")
 def cholesky(x: Array) -> Array:
     """Lower L with L L^H = x, reading the lower triangle; LinAlgError if not positive definite."""
-    return narrow(np.linalg.cholesky(widen(x)), x.dtype)
+    try:
+        lower = np.linalg.cholesky(widen(x))
+    except np.linalg.LinAlgError:
+        raise LinAlgError(NOT_DEFINITE) from None
+    if not np.isfinite(np.diagonal(lower, axis1=-2, axis2=-1)).all():  # LAPACK lets nan pass
+        raise LinAlgError(NOT_DEFINITE)
+    return narrow(lower, x.dtype)
 
 
 @kernel("triangular_solve")
@@ -68,6 +78,8 @@ def qr(x: Array) -> tuple[Array, Array]:
 @kernel("eigh")
 def eigh(x: Array) -> tuple[Array, Array]:
     """Ascending eigenvalues (real) and the columns of eigenvectors; reads the lower triangle."""
+    if not np.isfinite(np.tril(x)).all():
+        raise LinAlgError(NOT_FINITE)
     w, v = np.linalg.eigh(widen(x))
     return (w if x.dtype.kind == "c" else narrow(w, x.dtype)), narrow(v, x.dtype)
 
@@ -75,6 +87,8 @@ def eigh(x: Array) -> tuple[Array, Array]:
 @kernel("svd")
 def svd(x: Array) -> tuple[Array, Array, Array]:
     """Reduced: u, descending singular values (real), v^H."""
+    if not np.isfinite(x).all():  # of an inf LAPACK may spin for ever
+        raise LinAlgError(NOT_FINITE)
     u, s, vh = np.linalg.svd(widen(x), full_matrices=False)
     real = s if x.dtype.kind == "c" else narrow(s, x.dtype)
     return narrow(u, x.dtype), real, narrow(vh, x.dtype)
