@@ -203,6 +203,15 @@ def infer(op: Op, inputs: tuple[Node, ...], attrs: Attrs) -> Type:
     except TypeError as error:
         types = ", ".join(str(node.type) for node in inputs)
         raise IRTypeError(f"{op.name}: wrong number or kind of inputs ({types}): {error}") from None
+    except AttributeError:  # a rule that asked several results for their shape or dtype
+        several = next(
+            (node.type for node in inputs if not isinstance(node.type, TensorType)), None
+        )
+        if several is None:
+            raise
+        raise IRTypeError(
+            f"{op.name}: an operand must be a tensor, not {several}; take its parts with proj"
+        ) from None
 
 
 def rebuild(node: Node, inputs: tuple[Node, ...], loc: Loc | None = None) -> Node:

@@ -12,12 +12,14 @@ from tests.op_samples import SAMPLES
 from tracegrad.ir import (
     Attrs,
     Graph,
+    IRTypeError,
     Loc,
     Node,
     Op,
     TensorType,
     VerifyError,
     at,
+    emit,
     f32,
     f64,
     ops,
@@ -168,3 +170,14 @@ def test_fingerprints_see_into_subgraphs() -> None:
         return graph.with_outputs((ops.proj(new, index=0),)).fingerprint()
 
     assert program(2.0) == program(2.0) != program(3.0)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - {"proj"}))
+def test_an_operand_of_several_results_is_refused(name: str) -> None:
+    pair = ops.topk(f32_input(3), k=1, axis=0, largest=True)
+    for sample in SAMPLES[name]:
+        node = next(n for n in sample.graph(name).nodes if n.op.name == name)
+        for place in range(len(node.inputs)):
+            inputs = (*node.inputs[:place], pair, *node.inputs[place + 1 :])
+            with pytest.raises(IRTypeError):
+                emit(node.op, *inputs, **node.attrs)
