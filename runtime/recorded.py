@@ -205,6 +205,13 @@ def result_of(
         return Result("same", value=leaf) if position is None else Result("argument", position)
     if traced.trace is not trace:
         traced.trace.leaked(leaf)
+    if type(leaf) is not Tensor:
+        trace.refuse(
+            f"a new {type(leaf).__name__} is returned or kept",
+            "make it outside the compiled function, and write it in place: with tg.no_grad(): "
+            "model.weight.copy_(value)",
+            "every call would have to make one, and optimizers and modules hold the one from before",
+        )
     tracked = traced.tracked
     cell = traced.cell
     owner = inputs.get(id(cell.owner)) if cell.owner is not None else None

@@ -388,6 +388,63 @@ def tensor_as_the_rate(T, compile):
         yield g(T.ones(2), T.tensor(lr)), w
 
 
+@falls_back
+def slots_dropped(T, compile):
+    w, optimizer, _ = setting(T, momentum=0.9)
+
+    def step(x, again):
+        if again:
+            optimizer.state.clear()
+        return train(w, optimizer, x)
+
+    g = compile(step)
+    for k in range(8):
+        yield g(T.ones(2), k % 3 == 2), w
+
+
+@falls_back
+def slots_of_one_parameter_dropped(T, compile):
+    w, optimizer, _ = setting(T, "Adam")
+
+    def step(x, again):
+        if again:
+            optimizer.state[w] = {}
+        loss = train(w, optimizer, x)
+        if again:
+            del optimizer.state[w]
+        return loss
+
+    g = compile(step)
+    for k in range(8):
+        yield g(T.ones(2), k % 3 == 2), w
+
+
+@falls_back
+def parameter_replaced(T, compile):
+    model = T.nn.Linear(2, 1, bias=False)
+    with T.no_grad():
+        model.weight.fill_(1.0)
+
+    def step(x):
+        model.weight = T.nn.Parameter(model.weight.detach() * 2)
+        return model(x)
+
+    g = compile(step)
+    for _ in range(4):
+        yield g(T.ones(1, 2)), type(model.weight).__name__, len(list(model.parameters()))
+
+
+@falls_back
+def parameter_returned(T, compile):
+    def step(x):
+        return T.nn.Parameter(x * 2)
+
+    g = compile(step)
+    for k in range(3):
+        made = g(T.ones(2) * k)
+        yield made, type(made).__name__, made.is_leaf, made.requires_grad
+
+
 @program
 def schedules_resumed(T, compile):
     for make in (

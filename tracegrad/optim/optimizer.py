@@ -20,11 +20,52 @@ from tracegrad.tracer import (
     ParamGroup,
     Tensor,
     enable_grad,
+    get_mode,
     new_state,
     no_grad,
     note_item,
 )
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
+
+
+class SlotTable(defaultdict):
+    """An optimiser's slots by parameter. A compiled step writes slots in place, and drops none."""
+
+    def __delitem__(self, key: Any) -> None:
+        self._refuse_while_recording()
+        super().__delitem__(key)
+
+    def pop(self, *args: Any) -> Any:
+        self._refuse_while_recording()
+        return super().pop(*args)
+
+    def popitem(self) -> Any:
+        self._refuse_while_recording()
+        return super().popitem()
+
+    def clear(self) -> None:
+        self._refuse_while_recording()
+        super().clear()
+
+    def update(self, *args: Any, **named: Any) -> None:
+        self._refuse_while_recording()
+        super().update(*args, **named)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if dict.__contains__(self, key):
+            self._refuse_while_recording()
+        super().__setitem__(key, value)
+
+    @staticmethod
+    def _refuse_while_recording() -> None:
+        trace = get_mode().trace
+        if trace is not None:
+            trace.refuse(
+                "slots of an optimizer are dropped or replaced",
+                "write them in place (slot.zero_()), or change optimizer.state outside the compiled "
+                "function",
+                "every call would have to make new ones",
+            )
 
 
 class Optimizer(Observed):
@@ -39,7 +80,7 @@ class Optimizer(Observed):
                 f"dicts, but got {type(params).__name__}; pass [tensor] for a single one"
             )
         self.defaults = defaults
-        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.state: defaultdict[Tensor, dict[str, Any]] = SlotTable(dict)
         self.param_groups: list[Any] = []
         groups = list(params)
         if not groups:
