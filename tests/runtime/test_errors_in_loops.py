@@ -1,0 +1,72 @@
+"""What goes wrong inside loops and branches is raised in every mode, and state stays as it was."""
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+from tests.runtime.programs import BACKENDS
+
+MODES = ["eager", *BACKENDS]
+
+
+def until_not_positive(x, start, bound=None):
+    return tg.while_loop(lambda i: x[i] > 0, lambda i: (i + 1,), (start,), max_trips=bound)[0]
+
+
+def until_divided(n, start):
+    return tg.while_loop(lambda i: n // i > 1, lambda i: (i - 1,), (start,))[0]
+
+
+def branch(x, start):
+    return tg.cond(start >= 0, lambda: until_not_positive(x, start), lambda: start)
+
+
+def grown(y, bound):
+    return tg.while_loop(lambda y: y.sum() < 100, lambda y: (y + 1,), (y,), max_trips=bound)[0]
+
+
+def gradient(x, start):
+    """Backward runs the condition again, as part of a scan over the bound."""
+    w = tg.ones(4, requires_grad=True)
+    loop = tg.while_loop(
+        lambda i, s: x[i] > 0, lambda i, s: (i + 1, s + w[i]), (start, tg.zeros(())), max_trips=6
+    )
+    loop[1].backward()
+    return w.grad
+
+
+FOUND, NEVER = tg.tensor([1.0, 1.0, 0.0, 1.0]), tg.ones(4)
+ZERO = tg.tensor(0)
+PROGRAMS = {
+    "index in a condition": (until_not_positive, (FOUND, ZERO), 2, (NEVER, ZERO), IndexError),
+    "division in a condition": (
+        until_divided, (tg.tensor(3), tg.tensor(2)), 2, (tg.tensor(9), tg.tensor(2)), ZeroDivisionError,
+    ),
+    "loop in a branch": (branch, (FOUND, ZERO), 2, (NEVER, ZERO), IndexError),
+    "gradient of a loop": (gradient, (FOUND, ZERO), [1, 1, 0, 0], (NEVER, ZERO), IndexError),
+    "bound": (
+        lambda y: grown(y, 4), (tg.full((3,), 33.0),), [34, 34, 34], (tg.zeros(3),), RuntimeError,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_an_error_in_control_flow_reaches_the_caller(name, mode):
+    function, good, wanted, bad, error = PROGRAMS[name]
+    calls = tg.zeros(2)
+
+    def step(*values):
+        result = function(*values)
+        calls.add_(1)
+        return result
+
+    run = step if mode == "eager" else tg.compile(step, backend=mode)
+    for count in (1, 2):
+        np.testing.assert_array_equal(run(*good).numpy(), wanted)
+        assert calls.tolist() == [count, count]
+    with pytest.raises(error):
+        run(*bad).numpy()
+    assert calls.tolist() == [2, 2]
+    np.testing.assert_array_equal(run(*good).numpy(), wanted)  # told once
+    assert calls.tolist() == [3, 3]
