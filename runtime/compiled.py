@@ -8,6 +8,8 @@ changed.
 
 from __future__ import annotations
 
+import copy
+import sys
 import threading
 import time
 import warnings
@@ -107,6 +109,31 @@ class CompiledFunction(Inspection):
         if instance is None:
             return self
         return partial(self, instance)
+
+    def __copy__(self) -> CompiledFunction:
+        return self  # as functions are
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Itself, as functions are; a method's copy is compiled anew, for the copy of its object."""
+        function = copy.deepcopy(self.function, memo)
+        return self if function is self.function else self._again()(function)
+
+    def __reduce__(self) -> Any:
+        """Its name where it stands under it, as functions have it; else how to compile it again."""
+        found = sys.modules.get(self.__module__)
+        for name in getattr(self, "__qualname__", "").split("."):
+            found = getattr(found, name, None)
+        return self.__qualname__ if found is self else (self._again(), (self.function,))
+
+    def _again(self) -> Callable[[Any], Any]:
+        """What compiles another function with the same options."""
+        from tracegrad.runtime.compile import compile_function
+
+        return partial(
+            compile_function, backend=self.backend, fullgraph=self.fullgraph, keep_grads=self.keep_grads,
+            recheck=self.recheck, max_paths=self.max_paths, max_unroll=self.max_unroll, name=self.name,
+            **self._compiler.options,
+        )  # fmt: skip
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = get_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -75,10 +76,14 @@ def compile(
 class CompiledModule:
     """Mixin: a module whose call is compiled.
 
-    It shares the original's state: one set of parameters, two ways to call.
+    It shares the original's state: one set of parameters, two ways to call. A copy, and what comes
+    back from a pickle, is a copy of the original, compiled anew.
+
+    _made_of  the original and the options of `compile`
     """
 
     _compiled: Any
+    _made_of: tuple[Module, dict[str, Any]]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return type(self).__dict__["_compiled"](*args, **kwargs)
@@ -88,6 +93,19 @@ class CompiledModule:
             return getattr(type(self).__dict__["_compiled"], name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __copy__(self) -> Module:
+        model, keywords = type(self)._made_of
+        return compiled_module(copy.copy(model), keywords)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Module:
+        model, keywords = type(self)._made_of
+        copied = copy.deepcopy(model, memo)
+        # A model may hold what it was compiled to, which has been copied with it then.
+        return memo.get(id(self)) or compiled_module(copied, keywords)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return compiled_module, type(self)._made_of
+
 
 def compiled_module(model: Module, keywords: dict[str, Any]) -> Module:
     """A module of the same class, state and `state_dict` keys whose `__call__` is compiled."""
@@ -95,7 +113,11 @@ def compiled_module(model: Module, keywords: dict[str, Any]) -> Module:
 
     original = type(model)
     call = compile_function(model.__call__, name=original.__name__, **keywords)
-    kind = type(original.__name__, (CompiledModule, original), {"_compiled": call})
+    kind = type(
+        original.__name__,
+        (CompiledModule, original),
+        {"_compiled": call, "_made_of": (model, keywords)},
+    )
     result = object.__new__(kind)
     result.__dict__ = model.__dict__
     return result  # type: ignore[return-value]
