@@ -21,10 +21,10 @@ from tracegrad.ir.const import Const
 from tracegrad.ir.errors import IRError, ParseError
 from tracegrad.ir.graph import INPUT, Graph, Node, emit, placeholder
 from tracegrad.ir.loc import UNKNOWN, Loc
+from tracegrad.ir.reader import MAX_NESTING
 from tracegrad.ir.types import DType, TensorType, TupleType, dtype_named
 
 SCHEMA = 1
-MAX_NESTING = 64
 
 
 def to_json(graph: Graph) -> str:

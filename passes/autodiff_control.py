@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, Op, inline, placeholder
+from tracegrad.ir.ops.shape import reverse_axes
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.autodiff import (
     ControlRule,
@@ -107,13 +108,13 @@ def _scan_rule(node: Node, cotangents: Cotangents, leads: Collection[Node]) -> C
     backward = ops.scan(
         *final,
         *(node.inputs[k] for k in constant),
-        *(_reversed_rows(row) for row in rows),
+        *(reverse_axes(row, (0,)) for row in rows),
         body=step,
         carries=m + len(constant),
         length=length,
     )
     found = _parts(backward, m + len(constant) + len(swept))
-    to_rows = [_reversed_rows(row) for row in found[m + len(constant) :]]
+    to_rows = [reverse_axes(row, (0,)) for row in found[m + len(constant) :]]
     return _spread(len(node.inputs), [*moving, *swept], [*found[:m], *to_rows])
 
 
@@ -128,22 +129,6 @@ def _moving_carries(node: Node, leads: Collection[Node]) -> list[int]:
         if not more:
             return sorted(moving)
         moving |= more
-
-
-def _reversed_rows(x: Node) -> Node:
-    n = x.shape[0]
-    if n == 0:
-        return x
-    rest = x.shape[1:]
-    return ops.slice_(
-        x,
-        start=(n - 1, *(0 for _ in rest)),
-        stop=(-1, *rest),
-        step=(-1, *(1 for _ in rest)),
-    )
-
-
-# ---------------------------------------------------------------- while_loop
 
 
 def _while_rule(node: Node, cotangents: Cotangents, leads: Collection[Node]) -> Cotangents:

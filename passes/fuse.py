@@ -21,6 +21,7 @@ from tracegrad.ir.loc import at
 from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.base import Pass
+from tracegrad.passes.patterns import is_splat
 
 Shape = tuple[int, ...]
 
@@ -67,10 +68,6 @@ class Fuse(Pass):
 def row_shapes(domain: Shape) -> tuple[Shape, Shape]:
     """The two shapes of one value a row: with the last axis dropped, or of size 1."""
     return domain[:-1], (*domain[:-1], 1)
-
-
-def is_splat(node: Node) -> bool:
-    return node.op.name == "constant" and node.attrs["value"].is_splat
 
 
 class _Fuser:

@@ -10,6 +10,7 @@ from tracegrad.ir.graph import Graph, Node, rebuild
 from tracegrad.ir.loc import at
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.base import Pass
+from tracegrad.passes.rules_blocks import zero_padded_axis
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ def _joined(
         node = stack.pop()
         if node.op is ops.add and node in inside:
             stack += node.inputs
-        elif node.op.name == "pad" and len(users[node]) == 1 and _adds_zeros(node):
+        elif node.op.name == "pad" and len(users[node]) == 1:
             pads.append(node)
         else:
             return None
-    axis = _padded_axis(pads)
-    if axis is None:
+    axes = {zero_padded_axis(pad) for pad in pads}
+    axis = axes.pop()
+    if axes or axis is None:
         return None
     pads.sort(key=lambda pad: pad.attrs["low"][axis])
     with at(root.loc):
@@ -76,23 +78,3 @@ def _joined(
                 parts.append(new[pad.inputs[0]])
                 reached = start + pad.inputs[0].shape[axis]
         return ops.concatenate(*parts, axis=axis) if len(parts) > 1 else parts[0]
-
-
-def _adds_zeros(pad: Node) -> bool:
-    value = pad.inputs[1]
-    return (
-        value.op.name == "constant"
-        and value.attrs["value"].splat == 0
-        and not any(pad.attrs["interior"])
-    )
-
-
-def _padded_axis(pads: list[Node]) -> int | None:
-    """The one axis along which all of them are padded."""
-    axes = {
-        axis
-        for pad in pads
-        for axis, (low, high) in enumerate(zip(pad.attrs["low"], pad.attrs["high"]))
-        if low or high
-    }
-    return axes.pop() if len(axes) == 1 else None

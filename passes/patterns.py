@@ -94,7 +94,7 @@ def boolean(name: str) -> Var:
 
 def splat(name: str) -> Var:
     """A variable for a constant with one value throughout; `splat_value(node)` is the value."""
-    return Var(name, lambda node: splat_const(node) is not None, "splat")
+    return Var(name, is_splat, "splat")
 
 
 def op(op_: str | Op, *args: Pattern | Number, label: str = "") -> Apply:
@@ -121,10 +121,21 @@ def splat_const(node: Node) -> Const | None:
     return None
 
 
+def is_splat(node: Node) -> bool:
+    return splat_const(node) is not None
+
+
 def splat_value(node: Node) -> Any:
     """The Python scalar that fills a constant node, None for any other node."""
     const = splat_const(node)
     return None if const is None else const.splat
+
+
+def shown_value(node: Node) -> Any:
+    """As `splat_value`, also of a constant that was broadcast."""
+    while node.op is ops.broadcast_to:
+        node = node.inputs[0]
+    return splat_value(node)
 
 
 def same_number(found: Any, wanted: Number) -> bool:

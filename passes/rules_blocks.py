@@ -17,7 +17,7 @@ from tracegrad.passes.rewrite import Rule, rule
 x, y = var("x"), var("y")
 
 
-def _padded_axis(pad: Node) -> int | None:
+def zero_padded_axis(pad: Node) -> int | None:
     """The one axis that `pad` grows with zeros and without gaps; None where it does otherwise."""
     if splat_const(pad.inputs[1]) is None or splat_value(pad.inputs[1]) != 0:
         return None
@@ -31,8 +31,8 @@ def _padded_axis(pad: Node) -> int | None:
 def _side_by_side(found: Match) -> Node | None:
     """pad(x) + pad(y) -> pad(concatenate(x, y)), where x ends as y begins or the converse."""
     first, second = found["a"], found["b"]
-    axis = _padded_axis(first)
-    if axis is None or axis != _padded_axis(second):
+    axis = zero_padded_axis(first)
+    if axis is None or axis != zero_padded_axis(second):
         return None
     if first.attrs["low"][axis] > second.attrs["low"][axis]:
         first, second = second, first
@@ -45,7 +45,7 @@ def _side_by_side(found: Match) -> Node | None:
 
 
 def _is_zero_pad(found: Match) -> bool:
-    return _padded_axis(found["a"]) is not None and _padded_axis(found["b"]) is not None
+    return zero_padded_axis(found["a"]) is not None and zero_padded_axis(found["b"]) is not None
 
 
 def _flat_concatenate(found: Match) -> Node | None:

@@ -51,7 +51,13 @@ from tracegrad.passes.cleanup import DropFences
 from tracegrad.passes.fuse import Fuse, FuseRules
 from tracegrad.passes.join_pads import JoinPads
 from tracegrad.passes.place import Facts
-from tracegrad.passes.plan_memory import MemoryPlan, assign_offsets, describe, lifetimes
+from tracegrad.passes.plan_memory import (
+    ALIGNMENT,
+    MemoryPlan,
+    assign_offsets,
+    describe,
+    lifetimes,
+)
 from tracegrad.passes.schedule import schedule
 
 # imported to register their emitters
@@ -62,7 +68,6 @@ Array = np.ndarray[Any, Any]
 Run = Callable[[Sequence[Array]], list[Array]]
 
 PROGRAMS_KEPT = 256
-ALIGNMENT = 64
 SMALL_RESULT = 4096  # bytes below which alignment buys nothing
 __all__ = ["CLAIMED", "NumpyExecutable", "compile"]
 POISON = 0xFF  # nan in every float, -1 in every integer, not a bool

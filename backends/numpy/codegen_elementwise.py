@@ -12,6 +12,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.ir.types import DType, f32, f64, i8, i32, i64
+from tracegrad.passes.patterns import shown_value
 
 # Ops that are one ufunc on any dtype but the exceptions in `ufunc_of`.
 UFUNCS: dict[str, str] = {
@@ -79,7 +80,7 @@ def lines(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> li
     """Code that writes `node` of the arrays `xs` into `out`; `xs` may broadcast."""
     name, dtype = node.op.name, node.inputs[0].dtype
     ufunc = ufunc_of(name, dtype)
-    if name == "pow" and ufunc and _splat(node.inputs[1]) == 2:
+    if name == "pow" and ufunc and shown_value(node.inputs[1]) == 2:
         return [f"{w.np('square')}({xs[0]}, {out})"]
     if ufunc is not None:
         w.np(ufunc)
@@ -101,14 +102,8 @@ def lines(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> li
 
 def _is_zero(node: Node) -> bool:
     """All its bits are zero: not -0.0."""
-    value = _splat(node)
+    value = shown_value(node)
     return value is not None and not np.asarray(value, node.dtype.np).tobytes().strip(b"\0")
-
-
-def _splat(node: Node) -> object:
-    while node.op.name == "broadcast_to":
-        node = node.inputs[0]
-    return node.attrs["value"].splat if node.op.name == "constant" else None
 
 
 def _where(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> list[str]:

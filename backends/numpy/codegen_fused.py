@@ -12,10 +12,11 @@ from tracegrad.backends.numpy.codegen_reduce import GEMV_ROW, REDUCE, ones
 from tracegrad.backends.numpy.codegen_writer import Writer, emits
 from tracegrad.backends.numpy.fused_geometry import Geometry
 from tracegrad.backends.numpy.fused_places import Places
-from tracegrad.backends.numpy.loops import is_splat, loop_of
+from tracegrad.backends.numpy.loops import loop_of
 from tracegrad.backends.numpy.tiles import fork_blas, fork_plain
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.traits import REDUCTION
+from tracegrad.passes.patterns import is_splat
 
 
 @emits("fused")

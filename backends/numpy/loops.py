@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from tracegrad.ir.graph import INPUT, Graph, Node
 from tracegrad.ir.ops.traits import REDUCTION
+from tracegrad.passes.patterns import is_splat
 from tracegrad.passes.storage import Shape
 
 Axes = tuple[int | None, ...]
@@ -57,10 +58,6 @@ class Loop:
     def _axes(self, shape: Shape, row: bool) -> Axes:
         lead = tuple(range(len(self.domain) - 1))
         return (*lead, None) if row else (*lead, len(self.domain) - 1)
-
-
-def is_splat(node: Node) -> bool:
-    return node.op.name == "constant" and node.attrs["value"].is_splat
 
 
 @lru_cache(maxsize=1024)

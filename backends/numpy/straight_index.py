@@ -12,6 +12,7 @@ from tracegrad.backends.numpy.kernels.registry import Array
 from tracegrad.backends.numpy.straight_ops import FLOATS, expression
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import i64
+from tracegrad.passes.patterns import shown_value
 
 
 @expression("gather")
@@ -41,16 +42,9 @@ def signed_index(gather: Node) -> Node | None:
     compared = below.op.name == "lt" and below.inputs[0] is index
     if not (counted and compared):
         return None
-    if _splat(wrapped.inputs[1]) != size or _splat(below.inputs[1]) != 0:
+    if shown_value(wrapped.inputs[1]) != size or shown_value(below.inputs[1]) != 0:
         return None
     return index
-
-
-def _splat(node: Node) -> Any:
-    """The number that every element of a constant is, else None."""
-    while node.op.name == "broadcast_to":
-        node = node.inputs[0]
-    return node.attrs.value.splat if node.op.name == "constant" else None
 
 
 def _within(w: Any, index: str, dtype: Any, size: int, axis: int) -> None:
