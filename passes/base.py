@@ -67,10 +67,6 @@ class Pipeline:
             graph = after
         return graph
 
-    def until(self, count: int) -> Pipeline:
-        """The first `count` passes: what a bisection runs."""
-        return Pipeline(self.passes[:count], self.observers)
-
 
 Visit = Callable[[Node, tuple[Node, ...]], Node]
 

@@ -19,19 +19,13 @@ from tracegrad.passes.simplify import Simplify
 def standard_passes(
     claimed: frozenset[str] = frozenset(),
     evaluate: Evaluate | None = None,
-    *,
-    before: tuple[Pass, ...] = (),
-    after: tuple[Pass, ...] = (),
 ) -> tuple[Pass, ...]:
     """The passes every backend runs.
 
     claimed   names of composites that the backend takes natively
     evaluate  runs a graph; with it, small constant results are folded
-    before    what sees composites whole (autocast)
-    after     what the backend adds at the end (remat, fuse)
     """
     return (
-        *before,
         DropMarkers(),  # detach, rebind: autodiff has read them
         Simplify(),  # composites are still whole: fewer nodes to rewrite
         Decompose(claimed),
@@ -40,7 +34,6 @@ def standard_passes(
         Fold(evaluate),
         Simplify(),  # folded constants enable more rules
         CSE(),
-        *after,
     )
 
 
@@ -48,9 +41,7 @@ def standard_pipeline(
     claimed: frozenset[str] = frozenset(),
     evaluate: Evaluate | None = None,
     *,
-    before: tuple[Pass, ...] = (),
-    after: tuple[Pass, ...] = (),
     observers: tuple[Observer, ...] = (),
 ) -> Pipeline:
     """`standard_passes` as a pipeline with observers."""
-    return Pipeline(standard_passes(claimed, evaluate, before=before, after=after), observers)
+    return Pipeline(standard_passes(claimed, evaluate), observers)
