@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracegrad.ir.const import Const
 from tracegrad.ir.errors import IRError, IRTypeError, MissingVJPError, ParseError, VerifyError
-from tracegrad.ir.fingerprint import fingerprint
+from tracegrad.ir.fingerprint import fingerprint, labels
 from tracegrad.ir.graph import (
     INPUT,
     Attrs,

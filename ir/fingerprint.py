@@ -10,9 +10,10 @@ from tracegrad.ir.types import DType
 
 
 def fingerprint(graph: Graph) -> str:
-    """Hex blake2b over ops, attributes, types, edges, constant bytes and sub-graphs' fingerprints.
+    """Hex blake2b over ops, attributes, types, edges, constant bytes, updates and sub-graphs'
+    fingerprints.
 
-    Not over locations, names and roles: two call sites share one executable, each keeps its lines.
+    Not over locations and names: two call sites share one executable, each keeps its lines.
     """
     import hashlib  # here, because it takes long to import
 
@@ -25,7 +26,18 @@ def fingerprint(graph: Graph) -> str:
         name = "input" if node.op is INPUT else f"op:{node.op.name}"
         lines.append(f"{name}|{operands}|{attrs}|{node.type}")
     lines.append("return " + ",".join(str(number[node]) for node in graph.outputs))
+    if graph.updates:
+        lines.append("updates " + ",".join(f"{k}={j}" for k, j in graph.updates.items()))
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def labels(graph: Graph) -> tuple[Any, ...]:
+    """What the fingerprint leaves out and a person reads: lines, and names of inputs (those of
+    values from an earlier segment say only which segment that was).
+    """
+    names = [n for n, role in zip(graph.input_names, graph.input_roles) if role != "import"]
+    inner = (v for node in graph.nodes for v in node.attrs.values() if isinstance(v, Graph))
+    return (*names, *(str(node.loc) for node in graph.nodes), *map(labels, inner))
 
 
 def _spell(value: Any) -> str:

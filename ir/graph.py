@@ -319,8 +319,19 @@ class Graph:
                 users[operand].append(node)
         return users
 
+    @cached_property
+    def updates(self) -> dict[int, int]:
+        """Positions of outputs -> of the inputs whose new values they are ("state:<input name>").
+
+        State that is overwritten without being read is no input, and stands not here.
+        """
+        at = {f"state:{name}": position for position, name in enumerate(self.input_names)}
+        return {k: at[role] for k, role in enumerate(self.output_roles) if role in at}
+
     def fingerprint(self) -> str:
-        """Identity of the program: ops, attributes, types, edges, constants; not lines or names."""
+        """Identity of the program: ops, attributes, types, edges, constants, and which output is
+        the new value of which input; not lines or names.
+        """
         return self._fingerprint
 
     @cached_property

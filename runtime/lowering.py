@@ -1,4 +1,7 @@
-"""Graph -> optimised graph -> executable, once a program: passes' history, cache by fingerprint."""
+"""Graph -> optimised graph -> executable, once a program: passes' history, cache by fingerprint.
+
+Equal programs from other lines share the executable's code; each has a history and lines of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 from tracegrad.backends.base import Options
 from tracegrad.backends.optimise import optimise
+from tracegrad.ir.fingerprint import labels
 from tracegrad.ir.graph import Graph
 from tracegrad.passes.observers import History, Timing
 from tracegrad.tracer.program import LRU
@@ -42,15 +46,19 @@ class Compiler:
 
         Raises what passes and backends raise.
         """
-        key = (graph.fingerprint(), donate)
-        lowered = self._cache.get(key)
+        by_labels = self._cache.get((graph.fingerprint(), donate))
+        if by_labels is None:
+            by_labels = self._cache.add((graph.fingerprint(), donate), {})
+        named = labels(graph)
+        lowered = by_labels.get(named)
         if lowered is None:
-            lowered = self._cache.add(key, self._lower(graph, donate))
-            self.compiles += 1
+            equal = next(iter(by_labels.values()), None)
+            lowered = by_labels[named] = self._lower(graph, donate, equal)
+            self.compiles += equal is None
             self.seconds += sum(lowered.timings.values())
         return lowered  # type: ignore[no-any-return]
 
-    def _lower(self, graph: Graph, donate: tuple[int, ...]) -> Lowered:
+    def _lower(self, graph: Graph, donate: tuple[int, ...], equal: Lowered | None) -> Lowered:
         options = Options(donate=donate, **{**self.options, **placement(graph, self.options)})
         history, timing = History(), Timing()
         started = time.perf_counter()
@@ -60,7 +68,9 @@ class Compiler:
             from tracegrad.backends import numpy as backend  # type: ignore[no-redef]
         final = optimise(graph, self.backend, (history, timing, *checks()))
         passed = time.perf_counter()
-        executable = backend.compile(final, options)
+        executable = (
+            backend.compile(final, options) if equal is None else equal.executable.relabelled(final)
+        )
         done = time.perf_counter()
         return Lowered(
             graph,

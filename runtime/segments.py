@@ -222,8 +222,7 @@ def make_final(
     graph = graph.replace(
         output_names=tuple(names), output_roles=(*recorded.roles, *("saved",) * len(saved))
     )
-    written = {f"state:{item.name}": item for item, _ in recorded.writes}
-    donate = tuple(k for k, name in enumerate(graph.input_names) if f"state:{name}" in written)
+    donate = tuple(sorted(graph.updates.values()))
     return Segment(compiler(graph, donate), sources, final=True)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
+from copy import copy
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +28,6 @@ class _Program(NamedTuple):
 
     lowered: Any
     compiled: Any
-    errors: list[BackendError]
     flagged: bool
     at_end: bool
 
@@ -53,29 +54,42 @@ class JaxExecutable:
         self._mesh = None if options.mesh is None else jax_mesh(options.mesh)
         self._in_shardings = input_shardings(options, self._mesh, len(graph.inputs))
         self._donatable = _donatable(graph, options.donate)
-        self._keeping = self._build(())
+        self._errors: list[BackendError] = []  # what the codes of its programs mean
+        self._keeping = self._build((), self._errors)
         self._donating: _Program | None = None
+        self._built: list[_Program] = []  # the donating one, for all that share it
         self._resident = {type(jax.numpy.zeros(()))}  # the class of concrete jax arrays
 
-    def _build(self, donate: tuple[int, ...]) -> _Program:
-        graph = self.graph
-        errors: list[BackendError] = []
-        flagged = False
-        at_end = flags.read_at_end(graph)
+    def relabelled(self, graph: Graph) -> JaxExecutable:
+        """This executable for an equal graph from other lines: it shares what XLA compiled."""
+        other = copy(self)
+        other.graph, other._errors = graph, []
+        if self._errors:  # in the order that the program's codes count them
+            with settings.lowering(self.options.matmul_precision, self.options.cache_dir):
+                jax.eval_shape(other._program(other._errors), *other._types())
+        return other
+
+    def _types(self) -> list[Any]:
+        return [jax.ShapeDtypeStruct(node.shape, node.dtype.np) for node in self.graph.inputs]
+
+    def _program(self, errors: list[BackendError]) -> Callable[..., list[Any]]:
+        """The graph as a function for jax to trace, which fills `errors`."""
+        graph, at_end = self.graph, flags.read_at_end(self.graph)
 
         def program(*arrays: Any) -> list[Any]:
-            nonlocal flagged
             scope = flags.Flags(errors, self.options.hazards)
             outputs = Lowerer(scope, self._mesh).run(graph, arrays)
-            flagged = scope.code is not None
-            if not flagged:
+            if scope.code is None:
                 return outputs
             if not at_end:
                 outputs = _keep_state(graph, arrays, outputs, scope.code)
             return [*outputs, scope.code]
 
         program.__name__ = program.__qualname__ = graph.name
-        types = [jax.ShapeDtypeStruct(node.shape, node.dtype.np) for node in graph.inputs]
+        return program
+
+    def _build(self, donate: tuple[int, ...], errors: list[BackendError]) -> _Program:
+        program, types = self._program(errors), self._types()
         with settings.lowering(self.options.matmul_precision, self.options.cache_dir):
             keywords: dict[str, Any] = {}
             if self._in_shardings is not None:
@@ -85,10 +99,11 @@ class JaxExecutable:
                 traced = jax.eval_shape(program, *types)
                 errors.clear()
                 keywords["out_shardings"] = output_shardings(
-                    graph, self._in_shardings, self._mesh, len(traced)
+                    self.graph, self._in_shardings, self._mesh, len(traced)
                 )
             lowered = jax.jit(program, donate_argnums=donate, **keywords).lower(*types)
-            return _Program(lowered, lowered.compile(), errors, flagged, at_end)
+            flagged = lowered.out_tree.num_leaves > len(self.graph.outputs)
+            return _Program(lowered, lowered.compile(), flagged, flags.read_at_end(self.graph))
 
     def __call__(
         self, arrays: list[Any], donate: bool = False, resident: bool = False
@@ -109,13 +124,14 @@ class JaxExecutable:
             results = self._retry(program, arrays, error)
         if program.flagged:
             settle = flags.raise_code if program.at_end else flags.defer
-            settle(results.pop(), program.errors)
+            settle(results.pop(), self._errors)
         return results  # type: ignore[no-any-return]
 
     def _build_donating(self) -> _Program:
         with self._lock:
-            if self._donating is None:
-                self._donating = self._build(self._donatable)
+            if not self._built:
+                self._built.append(self._build(self._donatable, []))
+            self._donating = self._built[0]
             return self._donating
 
     def _retry(self, program: _Program, arguments: list[Any], error: Exception) -> list[Any]:
@@ -189,13 +205,9 @@ def _keep_state(graph: Graph, arrays: Any, outputs: list[Any], code: Any) -> lis
     The error comes later, when somebody waits; the state must not have moved by then.
     """
     kept = list(outputs)
-    for position, role in enumerate(graph.output_roles):
-        if role.startswith("state:"):
-            source = graph.input_names.index(role.removeprefix("state:"))
-            if graph.inputs[source].type == graph.outputs[position].type:
-                kept[position] = jax.lax.select(
-                    flags.clean(code), outputs[position], arrays[source]
-                )
+    for position, source in graph.updates.items():
+        if graph.inputs[source].type == graph.outputs[position].type:
+            kept[position] = jax.lax.select(flags.clean(code), outputs[position], arrays[source])
     return kept
 
 

@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from typing import Any
 from weakref import finalize
@@ -44,6 +45,7 @@ from tracegrad.backends.numpy.cores import Cores, cores_of
 from tracegrad.backends.numpy.fast import blas
 from tracegrad.backends.numpy.fast.pool import thread_count
 from tracegrad.backends.numpy.loops import loop_of
+from tracegrad.ir.fingerprint import labels
 from tracegrad.ir.graph import Graph, Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
@@ -112,11 +114,13 @@ def fuse_rules(tile_bytes: int) -> FuseRules:
 class Program:
     """Generated code, shared by all graphs of one fingerprint.
 
+    labels  of the graph that it was made for: lines and names in `source` and `memory` are its own
     steps_of_lines  for each line of `source` the index of the step it belongs to, -1 for none
     written  inputs whose arrays take new values
     holds_blas  BLAS is at one thread while it runs; see cores.py
     """
 
+    labels: tuple[Any, ...]
     source: str
     filename: str
     namespace: dict[str, Any]
@@ -209,21 +213,18 @@ def build(graph: Graph, options: Options, cores: Cores | None) -> Program:
     exec(code, w.namespace)
     owners = [-1] * w.lines_before + owners
     written = tuple(writes.values())
-    return Program(source, filename, w.namespace, plan, tuple(owners), written, cores.held)
+    return Program(
+        labels(graph), source, filename, w.namespace, plan, tuple(owners), written, cores.held
+    )
 
 
 def state_writes(graph: Graph, options: Options) -> dict[int, int]:
     """Output position -> donated input that it is the new value of."""
     writes: dict[int, int] = {}
-    for position, role in enumerate(graph.output_roles):
-        if role.startswith("state:"):
-            name = role.removeprefix("state:")
-            if name not in graph.input_names:
-                continue  # overwritten without being read
-            source = graph.input_names.index(name)
-            same = graph.inputs[source].type == graph.outputs[position].type
-            if source in options.donate and same and source not in writes.values():
-                writes[position] = source
+    for position, source in graph.updates.items():
+        same = graph.inputs[source].type == graph.outputs[position].type
+        if source in options.donate and same and source not in writes.values():
+            writes[position] = source
     return writes
 
 
@@ -236,20 +237,32 @@ class NumpyExecutable:
 
     backend = "numpy"
 
-    def __init__(self, program: Program, graph: Graph, options: Options):
+    def __init__(self, program: Program, graph: Graph, options: Options, cores: Cores | None):
         self._program = program
-        self._graph, self._options = graph, options
+        self._graph, self._options, self._cores = graph, options, cores
         program.users.add(id(self))
         finalize(self, program.forget, id(self))
+
+    def relabelled(self, graph: Graph) -> NumpyExecutable:
+        """The executable of an equal graph from other lines."""
+        return compile(graph, self._options)
+
+    @cached_property
+    def _explained(self) -> Program:
+        """The program as it reads with this graph's lines and names."""
+        program = self._program
+        if program.labels == labels(self._graph):
+            return program
+        return build(self._graph, self._options, self._cores)
 
     @property
     def source(self) -> str:
         """The Python that runs."""
-        return self._program.source
+        return self._explained.source
 
     @property
     def memory(self) -> MemoryPlan:
-        return self._program.memory
+        return self._explained.memory
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         program = self._program
@@ -326,8 +339,7 @@ def compile(
     `cores`: of the program that it is part of; None: chosen for it.
     """
     options = replace(options, donate=tuple(sorted(set(options.donate))))
-    names = (graph.output_roles, graph.input_names, inner_lines(graph))
-    key = (graph.fingerprint(), *names, options, cores, thread_count())
+    key = (graph.fingerprint(), inner_labels(graph), options, cores, thread_count())
     with _programs_lock:
         program = _programs.get(key)
         if program is not None:
@@ -338,17 +350,15 @@ def compile(
             program = _programs.setdefault(key, program)
             while len(_programs) > PROGRAMS_KEPT:
                 _programs.popitem(last=False)
-    return NumpyExecutable(program, graph, options)
+    return NumpyExecutable(program, graph, options, cores)
 
 
-def inner_lines(graph: Graph) -> tuple[Any, ...]:
-    """Where the nodes of sub-graphs stand in the user's code: their programs, which know their own
-    lines, are part of the generated code, so it is shared only by graphs of the same lines.
+def inner_labels(graph: Graph) -> tuple[Any, ...]:
+    """The labels of sub-graphs: their programs, which know their own lines, are part of the generated
+    code, so it is shared only by graphs of the same lines inside.
     """
-    inner = [
-        value for node in graph.nodes for value in node.attrs.values() if isinstance(value, Graph)
-    ]
-    return tuple((*[str(node.loc) for node in g.nodes], *inner_lines(g)) for g in inner)
+    values = (value for node in graph.nodes for value in node.attrs.values())
+    return tuple(labels(value) for value in values if isinstance(value, Graph))
 
 
 _numbers = count(1)

@@ -181,3 +181,14 @@ def test_an_operand_of_several_results_is_refused(name: str) -> None:
             inputs = (*node.inputs[:place], pair, *node.inputs[place + 1 :])
             with pytest.raises(IRTypeError):
                 emit(node.op, *inputs, **node.attrs)
+
+
+def test_fingerprints_see_which_state_is_updated() -> None:
+    a, b = f32_input(2), f32_input(2)
+    outputs = (a + a, b * b)
+
+    def graph(*states: str) -> Graph:
+        return Graph((a, b), outputs, ("a", "b"), output_roles=tuple(f"state:{s}" for s in states))
+
+    assert len({graph(*states).fingerprint() for states in ("ab", "ba", "ca")}) == 3
+    assert graph("c", "b").updates == {1: 1}
