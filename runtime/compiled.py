@@ -19,6 +19,7 @@ from typing import Any
 
 from tracegrad.runtime.autograd_call import call_program
 from tracegrad.runtime.checks import checker
+from tracegrad.runtime.containers import IdentityMatters
 from tracegrad.runtime.facts import HostFact
 from tracegrad.runtime.inspection import Event, Given, Inspection
 from tracegrad.runtime.lowering import Compiler
@@ -95,6 +96,7 @@ class CompiledFunction(Inspection):
         # fact -> (number of the last recording's call, how many in a row by the call's key)
         self._misses: dict[Any, tuple[int, dict[Any, int]]] = {}
         self._by_memory: set[Any] = set()  # keys of calls where the memory behind a view matters
+        self._by_identity: set[Any] = set()  # and where a container of the user's does, itself
         self._eager_reason = ""
         self._calls = 0
         self._recordings = 0
@@ -144,8 +146,10 @@ class CompiledFunction(Inspection):
             self._calls += 1
             return result
         call = Call(args, kwargs, mode.grad)
+        if call.opened is not None and call.key in self._by_identity:
+            call = Call(args, kwargs, mode.grad, by_identity=True)
         if call.behind and call.key in self._by_memory:
-            call = Call(args, kwargs, mode.grad, by_memory=True)
+            call = Call(args, kwargs, mode.grad, True, call.by_identity)
         self._calls += 1
         if self.recheck and self._calls % self.recheck == 0:
             return self._recheck(call)
@@ -231,6 +235,7 @@ class CompiledFunction(Inspection):
                     )
                 finally:
                     reset_mode(token)
+                observer.check_results(recorded)
                 program = call_program(recorded, call.grad, self._compiler)
                 trace.undo_host_actions()
                 observer.put_back()
@@ -241,7 +246,15 @@ class CompiledFunction(Inspection):
                 trace.discard()
                 observer.put_back()
                 self._by_memory.add(call.key)
-                return self._record(Call(call.args, call.kwargs, call.grad, by_memory=True), reason)
+                again = Call(call.args, call.kwargs, call.grad, True, call.by_identity)
+                return self._record(again, reason)
+            except IdentityMatters:
+                trace.discard()
+                observer.put_back()
+                call.opened.put_back()  # type: ignore[union-attr]
+                self._by_identity.add(call.key)
+                again = Call(call.args, call.kwargs, call.grad, by_identity=True)
+                return self._record(again, reason)
             except UnsupportedError as error:
                 trace.discard()
                 observer.put_back()

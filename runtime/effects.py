@@ -27,7 +27,7 @@ class Effects:
     found  names bound anew, with what they hold after the function
     """
 
-    def __init__(self, watch: AttributeWatch, arguments: tuple[tuple, dict]):
+    def __init__(self, watch: AttributeWatch, arguments: tuple[tuple, dict, list]):
         self.watch = watch
         self.trace = watch.trace
         self.sightings = watch.sightings

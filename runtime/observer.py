@@ -12,7 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegrad.runtime.caches import cache_facts
+from tracegrad.runtime.containers import IdentityMatters
 from tracegrad.runtime.effects import Effects
+from tracegrad.runtime.facts import Fact
+from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.signature import Call
 from tracegrad.runtime.tensor_facts import add_tensor_facts, read_gradients_by_name
 from tracegrad.runtime.watch_attributes import AttributeWatch
@@ -36,7 +39,10 @@ class Observer:
         self._attributes = AttributeWatch(trace)
         self._sightings = self._attributes.sightings
         self._code = CodeWatch(self._sightings)
-        self._effects = Effects(self._attributes, (call.args, call.kwargs))
+        inside = [] if call.opened is None else [values for _, _, values in call.opened.objects]
+        self._effects = Effects(self._attributes, (call.args, call.kwargs, inside))
+        if call.opened is not None:
+            self._sightings.opened = call.opened.ids()
 
     @property
     def facts(self) -> list[Any]:
@@ -81,11 +87,29 @@ class Observer:
         finally:
             self._attributes.uninstall()
         if kind is None:
+            self._keep_opened_closed()
             if self._sightings.complaint is not None:
                 raise self._sightings.complaint
             self._effects.find()
             if self.gradients_by_name:
                 read_gradients_by_name(self._sightings, self.trace)
+
+    def _keep_opened_closed(self) -> None:
+        """Drop the facts on containers that are known by their content. Raises IdentityMatters."""
+        sightings = self._sightings
+        if self.call.opened is None:
+            return
+        if not self.call.opened.unchanged() or not sightings.met.isdisjoint(sightings.opened):
+            raise IdentityMatters
+        sightings.facts = [
+            fact for fact in sightings.facts
+            if not (isinstance(fact, Fact) and id(fact.place.holder) in sightings.opened)
+        ]  # fmt: skip
+
+    def check_results(self, recorded: Recorded) -> None:
+        """An opened container that is returned or kept is that very object. Raises IdentityMatters."""
+        if any(id(result.value) in self._sightings.opened for result in recorded.all_results()):
+            raise IdentityMatters
 
     def put_back(self, traced_only: bool = False) -> None:
         """Undo what the function did to Python's state; with `traced_only`, only what holds the trace."""

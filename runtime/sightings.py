@@ -78,7 +78,8 @@ class Sightings:
     outside  objects that were there before, by id; kept alive, so that ids stay theirs
     born     objects made while recording, by id, kept alive
     tensors  those met in places, whether or not the graph uses them
-    met      ids of all tensors met so, arguments that lie in such a place too among them
+    met      ids of all values met so, arguments that lie in such a place too among them
+    opened   ids of containers among the arguments that are known by their content
     cached   functions under functools.lru_cache, by the code that fills their caches
     """
 
@@ -89,6 +90,7 @@ class Sightings:
         self.born: dict[int, Any] = {}
         self.tensors: list[Tensor] = []
         self.met: set[int] = set()
+        self.opened: set[int] = set()
         self.functions: dict[types.CodeType, list[types.FunctionType]] = {}
         self.cached: dict[types.CodeType, functools._lru_cache_wrapper] = {}
         self.complaint: UnsupportedError | None = None
@@ -131,8 +133,7 @@ class Sightings:
 
     def visit(self, value: Any) -> None:
         """A value that a fact compares by identity: what it holds is watched too."""
-        if isinstance(value, Tensor):
-            self.met.add(id(value))
+        self.met.add(id(value))
         if isinstance(value, types.ModuleType) or value is None or id(value) in self.outside:
             return
         if isinstance(value, Tensor):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
+from tracegrad.runtime.containers import PLAIN, Opened, paths
 from tracegrad.runtime.keys import value_key
 from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_default_dtype
@@ -74,10 +75,17 @@ class Call:
         "only_in_jax",
         "resident",
         "state",
+        "opened",
+        "by_identity",
     )
 
     def __init__(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], grad: bool, by_memory: bool = False
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        grad: bool,
+        by_memory: bool = False,
+        by_identity: bool = False,
     ):
         self.args, self.kwargs, self.grad = args, kwargs, grad
         self.before = _NOTHING  # see autograd_call.CallProgram.before
@@ -86,11 +94,17 @@ class Call:
         self.only_in_jax = False
         self.resident = False  # whether all inputs of the executable are jax arrays
         self.numbers = _NOTHING  # read in this call, by the id of their HostRead
+        self.by_identity = by_identity
+        self.opened: Opened | None = None  # containers of the user's, if there are any
         if not kwargs and all([isinstance(a, Tensor) for a in args]):
             leaves: Any = args
             self._treedef: Any = len(args)
         else:
             leaves, self._treedef = flatten_in_order((args, kwargs))
+            if not by_identity and any([leaf.__class__ not in PLAIN for leaf in leaves]):
+                opened = Opened(leaves)
+                if opened.objects:
+                    self.opened, leaves = opened, opened.leaves
         self.leaves = leaves
         self.tensors: list[Tensor] = []
         self.owners: list[Any] = []
@@ -98,6 +112,8 @@ class Call:
         # Storages of views that are given by value; what stands for such a view is its owner here.
         self.behind: list[Storage] = []
         parts: list[Any] = [self._treedef, grad, get_default_dtype()]
+        if self.opened is not None:
+            parts += self.opened.forms
         first: dict[int, int] = {}
         for leaf in leaves:
             if is_plain(leaf):
@@ -152,12 +168,17 @@ class Call:
     def signature(self) -> Signature:
         """For explanations only: not on the hot path."""
         if isinstance(self._treedef, int):
-            paths: Any = [f"argument {k}" for k in range(len(self.leaves))]
+            names: Any = [f"argument {k}" for k in range(len(self.leaves))]
         else:
-            paths = [accessor.codify("") for accessor in accessors((self.args, self.kwargs))]
-            paths = [readable(path) for path in paths]
+            given = flatten_in_order((self.args, self.kwargs))[0]
+            names = [
+                readable(accessor.codify("")) for accessor in accessors((self.args, self.kwargs))
+            ]
+            if self.opened is not None:
+                inner = [paths(leaf, name) for leaf, name in zip(given, names)]
+                names = [name for several in inner for name, _ in several]
         owner_of = {id(tensor): owner for tensor, owner in zip(self.tensors, self.owners)}
-        parts = [(p, describe(leaf, owner_of.get(id(leaf)))) for p, leaf in zip(paths, self.leaves)]
+        parts = [(p, describe(leaf, owner_of.get(id(leaf)))) for p, leaf in zip(names, self.leaves)]
         parts.append(("gradient mode", "on" if self.grad else "off"))
         parts.append(("default dtype", get_default_dtype().public_name))
         return Signature(tuple(parts))

@@ -43,6 +43,9 @@ class AttributeWatch:
         kind = type(owner)
         if id(owner) in sightings.born or name in getattr(kind, "_noted_elsewhere", ()):
             return value
+        if id(owner) in sightings.opened:
+            sightings.add_class(kind)
+            return value
         fields = fields_of(owner)
         if isinstance(owner, Observed) and fields is not None and name in fields:
             if name in kind._host_numbers or self.trace.reached_by_host_action(fields):
@@ -102,8 +105,9 @@ class AttributeWatch:
 
     def saw_fields(self, owner: Any, fields: dict) -> None:
         """`vars(owner)` in user code: all its attributes count."""
-        if fields and id(owner) not in self.sightings.born:
-            self.sightings.add(Place("attribute", owner, "__dict__"), fields, here())
+        sightings = self.sightings
+        if fields and id(owner) not in sightings.born and id(owner) not in sightings.opened:
+            sightings.add(Place("attribute", owner, "__dict__"), fields, here())
 
     def will_store(self, owner: Any, name: str) -> None:
         """A write of `owner.name` is about to happen."""

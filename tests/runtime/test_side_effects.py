@@ -7,6 +7,7 @@ import random
 import re
 import threading
 import time
+import types
 import warnings
 
 import numpy as np
@@ -316,6 +317,18 @@ def argument_list_extended(compile):
     for k in range(3):
         values = [ramp(2, start=float(k))]
         yield g(values), values
+
+
+@falls_back("argument")
+def list_in_an_argument_extended(compile):
+    def f(batch):
+        batch.values.append(batch.x * 2)
+        return batch.x
+
+    g = compile(f)
+    for k in range(3):
+        batch = types.SimpleNamespace(x=ramp(2, start=float(k)), values=[])
+        yield g(batch), batch.values
 
 
 @falls_back("argument")
