@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.ir.errors import IRTypeError
+from tracegrad.ir.errors import IRTypeError, MissingVJPError
 from tracegrad.ir.exact import exact
 from tracegrad.ir.types import TensorType, dtype_of
+from tracegrad.tracer.custom import Context, Function, leave_entry
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.operands import as_tensor_operand
@@ -45,6 +46,8 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
         else:
             usual = tuple([o if is_usual(o) else operand(o, op) for o in operands])
             return run_eager(op, usual, attrs, grad)
+    if op.eager_only and tracked and grad:
+        return without_gradient(op, operands, run_eager_only(op, values, attrs))
     if op.eager_only:
         return run_eager_only(op, values, attrs)
     key.append(default_dtype())
@@ -145,3 +148,24 @@ def run_eager_only(op: Any, values: list[Any], attrs: tuple) -> Any:
     if isinstance(result, np.ndarray):
         return wrap(result)
     return op.pack([wrap(r) if isinstance(r, np.ndarray) else r for r in result])
+
+
+def without_gradient(op: Any, operands: tuple[Any, ...], results: Any) -> Any:
+    """The results of an op on arrays, for a backward that arrives there to be refused."""
+    context = Context(())
+    context.name, context.why, context.where = op.shown, op.eager_only, here()  # type: ignore[attr-defined]
+    tensors = [results] if isinstance(results, Tensor) else list(results)
+    leave_entry(Refused, context, operands, tensors)
+    return results
+
+
+class Refused(Function):
+    """The gradient of an op that runs on arrays alone."""
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        raise MissingVJPError(
+            f"{ctx.name} at {ctx.where} has no gradient: {ctx.why}\n"
+            "  fix:   to stop the gradient here call .detach() on its input; else compute this value "
+            f"by differentiable operations  [{MissingVJPError.code}]"
+        )

@@ -12,8 +12,9 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.shape import reverse_axes, take_range
 from tracegrad.ir.types import TensorType, i64
 from tracegrad.tracer.dispatch import apply, hashable, user_op
-from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 from tracegrad.tracer.functions.axes import axes_of, axis_of, moved, reshape
+from tracegrad.tracer.functions.indexing import index_select
 from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote
 
 
@@ -139,22 +140,46 @@ def repeat_interleave_int(input: Operand, /, repeats: int, dim: int | None = Non
 
 
 @user_op(eager_only="the number of repeats of each element decides the shape")
-def repeat_interleave_each(input: Any, repeats: Any, /, dim: int | None = None) -> Any:
-    """Every element repeated its own number of times."""
-    return np.repeat(
-        input.reshape(-1) if dim is None else input, repeats, axis=0 if dim is None else dim
-    )
+def repeat_interleave_each(repeats: Any, /, size: int) -> np.ndarray:
+    """The position, out of `size`, of the element that stands at every place of the result."""
+    if repeats.dtype.kind not in "iu" or repeats.ndim > 1:
+        raise ArgumentError(
+            f"repeat_interleave(): repeats is a {repeats.dtype} tensor of shape {list(repeats.shape)}",
+            fix="give an int or a vector of int64 or int32",
+        )
+    if repeats.size not in (1, size):
+        raise ShapeError(
+            f"repeat_interleave(): {repeats.size} repeats for {size} elements",
+            fix="give one repeat for every element along the dimension, or one for all",
+        )
+    if (repeats < 0).any():
+        raise InvalidValueError(
+            "repeat_interleave(): a repeat is negative", fix="give repeats of 0 or more"
+        )
+    return np.repeat(np.arange(size), repeats.reshape(-1))
 
 
 def repeat_interleave(
-    input: Any, repeats: Any, dim: int | None = None, *, output_size: int | None = None
+    input: Any, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
 ) -> Any:
     """Every element repeated in place, all equally often (an int) or each its own number of
-    times.
+    times; of repeats alone, the positions.
     """
+    if repeats is None:
+        return repeat_interleave_each(input, input.shape[0] if input.ndim else 1)
     if isinstance(repeats, int):
-        return repeat_interleave_int(input, repeats, dim)
-    return repeat_interleave_each(input, repeats, dim)
+        result = repeat_interleave_int(input, repeats, dim)
+    else:
+        if dim is None:
+            input, dim = input.reshape(-1), 0
+        positions = repeat_interleave_each(repeats, input.shape[dim] if input.ndim else 1)
+        result = index_select(input, dim, positions)
+    if output_size is not None and result.shape[dim or 0] != output_size:
+        raise InvalidValueError(
+            f"repeat_interleave(output_size={output_size}) makes {result.shape[dim or 0]} elements",
+            fix="give the sum of the repeats, or leave output_size out",
+        )
+    return result
 
 
 @user_op
