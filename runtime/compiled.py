@@ -32,7 +32,7 @@ from tracegrad.runtime.signature import Call, Signature, now
 from tracegrad.runtime.usual import Usual, usual_call
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
 from tracegrad.tracer.recording import Trace, recording_mode
-from tracegrad.tracer.state import get_mode, reset_mode, set_mode
+from tracegrad.tracer.state import get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.tensor import metadata_changes
 from tracegrad.tracer.trace_buffers import MemoryMatters
 
@@ -164,7 +164,7 @@ class CompiledFunction(Inspection):
                         continue
                     done, result = self._runner.walk(specialisation.root, call)
                     if done:
-                        self._last = done
+                        self._finished(done)
                         if not self.recheck and self._usual_of is not specialisation:
                             self._usual = usual_call(specialisation, call)
                             self._usual_of = specialisation if self._usual else None
@@ -221,6 +221,8 @@ class CompiledFunction(Inspection):
                     token = set_mode(recording_mode(trace, call.grad))
                     try:
                         returned = self.function(*call.args, **call.kwargs)
+                        left = get_mode().grad
+                        trace.grad_left = None if left is call.grad else left
                     finally:
                         reset_mode(token)
                 token = set_mode(recording_mode(trace, False))
@@ -281,8 +283,14 @@ class CompiledFunction(Inspection):
             return self.function(*call.args, **call.kwargs)
         if not done:
             raise AssertionError("a path just recorded was not found: " + result)
-        self._last = done
+        self._finished(done)
         return result
+
+    def _finished(self, final: Segment) -> None:
+        """A call has run through `final`."""
+        self._last = final
+        if final.plan.grad_left is not None:
+            set_mode(mode_with(final.plan.grad_left, get_mode().trace))
 
     def _add(self, call: Call, recorded: Any, program: Any, facts: list[Any], specialisation: Specialisation | None,
              reason: str) -> tuple[Segment, Specialisation]:  # fmt: skip

@@ -30,6 +30,7 @@ class Plan:
     freed     shape and dtype of that result if its graph has been walked backwards, else None
     switched  see Recorded
     slots     names under which state is kept
+    grad_left  the gradient mode that a call leaves behind, if it is another than before
     steady    see steady.py
     """
 
@@ -52,6 +53,7 @@ class Plan:
     program: Any
     single: int
     freed: tuple[tuple[int, ...], Any] | None
+    grad_left: bool | None
     steady: Callable[[Any], Any] | None = None
 
 
@@ -88,4 +90,5 @@ def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]
         program=program,
         single=single,
         freed=freed,
+        grad_left=trace.grad_left,
     )

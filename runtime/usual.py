@@ -26,6 +26,7 @@ def usual_call(specialisation: Specialisation, call: Call) -> Usual | None:
     root, args = specialisation.root, call.args
     if (
         root is None or not root.final or root.plan.steady is None or root.plan.check is not None
+        or root.plan.grad_left is not None
         or call.leaves is not args or specialisation.gradients or specialisation.slots
         or any(specialisation.shared) or not all(map(is_plain, args)) or repeats(args)
     ):  # fmt: skip

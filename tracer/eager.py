@@ -16,7 +16,7 @@ from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import CACHE_SIZE, LRU, Program, program_for
-from tracegrad.tracer.state import default_dtype
+from tracegrad.tracer.state import DEFAULT_DTYPE
 from tracegrad.tracer.tape import Entry, Part, weak_category
 from tracegrad.tracer.tensor import Tensor, wrap
 
@@ -50,7 +50,7 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
         return without_gradient(op, operands, run_eager_only(op, values, attrs))
     if op.eager_only:
         return run_eager_only(op, values, attrs)
-    key.append(default_dtype())
+    key.append(DEFAULT_DTYPE[0])
     if attrs and attrs is not getattr(op, "default_attrs", None):
         for value in attrs:  # most are an int, a name or None, which need no call
             kind = value.__class__

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from functools import wraps
+from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any
 
 from tracegrad.ir.types import DType, f32
@@ -63,6 +64,42 @@ class set_grad_enabled:
     def __exit__(self, *exception: object) -> None:
         _mode.set(mode_with(self._before, _mode.get().trace))
 
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As a decorator: the mode is that of the function, and what it was everywhere else."""
+        _mode.set(mode_with(self._before, _mode.get().trace))
+        return wrapped_in(lambda: set_grad_enabled(self._wanted), function)
+
+
+def wrapped_in(mode: Callable[[], Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` run inside `mode()`; a generator function between each two yields."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with mode():
+            return function(*args, **kwargs)
+
+    @wraps(function)
+    def resumed(*args: Any, **kwargs: Any) -> Any:
+        generator = function(*args, **kwargs)
+        resume, given = generator.send, None
+        while True:
+            try:
+                with mode():
+                    value = resume(given)
+            except StopIteration as end:
+                return end.value
+            try:
+                given = yield value
+                resume = generator.send
+            except GeneratorExit:
+                with mode():
+                    generator.close()
+                raise
+            except BaseException as error:
+                resume, given = generator.throw, error
+
+    return resumed if isgeneratorfunction(function) else wrapped
+
 
 class _GradMode:
     """Context manager and decorator (with or without parentheses) that fixes the gradient mode."""
@@ -88,12 +125,7 @@ class _GradMode:
             _mode.set(mode_with(before, mode.trace))
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with type(self)():
-                return function(*args, **kwargs)
-
-        return wrapped
+        return wrapped_in(type(self), function)
 
 
 class no_grad(_GradMode):
@@ -124,19 +156,16 @@ def is_grad_enabled() -> bool:
     return _mode.get().grad
 
 
-_default_dtype: ContextVar[DType] = ContextVar("tracegrad_default_dtype", default=f32)
-
-
-default_dtype = _default_dtype.get  # without a frame of its own: every eager op asks
+DEFAULT_DTYPE: list[DType] = [f32]  # one for all threads; read as an item by every eager op
 
 
 def get_default_dtype() -> DType:
-    """The dtype of tensors made from Python floats (float32 unless changed)."""
-    return _default_dtype.get()
+    """The dtype of tensors made from Python floats (float32 unless changed), in every thread."""
+    return DEFAULT_DTYPE[0]
 
 
 def set_default_dtype(dtype: DType) -> None:
-    """Set the dtype of tensors made from Python floats: a floating dtype.
+    """Set the dtype of tensors made from Python floats: a floating dtype, for all threads.
 
     Raises ArgumentError otherwise.
     """
@@ -147,4 +176,11 @@ def set_default_dtype(dtype: DType) -> None:
             f"the default dtype must be a floating dtype, got {dtype!r}",
             fix="use tg.float32, tg.float64, tg.float16 or tg.bfloat16",
         )
-    _default_dtype.set(dtype)
+    trace = _mode.get().trace
+    if trace is not None and dtype is not DEFAULT_DTYPE[0]:
+        trace.refuse(
+            "set_default_dtype() inside a compiled function",
+            "call it before, or give a dtype where tensors are made",
+            "it would hold for everything after, and only a recording would call it",
+        )
+    DEFAULT_DTYPE[0] = dtype

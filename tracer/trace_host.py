@@ -153,6 +153,7 @@ class TraceHost(TraceBuffers):
     host    reads, actions, and what was asked after an action, in order
     phase   number of actions so far
     noted   reads reported by `note_item` (observed.py)
+    grad_left  the gradient mode that the function left behind, if it is another than before
     undo    drops state made while recording, should the recording be thrown away
     """
 
@@ -160,6 +161,7 @@ class TraceHost(TraceBuffers):
         super().__init__()
         self.host: list[HostRead | HostAction | HostGuard] = []
         self.phase = 0
+        self.grad_left: bool | None = None
         self.host_guards: list[HostGuard] = []
         self.array_inputs: dict[int, tuple[np.ndarray, Node]] = {}
         self.noted: list[tuple[dict, Any, Any]] = []
