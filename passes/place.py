@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tracegrad.ir.graph import INPUT, NO_ATTRS, Graph, Node, Op
+from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.base import no_flops, tensor
-from tracegrad.ir.ops.traits import CONTRACTION
+from tracegrad.ir.ops.traits import CONTRACTION, IDENTITY_MARKER, SOURCE, VIEW
 from tracegrad.ir.types import TensorType, TupleType
 from tracegrad.passes.storage import (
     Storage,
@@ -27,10 +28,15 @@ from tracegrad.passes.storage import (
 # A value in a storage of its own. Made here, gone after code generation; in no saved graph.
 COPY = Op("copy", infer=tensor, flops=no_flops, not_differentiable="is made after differentiation")
 
-CONSTANT_OPS = frozenset({"constant", "iota"})  # made once
+
+def _with_trait(trait: str) -> frozenset[str]:
+    return frozenset(name for name, op in OPS.items() if op.has(trait))
+
+
+CONSTANT_OPS = _with_trait(SOURCE)  # made once
 _NO_CODE = CONSTANT_OPS | {"proj"}
-_SAME = frozenset({"fence", "detach", "shard"})
-VIEW_OPS = frozenset({"reshape", "transpose", "slice", "broadcast_to", "rebind"}) | _SAME
+_SAME = _with_trait(IDENTITY_MARKER)
+VIEW_OPS = _with_trait(VIEW) - {"proj"}  # the parts of several results have storages of their own
 
 
 @dataclass(frozen=True)
