@@ -13,15 +13,7 @@ from tests.runtime.programs import ramp
 def optimiser_state_loaded(compile):
     m = tg.nn.Linear(3, 1)
     opt = tg.optim.Adam(m.parameters(), lr=0.1)
-
-    def step(x):
-        opt.zero_grad()
-        loss = m(x).square().mean()
-        loss.backward()
-        opt.step()
-        return loss
-
-    g = compile(step)
+    g = train_step(compile, m, opt)
     yield g(ramp(4, 3))
 
     saved = copy.deepcopy(opt.state_dict())
@@ -40,15 +32,7 @@ def optimiser_state_loaded(compile):
 def optimiser_state_written_by_hand(compile):
     m = tg.nn.Linear(3, 1)
     opt = tg.optim.SGD(m.parameters(), lr=0.1, momentum=0.9)
-
-    def step(x):
-        opt.zero_grad()
-        loss = m(x).square().mean()
-        loss.backward()
-        opt.step()
-        return loss
-
-    g = compile(step)
+    g = train_step(compile, m, opt)
     yield g(ramp(4, 3)), m.weight
     opt.state[m.weight]["momentum_buffer"].zero_()
     yield g(ramp(4, 3)), m.weight

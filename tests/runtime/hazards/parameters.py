@@ -27,15 +27,7 @@ def parameter_replaced(compile):
 def parameter_replaced_in_a_training_step(compile):
     m = tg.nn.Linear(3, 1)
     opt = tg.optim.SGD(m.parameters(), lr=0.1)
-
-    def step(x):
-        opt.zero_grad()
-        loss = m(x).square().mean()
-        loss.backward()
-        opt.step()
-        return loss
-
-    g = compile(step)
+    g = train_step(compile, m, opt)
     x = ramp(4, 3)
     yield g(x), m.weight
     yield g(x), m.weight
@@ -112,15 +104,7 @@ def frozen_and_thawed(compile):
 def requires_grad_toggled(compile):
     m = tg.nn.Sequential(tg.nn.Linear(3, 3), tg.nn.Linear(3, 1))
     opt = tg.optim.SGD(m.parameters(), lr=0.1)
-
-    def step(x):
-        opt.zero_grad()
-        loss = m(x).square().mean()
-        loss.backward()
-        opt.step()
-        return loss
-
-    g = compile(step)
+    g = train_step(compile, m, opt)
     yield g(ramp(4, 3)), m[0].weight
     m[0].requires_grad_(False)
     yield g(ramp(4, 3)), m[0].weight, m[1].weight
