@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from itertools import zip_longest
 from typing import Any
 
 import tracegrad as tg
@@ -323,11 +324,26 @@ def margin_ranking_loss(
 
 
 def gaussian_nll_loss(
-    input: Tensor, target: Tensor, var: Tensor, full: bool = False, eps: float = 1e-6,
+    input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6,
     reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
-    """(log var + (input - target)^2 / var) / 2, with var clamped below at eps without gradient."""
+    """(log var + (input - target)^2 / var) / 2, with var clamped below at eps without gradient.
+
+    `var` is a number, of the input's shape, or that with its last dimension missing or one of 1.
+    """
     check_reduction(reduction)
+    if not isinstance(var, Tensor):
+        var = functions.full_like(input, var)
+    if bool((var < 0).any()):  # type: ignore[attr-defined]
+        raise InvalidValueError("gaussian_nll_loss(): var has negative entries")
+    shape, given = tuple(input.shape), tuple(var.shape)
+    if shape != given and shape[:-1] == given:
+        var = var.unsqueeze(-1)  # type: ignore[attr-defined]
+    elif shape != given and [n for m, n in zip_longest(shape, given) if m != n] != [1]:
+        raise InvalidValueError(
+            f"gaussian_nll_loss(): var of shape {list(given)} for an input of shape {list(shape)}",
+            fix="give one variance for each element, or one for each row",
+        )
     # The clamp moves the value and leaves the gradient of `var` alone.
     var = var + (var.detach().clamp(min=eps) - var.detach())
     values = 0.5 * (var.log() + (input - target) ** 2 / var)

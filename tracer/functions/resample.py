@@ -12,7 +12,7 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.ops.shape import take_range
-from tracegrad.ir.types import i64
+from tracegrad.ir.types import f32, i64, u8
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.activations import clipped, floating
 from tracegrad.tracer.functions.axes import moved, reshape
@@ -48,6 +48,11 @@ def interpolate_(
         raise IRTypeError(f"interpolate(mode={mode!r}) of a tensor of shape {list(x.shape)}")
     if (size is None) == (scale_factor is None):
         raise IRTypeError("interpolate() needs either size or scale_factor")
+    bytes_too = mode in ("nearest", "nearest-exact", "bilinear", "bicubic")
+    if not (x.dtype.is_float or (x.dtype is u8 and bytes_too)):
+        raise IRTypeError(
+            f"interpolate(mode={mode!r}) does not take {x.dtype.public_name} tensors; cast to float"
+        )
     if size is not None:
         target = (size,) * rank if isinstance(size, int) else tuple(size)
         factors: tuple[float | None, ...] = (None,) * rank
@@ -59,9 +64,13 @@ def interpolate_(
         )
         target = tuple(math.floor(n * f) for n, f in zip(x.shape[2:], given))
         factors = (None,) * rank if recompute else given
-    for k, (count, factor) in enumerate(zip(target, factors)):
-        x = _resized(x, 2 + k, count, factor, mode, align_corners)
-    return x
+    blended = x.dtype is u8 and mode in ("bilinear", "bicubic")
+    y = cast(x, f32) if blended else x
+    for k, (count, factor) in reversed(list(enumerate(zip(target, factors)))):
+        y = _resized(y, 2 + k, count, factor, mode, align_corners, whole=blended)
+        if blended:  # every axis is rounded to whole bytes, as in PyTorch
+            y = clipped(ops.floor(y + 0.5), 0.0, 255.0)
+    return cast(y, x.dtype)
 
 
 def interpolate(
@@ -98,7 +107,16 @@ def _weighted(x: Node, axis: int, weight: np.ndarray) -> Node:
     return ops.mul(x, ops.broadcast_to(column, shape=x.shape, dims=(axis,)))
 
 
-def _resized(x: Node, axis: int, count: int, factor: float | None, mode: str, align: bool) -> Node:
+def _in_sixteen_bits(weights: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Weights as PyTorch has them for bytes: fixed-point numbers that fit 16 bits."""
+    largest = max(weight.max(initial=0.0) for weight in weights)
+    scale = 2.0 ** next(bits for bits in range(23) if 0.5 + largest * 2.0 ** (bits + 1) >= 2**15)
+    return tuple(np.trunc(w * scale + np.copysign(0.5, w)) / scale for w in weights)
+
+
+def _resized(
+    x: Node, axis: int, count: int, factor: float | None, mode: str, align: bool, whole: bool
+) -> Node:
     size = x.shape[axis]
     step = size / count if factor is None else 1.0 / factor  # of input per output element
     k = np.arange(count)
@@ -117,19 +135,21 @@ def _resized(x: Node, axis: int, count: int, factor: float | None, mode: str, al
         if mode != "bicubic":
             place = np.maximum(place, 0.0)
     if mode == "bicubic":
-        return _cubic(x, axis, place)
+        return _cubic(x, axis, place, whole)
     low = np.minimum(np.floor(place), size - 1)
     share = place - low
     high = np.minimum(low + 1, size - 1)
     if not share.any():
         return _taken(x, axis, low)
+    weights = (1 - share, share)
+    near, far = _in_sixteen_bits(weights) if whole else weights
     return ops.add(
-        _weighted(_taken(x, axis, low), axis, 1 - share),
-        _weighted(_taken(x, axis, high), axis, share),
+        _weighted(_taken(x, axis, low), axis, near),
+        _weighted(_taken(x, axis, high), axis, far),
     )
 
 
-def _cubic(x: Node, axis: int, place: np.ndarray) -> Node:
+def _cubic(x: Node, axis: int, place: np.ndarray, whole: bool) -> Node:
     """Cubic convolution with a = -0.75 (Keys 1981)."""
     a = -0.75
     low = np.floor(place)
@@ -142,6 +162,7 @@ def _cubic(x: Node, axis: int, place: np.ndarray) -> Node:
         return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
 
     weights = (far(t + 1), near(t), near(1 - t), far(2 - t))
+    weights = _in_sixteen_bits(weights) if whole else weights
     total = None
     for offset, weight in zip((-1, 0, 1, 2), weights):
         at = np.clip(low + offset, 0, x.shape[axis] - 1)
