@@ -8,27 +8,15 @@ from typing import Any
 
 from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
 from tracegrad.tracer import composed, further, hooks, inplace_views, strided_views
-from tracegrad.tracer.creation import empty, tensor
-from tracegrad.tracer.errors import ArgumentError
-from tracegrad.tracer.locate import here
-from tracegrad.tracer.tensor import Size, Tensor
+from tracegrad.tracer.legacy import of_sizes_or_values
+from tracegrad.tracer.tensor import Tensor
 
 
 def legacy_constructor(name: str, dtype: DType) -> Any:
     """`FloatTensor(2, 3)` is a tensor of that shape, `FloatTensor([1, 2])` one of those values."""
 
     def make(*data: Any) -> Tensor:
-        if all(isinstance(size, int) for size in data) or (
-            len(data) == 1 and isinstance(data[0], Size)
-        ):
-            return empty(*data, dtype=dtype)
-        if len(data) != 1:
-            raise ArgumentError(
-                f"{name}() takes sizes or one sequence of values",
-                where=here(),
-                fix="use tg.tensor(values)",
-            )
-        return tensor(data[0], dtype=dtype)
+        return of_sizes_or_values(name, dtype, data or (0,))
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = (
@@ -39,7 +27,7 @@ def legacy_constructor(name: str, dtype: DType) -> Any:
 
 def new(self: Tensor, *data: Any) -> Tensor:
     """A tensor of this dtype: of the sizes given (zeros), or of a sequence of values."""
-    return legacy_constructor("new", self.dtype)(*data)  # type: ignore[no-any-return]
+    return of_sizes_or_values("new", self.dtype, data or (0,))
 
 
 def data_ptr(self: Tensor) -> int:
@@ -86,10 +74,11 @@ PROPERTIES = {
     "real": strided_views.real,
     "imag": strided_views.imag,
     "is_cpu": lambda self: True,
+    "layout": lambda self: "strided",
     "retains_grad": lambda self: self._retains_grad,
 } | {
     f"is_{kind}": lambda self: False
-    for kind in ("sparse", "quantized", "meta", "mps", "xpu", "nested", "mkldnn")
+    for kind in ("cuda", "sparse", "quantized", "meta", "mps", "xpu", "nested", "mkldnn")
 }
 # Functions that write into their first operand: torch.relu_(x) is x.relu_().
 FUNCTIONS: dict[str, Any] = LEGACY | strided_views.FUNCTIONS | further.FUNCTIONS

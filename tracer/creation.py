@@ -43,21 +43,22 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
             where=here(),
             fix="give every row the same length",
         ) from None
-    if dtype is not None:
-        return array.astype(dtype.np)
     kind = array.dtype.kind
+    if dtype is not None and kind in ("biufVc" if dtype.is_complex else "biufV"):
+        return array.astype(dtype.np)
     if kind == "f":
         if is_python(data):
             return array.astype(get_default_dtype().np)
         return array
     if kind in "iu":
         return array.astype(i64.np) if is_python(data) else array
-    if kind == "c":
+    if kind == "c" and dtype is None:
         return array.astype((c64 if get_default_dtype().itemsize == 4 else c128).np)
     if kind == "b":
         return array.astype(bool_.np)
     raise ArgumentError(
-        f"cannot make a tensor of {type(data).__name__} (NumPy reads it as {array.dtype})", where=here(),
+        f"cannot make a tensor of {type(data).__name__} (NumPy reads it as {array.dtype})"
+        + (f" in {dtype.public_name}" if dtype else ""), where=here(),
         fix="give numbers, nested lists of numbers, or a NumPy array of numbers",
     )  # fmt: skip
 
@@ -175,7 +176,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 def rebuild_tensor(array: np.ndarray, requires_grad: bool, kind: type) -> Tensor:
     """For copy and multiprocessing: a tensor of class `kind`."""
-    result: Tensor = Tensor.__new__(kind)
+    result: Tensor = object.__new__(kind)
     result._data = array
     if requires_grad:
         result._entry = Leaf(result)

@@ -23,7 +23,7 @@ from tracegrad.ir.types import DType, dtype_of
 from tracegrad.tracer.device import CPU, Device
 from tracegrad.tracer.errors import ArgumentError, DroppedGradientError, GradientError, ShapeError
 from tracegrad.tracer.size import Size
-from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.state import get_default_dtype, get_mode
 from tracegrad.tracer.tape import Constant, Entry, Leaf
 
 ndarray = np.ndarray
@@ -56,10 +56,17 @@ class Tensor:
     _unwritable = ""
     _data: np.ndarray
 
-    def __init__(self, data: Any = None):
-        from tracegrad.tracer.creation import array_from
+    def __new__(cls, *data: Any, **named: Any) -> Tensor:
+        """Of integers: zeros of these sizes. Of a list or an array: its values, in the default dtype."""
+        if not data and not named:
+            return object.__new__(cls)
+        from tracegrad.tracer.legacy import make
 
-        self._data = array_from([] if data is None else data, None)
+        return make(cls, *data, **named)
+
+    def __init__(self, *data: Any, **named: Any):
+        if not self.__dict__:
+            self._data = np.zeros(0, get_default_dtype().np)
 
     # -- where the value is ----------------------------------------------------------------------
 
@@ -138,14 +145,6 @@ class Tensor:
     @property
     def device(self) -> Device:
         return CPU
-
-    @property
-    def is_cuda(self) -> bool:
-        return False
-
-    @property
-    def layout(self) -> str:
-        return "strided"
 
     def __len__(self) -> int:
         shape = self.shape
@@ -381,7 +380,7 @@ class Tensor:
         return rebuild_tensor, (np.array(self._data), self.requires_grad, type(self))
 
 
-_new = Tensor.__new__
+_new = object.__new__  # unlike Tensor's own, it does not look at what it is to hold
 
 
 def written_node(tensor: Tensor) -> Any:

@@ -222,7 +222,7 @@ def emit_write_chain(chain: tuple[ViewStep, ...], base: Node, value: Node) -> No
     return value
 
 
-_new = Tensor.__new__
+_new = object.__new__
 _programs = LRU(CACHE_SIZE)  # by step, shape and NumPy dtype
 
 
