@@ -47,7 +47,7 @@ class Committer:
             UNTOUCHED.clear()
             state = updated.put(arrays, outputs)
             if call.state is not None:
-                UNTOUCHED[updated.sources] = state
+                UNTOUCHED[updated.sources.key] = state
         else:
             for tensor, value in zip(updated.tensors, updated.outputs(outputs)):
                 self.store(tensor if tensor._storage is None else tensor._storage, value)

@@ -40,6 +40,7 @@ MAX_MISSES = 3  # recordings in a row that the same fact spoils before this func
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
 MAX_EVENTS = 200  # recordings that `why()` still explains
+_LOOK_AGAIN = object()
 _MEMORY = "an argument shares memory with captured state, or has another .grad, than before"
 
 
@@ -153,6 +154,17 @@ class CompiledFunction(Inspection):
         self._calls += 1
         if self.recheck and self._calls % self.recheck == 0:
             return self._recheck(call)
+        while (result := self._answer(call)) is _LOOK_AGAIN:
+            if self._eager_reason:
+                return self.function(*args, **kwargs)
+        return result
+
+    def _answer(self, call: Call) -> Any:
+        """The result by a recording that fits, or by a new one.
+
+        _LOOK_AGAIN where another thread has recorded since this one looked.
+        """
+        events = self._recordings, self._eager_reason
         found = self._cache.get(call.key)
         reason, missed = "", None  # of the newest recording that does not fit: the nearest one
         if found is not None:
@@ -172,11 +184,11 @@ class CompiledFunction(Inspection):
                     if isinstance(result, HostFact):
                         missed = result
                         continue
-                    return self._record(call, result, specialisation)
+                    return self._record(call, result, specialisation, events=events)
                 missed = specialisation.facts[failed]
         if missed is None:
-            return self._record(call, reason, culprit=reason or None)
-        return self._record(call, missed.describe(), culprit=missed.key)
+            return self._record(call, reason, culprit=reason or None, events=events)
+        return self._record(call, missed.describe(), culprit=missed.key, events=events)
 
     def _recheck(self, call: Call) -> Any:
         """Record instead of a cached call: the graph is the same if nothing changed unseen."""
@@ -204,8 +216,11 @@ class CompiledFunction(Inspection):
         reason: str,
         specialisation: Specialisation | None = None,
         culprit: Any = None,
+        events: tuple[int, str] | None = None,
     ) -> Any:
         with self._lock:
+            if events is not None and events != (self._recordings, self._eager_reason):
+                return _LOOK_AGAIN
             self._usual = self._usual_of = None
             if not reason:
                 reason = call.signature.compared_with(self._signatures)

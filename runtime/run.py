@@ -81,7 +81,7 @@ class Runner(Committer):
         if self.jax:
             with STATE_LOCK:  # what we hold from here on, a step in another thread does not donate
                 arrays = [for_xla(owners[k]) for k in sources.arguments]
-                state = UNTOUCHED.pop(sources, None)
+                state = UNTOUCHED.pop(sources.key, None)
                 call.only_in_jax = state is not None
                 if state is None:
                     with suppress(KeyError):  # one is not there yet, or under a storage

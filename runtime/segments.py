@@ -8,6 +8,7 @@ Executables are shared by fingerprint, so a loop compiles once, not once an iter
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,15 +19,22 @@ from tracegrad.runtime.lowering import Compiler, Lowered
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.recording import Guard, HostRead, Input
-from tracegrad.tracer.storage import Storage
+from tracegrad.tracer.storage import UNTOUCHED, Storage
 
 
 class Sources:
-    """Where a segment's inputs come from, grouped: a call fetches them without asking each."""
+    """Where a segment's inputs come from, grouped: a call fetches them without asking each.
 
-    __slots__ = ("arguments", "tensors", "fields", "storages", "outside", "imports")
+    key  in UNTOUCHED, of the state that its step left; what stands there goes with it
+    """
+
+    __slots__ = (
+        "arguments", "tensors", "fields", "storages", "outside", "imports", "key", "__weakref__",
+    )  # fmt: skip
 
     def __init__(self, sources: list[Any]):
+        self.key = object()
+        weakref.finalize(self, UNTOUCHED.pop, self.key, None).atexit = False
         state = [s.source for s in sources if isinstance(s, Input) and s.kind == "state"]
         self.arguments = [
             int(s.name[3:]) for s in sources if isinstance(s, Input) and s.kind == "argument"

@@ -35,11 +35,11 @@ def steady_step(
     ):  # fmt: skip
         return None
     executable, new_state, put = segment.lowered.executable, updated.outputs, updated.put_values
-    arguments, others = sources.arguments, sources.outside
+    arguments, others, key = sources.arguments, sources.outside, sources.key
     draws, unset, single, freed = plan.draws, plan.unset, plan.single, plan.freed
 
     def step(owners: Sequence[Any]) -> Any:
-        state = UNTOUCHED.get(sources)
+        state = UNTOUCHED.get(key)
         if state is None or not may_donate(state, 2):  # held by its tensor and by this sequence
             return None
         given = [for_xla(owners[k]) for k in arguments]
@@ -47,7 +47,7 @@ def steady_step(
         resident = ndarray not in map(type, given) and ndarray not in map(type, read)
         UNTOUCHED.clear()
         outputs = executable([*given, *state, *read], True, resident)
-        UNTOUCHED[sources] = put(new_state(outputs))
+        UNTOUCHED[key] = put(new_state(outputs))
         for generator, count in draws:
             generator._count += count
         for fields, dropped_at in unset:

@@ -25,7 +25,7 @@ ndarray = np.ndarray
 # whoever notes a look at a value that such a run may be replacing.
 STATE_LOCK = threading.RLock()
 
-# What the last compiled step left: {sources of its inputs: jax arrays of its captured tensors}, one
+# What the last compiled step left: {key of its Sources: jax arrays of its captured tensors}, one
 # entry at most, dropped as soon as the value of a captured tensor is looked at or comes to lie
 # elsewhere. While it stands the next step need not ask each tensor where its value is.
 UNTOUCHED: dict[Any, Sequence[Any]] = {}

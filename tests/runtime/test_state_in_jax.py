@@ -7,6 +7,7 @@ against an eager twin.
 from __future__ import annotations
 
 import copy
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -248,3 +249,25 @@ def test_gradients_from_xla_are_looks_at_its_memory_until_somebody_writes():
     gradient.mul_(2.0)
     compiled(x).sum().backward()
     np.testing.assert_array_equal(model.weight.grad.numpy(), 3 * before)
+
+
+def test_the_last_state_goes_with_its_step():
+    def train():
+        model = tg.nn.Linear(4, 4)
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        compiled = tg.compile(step, backend="jax")
+        for _ in range(3):
+            compiled(tg.ones(2, 4))
+        assert len(UNTOUCHED) == 1
+
+    train()
+    gc.collect()
+    assert not UNTOUCHED

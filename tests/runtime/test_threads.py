@@ -64,3 +64,59 @@ def test_threads_record_different_functions_at_once():
         thread.join()
     assert not failures, failures
     assert "__getattribute__" not in vars(tg.tracer.Observed)
+
+
+def test_threads_that_meet_at_the_first_call_record_once():
+    g = tg.compile(lambda x: x * 2)
+    together = threading.Barrier(4)
+    arrived = threading.local()
+
+    class AllHere:
+        """The lock of recordings, which nobody gets before every thread has looked in vain."""
+
+        lock = g._lock
+
+        def __enter__(self):
+            if not hasattr(arrived, "once"):
+                arrived.once = True
+                together.wait()
+            self.lock.acquire()
+
+        def __exit__(self, *error):
+            self.lock.release()
+
+    g._lock = AllHere()
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(g(tg.ones(2)).tolist())) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[2.0, 2.0]] * 4
+    assert g.stats()["recordings"] == 1
+
+
+def test_threads_that_meet_at_a_call_that_cannot_be_recorded_warn_once():
+    seen = []
+
+    def f(x):
+        seen.append(1)
+        return x * 2
+
+    g = tg.compile(f)
+    ready = threading.Barrier(3)
+    found = []
+
+    def work():
+        ready.wait()
+        found.append(g(tg.ones(2)).tolist())
+
+    with pytest.warns(UserWarning, match="runs eagerly") as warned:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == [[2.0, 2.0]] * 3 and len(warned) == 1
