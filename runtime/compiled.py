@@ -40,8 +40,21 @@ MAX_MISSES = 3  # recordings in a row that the same fact spoils before this func
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
 MAX_EVENTS = 200  # recordings that `why()` still explains
+MAX_VALUES = 8  # recordings in a row for other values of arguments alone
 _LOOK_AGAIN = object()
+_VALUES = "the values of arguments"
 _MEMORY = "an argument shares memory with captured state, or has another .grad, than before"
+# What is no fact: how many recordings in a row it may cause, and how to have none.
+_LIMITS = {
+    _VALUES: (
+        MAX_VALUES,
+        "pass numbers and arrays as tensors (tg.tensor(0.5)), which are read at every call, and objects that stay",
+    ),
+    _MEMORY: (
+        MAX_SPECIALISATIONS,
+        "call it with tensors that it cannot reach by itself (in a list from outside, say)",
+    ),
+}
 
 
 class Specialisation:
@@ -223,7 +236,8 @@ class CompiledFunction(Inspection):
                 return _LOOK_AGAIN
             self._usual = self._usual_of = None
             if not reason:
-                reason = call.signature.compared_with(self._signatures)
+                reason, values_alone = call.signature.compared_with(self._signatures)
+                culprit = _VALUES if values_alone else culprit
             if culprit is not None and self._too_many(call, reason, culprit):
                 return self.function(*call.args, **call.kwargs)
             started = time.perf_counter()
@@ -340,22 +354,21 @@ class CompiledFunction(Inspection):
         return final, specialisation
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:
-        """Count recordings that one fact, or the memory of arguments, caused: what changes at every
-        call means eager.
+        """Count recordings that one fact, or the values or memory of arguments, caused: what changes
+        at every call means eager.
 
-        Each signature by itself: a cache filled for one shape spoils the recordings of all others.
+        Facts by signature: a cache filled for one shape spoils the recordings of all others.
         """
         last, counts = self._misses.get(culprit, (0, {}))
         counts = counts if last == self._calls - 1 else {}
-        count = counts[call.key] = counts.get(call.key, 0) + 1
+        key = None if culprit == _VALUES else call.key
+        count = counts[key] = counts.get(key, 0) + 1
         self._misses[culprit] = (self._calls, counts)
-        if count <= (MAX_SPECIALISATIONS if culprit == _MEMORY else MAX_MISSES):
+        limit, fix = _LIMITS.get(
+            culprit, (MAX_MISSES, "pass it as a tensor, or keep it out of the function")
+        )
+        if count <= limit:
             return False
-        fix = "pass it as a tensor, or keep it out of the function"
-        if culprit == _MEMORY:
-            fix = (
-                "call it with tensors that it cannot reach by itself (in a list from outside, say)"
-            )
         self._stay_eager(f"this changes between calls: {reason}", fix)
         return True
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
+from zlib import crc32
+
+import numpy as np
 
 from tracegrad.runtime.containers import PLAIN, Opened, paths
 from tracegrad.runtime.keys import value_key
@@ -16,6 +20,7 @@ from tracegrad.tracer.tape import Leaf
 from tracegrad.tracer.tensor import Tensor, _new, wrap
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
+_FEW = (Tensor, int, np.integer, str, bytes, NoneType, enum.Enum)  # values that do come again
 _NOTHING: dict[int, Any] = {}
 # Fields of a tensor that has a value and nothing else: most arguments.
 _VALUE_ALONE = frozenset({"_data", "_jax", "_given", "_captured"})
@@ -34,26 +39,30 @@ def value_of(plain: Tensor) -> Any:
 
 @dataclass(frozen=True)
 class Signature:
-    """Readable form of a call's key: (path in the arguments, description) pairs."""
+    """Readable form of a call's key: (path in the arguments, description) pairs.
+
+    values  the paths of arguments that are no tensors and seldom come again: floats, arrays, objects
+    """
 
     parts: tuple[tuple[str, str], ...]
+    values: frozenset[str] = frozenset()
 
-    def compared_with(self, earlier: list[Signature]) -> str:
-        """One sentence on what is new; empty for the first call."""
+    def compared_with(self, earlier: list[Signature]) -> tuple[str, bool]:
+        """One sentence on what is new, empty for the first call; whether it is values alone."""
         if not earlier:
-            return ""
+            return "", False
 
         def distance(other: Signature) -> int:
             return len(set(self.parts) ^ set(other.parts))
 
         nearest = min(reversed(earlier), key=distance)
         before, now = dict(nearest.parts), dict(self.parts)
+        names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+        values = before.keys() == now.keys() and self.values.issuperset(names)
         changes = [
-            f"{name}: {before[name] if name in before else 'absent'} -> {now[name] if name in now else 'absent'}"
-            for name in (*now, *(n for n in before if n not in now))
-            if before.get(name) != now.get(name)
+            f"{name}: {before.get(name, 'absent')} -> {now.get(name, 'absent')}" for name in names
         ]
-        return "; ".join(changes) or "the same signature with other Python state"
+        return "; ".join(changes) or "an argument that looks the same is another one", values
 
 
 class Call:
@@ -181,7 +190,8 @@ class Call:
         parts = [(p, describe(leaf, owner_of.get(id(leaf)))) for p, leaf in zip(names, self.leaves)]
         parts.append(("gradient mode", "on" if self.grad else "off"))
         parts.append(("default dtype", get_default_dtype().public_name))
-        return Signature(tuple(parts))
+        values = {p for p, leaf in zip(names, self.leaves) if not isinstance(leaf, _FEW)}
+        return Signature(tuple(parts), frozenset(values))
 
     def declare(self, trace: Trace) -> None:
         """Make the arguments inputs of the trace, in order."""
@@ -265,6 +275,9 @@ def describe(leaf: Any, owner: Any = None) -> str:
         if owner is leaf._storage:
             text += f", a view at element {leaf.storage_offset()} of {list(owner.array.shape)}"
         return text if leaf.is_contiguous() else f"{text}, strides {list(leaf.stride())}"
+    if isinstance(leaf, np.ndarray):
+        content = f", content #{crc32(leaf.tobytes()):08x}" if not leaf.dtype.hasobject else ""
+        return f"a NumPy array, {leaf.dtype}{list(leaf.shape)}{content}"
     text = repr(leaf)
     return text if len(text) <= 60 else f"{type(leaf).__name__} {text[:40]}..."
 

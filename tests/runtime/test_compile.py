@@ -393,3 +393,12 @@ def test_why_compares_with_the_newest_recording():
     compiled(x)
     assert ["first" in line for line in compiled.why().splitlines()[1:]] == [True, False]
     assert "second" in compiled.why().splitlines()[2]
+
+
+def test_values_that_change_now_and_then_stay_compiled():
+    """A factor for each epoch: only what is new at every call is too much."""
+    f = tg.compile(lambda x, factor: x * factor)
+    for epoch in range(20):
+        for _ in range(2):
+            assert f(tg.ones(1), epoch / 2).item() == epoch / 2
+    assert f.stats()["recordings"] == 20

@@ -319,6 +319,34 @@ def argument_list_extended(compile):
         yield g(values), values
 
 
+@falls_back("argument 1: 4.0 -> 4.5")
+def number_that_changes_at_every_call(compile):
+    g = compile(lambda x, scale: x * scale)
+    for k in range(12):
+        yield g(ramp(3), k / 2)
+
+
+@falls_back("scale: a NumPy array, float32\\[2\\], content")
+def array_that_changes_at_every_call(compile):
+    g = compile(lambda x, *, scale: x * tg.from_numpy(scale))
+    for k in range(12):
+        yield g(ramp(2), scale=np.full(2, k, np.float32))
+
+
+@falls_back("looks the same")
+def object_that_changes_at_every_call(compile):
+    class Settings:
+        def __init__(self, scale):
+            self.scale = scale
+
+        def __repr__(self):
+            return "settings"
+
+    g = compile(lambda x, settings: x * settings.scale)
+    for k in range(12):
+        yield g(ramp(2), Settings(k))
+
+
 @falls_back("argument")
 def list_in_an_argument_extended(compile):
     def f(batch):
