@@ -110,7 +110,7 @@ class CompiledFunction(Inspection):
         # fact -> (number of the last recording's call, how many in a row by the call's key)
         self._misses: dict[Any, tuple[int, dict[Any, int]]] = {}
         self._by_memory: set[Any] = set()  # keys of calls where the memory behind a view matters
-        self._by_identity: set[Any] = set()  # and where a container of the user's does, itself
+        self._by_identity: set[type] = set()  # classes of containers that themselves matter
         self._eager_reason = ""
         self._calls = 0
         self._recordings = 0
@@ -160,7 +160,7 @@ class CompiledFunction(Inspection):
             self._calls += 1
             return result
         call = Call(args, kwargs, mode.grad)
-        if call.opened is not None and call.key in self._by_identity:
+        if call.opened is not None and not self._by_identity.isdisjoint(call.opened.kinds()):
             call = Call(args, kwargs, mode.grad, by_identity=True)
         if call.behind and call.key in self._by_memory:
             call = Call(args, kwargs, mode.grad, True, call.by_identity)
@@ -282,8 +282,9 @@ class CompiledFunction(Inspection):
             except IdentityMatters:
                 trace.discard()
                 observer.put_back()
-                call.opened.put_back()  # type: ignore[union-attr]
-                self._by_identity.add(call.key)
+                opened: Any = call.opened
+                opened.put_back()
+                self._by_identity |= opened.kinds()
                 again = Call(call.args, call.kwargs, call.grad, by_identity=True)
                 return self._record(again, reason)
             except UnsupportedError as error:

@@ -32,7 +32,8 @@ _LOOKED_AT = 8  # items of a list in which a tensor is looked for
 class IdentityMatters(BaseException):
     """An opened argument is written, kept, returned, or reached by another way.
 
-    The runtime records again, with the object itself as part of the key.
+    The runtime records again, with the object itself as part of the key, and so do later calls with
+    objects of its class.
     """
 
 
@@ -65,6 +66,9 @@ class Opened:
             self.forms.append((len(self.leaves), type(leaf), names, structure, which))
             self.objects.append((leaf, names, values))
             self._open(within, inside | {id(leaf)})
+
+    def kinds(self) -> set[type]:
+        return {form[1] for form in self.forms}
 
     def unchanged(self) -> bool:
         """Whether every container holds what it held."""
