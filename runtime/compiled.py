@@ -8,19 +8,18 @@ changed.
 
 from __future__ import annotations
 
-import copy
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from typing import Any
 
 from tracegrad.runtime.autograd_call import call_program
 from tracegrad.runtime.checks import checker
 from tracegrad.runtime.containers import IdentityMatters
 from tracegrad.runtime.facts import HostFact
+from tracegrad.runtime.function_like import FunctionLike
 from tracegrad.runtime.inspection import Event, Given, Inspection
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.observer import Observer
@@ -88,7 +87,7 @@ class Specialisation:
         return self.apart and (not self.captured or self.captured.isdisjoint(map(id, owners)))
 
 
-class CompiledFunction(Inspection):
+class CompiledFunction(FunctionLike, Inspection):
     """What `tracegrad.compile` returns for a function. See `compile` for the options."""
 
     def __init__(self, function: Callable[..., Any], *, backend: str, fullgraph: bool, keep_grads: bool | str,
@@ -120,36 +119,6 @@ class CompiledFunction(Inspection):
         self._given: Given | None = None
         self._usual: Usual | None = None  # calls like the last one, the short way
         self._usual_of: Specialisation | None = None  # the recording that they find
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        if instance is None:
-            return self
-        return partial(self, instance)
-
-    def __copy__(self) -> CompiledFunction:
-        return self  # as functions are
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Itself, as functions are; a method's copy is compiled anew, for the copy of its object."""
-        function = copy.deepcopy(self.function, memo)
-        return self if function is self.function else self._again()(function)
-
-    def __reduce__(self) -> Any:
-        """Its name where it stands under it, as functions have it; else how to compile it again."""
-        found = sys.modules.get(self.__module__)
-        for name in getattr(self, "__qualname__", "").split("."):
-            found = getattr(found, name, None)
-        return self.__qualname__ if found is self else (self._again(), (self.function,))
-
-    def _again(self) -> Callable[[Any], Any]:
-        """What compiles another function with the same options."""
-        from tracegrad.runtime.compile import compile_function
-
-        return partial(
-            compile_function, backend=self.backend, fullgraph=self.fullgraph, keep_grads=self.keep_grads,
-            recheck=self.recheck, max_paths=self.max_paths, max_unroll=self.max_unroll, name=self.name,
-            **self._compiler.options,
-        )  # fmt: skip
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = get_mode()

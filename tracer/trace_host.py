@@ -285,7 +285,7 @@ class TraceHost(TraceBuffers):
         if type(value) is dict:
             return {key: self._host_arguments(item, what) for key, item in value.items()}
         if isinstance(value, TracedNumber):
-            formula = self._host_formula(self.as_number(value).node)
+            formula = self._host_formula(value.live().node)
             if formula is not None:
                 return formula
         elif not isinstance(value, Tensor) or (

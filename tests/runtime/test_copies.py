@@ -2,7 +2,10 @@
 
 import copy
 import functools
+import gc
 import pickle
+import weakref
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -123,3 +126,74 @@ def test_a_copied_average_follows_the_model(backend):
                 mine.lerp_(theirs, 0.5)
         plain = x.numpy() @ average.weight.detach().numpy().T + average.bias.detach().numpy()
         np.testing.assert_allclose(average(x).detach().numpy(), plain, rtol=1e-5)
+
+
+class Counted(tg.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = tg.nn.Parameter(tg.ones(2))
+
+    @tg.compile
+    def forward(self, x):
+        return x * self.weight
+
+    @tg.compile
+    def twice(self, x):
+        return self.forward(x) * 2
+
+
+class More(Counted):
+    @tg.compile
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def test_compiled_methods_of_a_class_belong_to_their_instances():
+    first, second = Counted(), Counted()
+    fill(second, 3.0)
+    for _ in range(2):
+        assert value(first) == [1.0, 1.0] and value(second) == [3.0, 3.0]
+        assert second.twice(tg.ones(2)).tolist() == [6.0, 6.0]
+    assert first.forward.stats()["recordings"] == second.forward.stats()["recordings"] == 1
+    assert value(More()) == [2.0, 2.0]
+    for again in (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))):
+        copied = again(second)
+        fill(copied, 5.0)
+        assert value(copied) == [5.0, 5.0] and value(second) == [3.0, 3.0]
+    shallow = copy.copy(first)
+    shallow.weight = tg.nn.Parameter(tg.zeros(2))
+    assert value(shallow) == [0.0, 0.0] and value(first) == [1.0, 1.0]
+    assert list(first.state_dict()) == ["weight"]
+
+
+def test_compiled_methods_let_their_instances_go(backend):
+    class Local(tg.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = tg.nn.Parameter(tg.ones(2))
+
+        @tg.compile(backend=backend)
+        def forward(self, x):
+            return x * self.weight
+
+    model = Local()
+    for _ in range(3):
+        model(tg.ones(2)).sum().backward()
+    kept = [weakref.ref(model), weakref.ref(model.weight)]
+    del model
+    gc.collect()
+    assert [one() for one in kept] == [None, None]
+
+
+def test_a_compiled_method_of_what_is_compared_by_value_is_recorded_once():
+    @dataclass(frozen=True)
+    class Factor:
+        by: float
+
+        @tg.compile
+        def __call__(self, x):
+            return x * self.by
+
+    for by in (2.0, 2.0, 3.0):
+        assert Factor(by)(tg.ones(1)).tolist() == [by]
+    assert Factor.__call__.stats()["recordings"] == 2
