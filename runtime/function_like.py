@@ -78,7 +78,7 @@ class FunctionLike:
 
     def __reduce__(self: Any) -> Any:
         """Its name where it stands under it, as functions have it; else how to compile it again."""
-        found = sys.modules.get(self.__module__)
+        found: Any = sys.modules.get(self.__module__)
         for name in getattr(self, "__qualname__", "").split("."):
             found = getattr(found, name, None)
         return self.__qualname__ if found is self else (self._again(), (self.function,))
