@@ -239,7 +239,7 @@ class CompiledFunction(FunctionLike, Inspection):
                 program = call_program(recorded, call.grad, self._compiler)
                 trace.undo_host_actions()
                 observer.put_back()
-                final, specialisation = self._add(
+                path, specialisation = self._add(
                     call, recorded, program, observer.facts, specialisation, reason
                 )
             except MemoryMatters:
@@ -272,7 +272,7 @@ class CompiledFunction(FunctionLike, Inspection):
             del self._signatures[:-MAX_SIGNATURES]
             self._events.append(Event(reason or "the first call", observer.noticed))
             del self._events[:-MAX_EVENTS]
-        done, result = self._runner.walk(specialisation.root, call)
+        done, result = self._runner.walk(specialisation.root, call, path)
         if isinstance(result, HostFact):
             self._stay_eager(
                 result.describe(),
@@ -292,18 +292,18 @@ class CompiledFunction(FunctionLike, Inspection):
             set_mode(mode_with(final.plan.grad_left, get_mode().trace))
 
     def _add(self, call: Call, recorded: Any, program: Any, facts: list[Any], specialisation: Specialisation | None,
-             reason: str) -> tuple[Segment, Specialisation]:  # fmt: skip
+             reason: str) -> tuple[list[Segment], Specialisation]:  # fmt: skip
         saved = program.saved if program is not None else ()
         fresh = specialisation is None
         if specialisation is None:
             specialisation = Specialisation(facts)
         try:
-            root, final = build(specialisation.root, recorded, self._compiler, saved)
+            path = build(specialisation.root, recorded, self._compiler, saved)
         except NotDeterministic:
             specialisation = Specialisation(facts)
             fresh = True
-            root, final = build(None, recorded, self._compiler, saved)
-        specialisation.root = root
+            path = build(None, recorded, self._compiler, saved)
+        specialisation.root, final = path[0], path[-1]
         final.plan = make_plan(final, recorded, program, [] if fresh else facts)
         self._runner.prepare(final)
         if fresh:
@@ -321,7 +321,7 @@ class CompiledFunction(FunctionLike, Inspection):
                 "branch less on values: tg.where, tg.cond or tg.while_loop keep one graph; or raise max_paths",
                 recorded.trace,
             )
-        return final, specialisation
+        return path, specialisation
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:
         """Count recordings that one fact, or the values or memory of arguments, caused: what changes

@@ -40,10 +40,15 @@ class Runner(Committer):
         if self.jax:
             final.plan.steady = steady_step(final, final.plan, for_xla, self.from_outside)
 
-    def walk(self, root: Segment | None, call: Call) -> tuple[Segment | None, Any]:
+    def walk(
+        self, root: Segment | None, call: Call, path: list[Segment] | None = None
+    ) -> tuple[Segment | None, Any]:
         """(final segment, result), or (None, why) when the path is not recorded yet.
 
         Or (None, fact) when what the call itself set in Python is not what the path was recorded for.
+        path: the segments to go along, just recorded for this very call. What Python was told there
+        comes from other kernels: a float may differ in its last bits (and is known by both from now
+        on), a condition on one, which stands on the edge, be the other way round.
         """
         assert root is not None, "a tree is walked once it has a path"
         segment = root
@@ -51,7 +56,12 @@ class Runner(Committer):
         while not segment.final:
             outputs = segment.lowered.executable(self.fetch(segment.fetch, call, exports))
             exports.append(outputs)
-            following = segment.children.get(answer_key(segment.guard_kind, outputs[0]))
+            answer = answer_key(segment.guard_kind, outputs[0])
+            following = segment.children.get(answer)
+            if path is not None and following is not path[len(exports)]:
+                following = path[len(exports)]
+                if segment.guard_kind == "bits":
+                    segment.children[answer] = following
             if following is None:
                 return None, f"a new path: the value asked for at {segment.guard_line} is a new one"
             segment = following

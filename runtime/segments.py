@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
+from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler, Lowered
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.tracer.errors import UnsupportedError
@@ -100,8 +102,8 @@ def answer_key(kind: str, array: Any) -> Any:
 
 def build(
     root: Segment | None, recorded: Recorded, compiler: Compiler, saved: tuple[Node, ...]
-) -> tuple[Segment, Segment]:
-    """Add a recorded path to the tree. Returns the root and the new final segment.
+) -> list[Segment]:
+    """Add a recorded path to the tree. Returns its segments, from the root to the new final one.
 
     saved: forward values that a later backward reads; extra outputs of the final segment.
     Raises NotDeterministic when the path does not begin as the sealed one did.
@@ -109,6 +111,8 @@ def build(
     trace = recorded.trace
     by_node: dict[Node, Any] = {item.node: item for item in trace.inputs}
     finals = [*recorded.outputs, *saved]
+    parts = parts_of([*(guard.node for guard in trace.guards), *finals])
+    path: list[Segment] = []
     parent: Segment | None = None
     parent_answer: Any = None
     seen_guards: dict[tuple[Node, str], Any] = {}
@@ -120,11 +124,11 @@ def build(
         existing = root if parent is None else parent.children.get(parent_answer)
         new = [n for n in postorder((guard.node,), stop=by_node.__contains__) if n not in by_node]
         if existing is not None:
-            match(existing, new, guard, by_node, depth)
+            match(existing, new, guard, by_node, parts, depth)
             segment = existing
         else:
             rest = [g.node for g in trace.guards[k + 1 :]] + finals
-            exports = needed_later(new, rest, by_node)
+            exports = needed_later(new, rest, by_node, parts)
             refuse_late_numbers(guard, by_node)
             segment = seal(new, guard.node, exports, by_node, compiler, f"segment{depth}")
             segment.guard_kind = guard.kind
@@ -134,15 +138,31 @@ def build(
             else:
                 parent.children[parent_answer] = segment
             for position, node in enumerate(exports):
-                by_node[node] = (depth, position + 1)
+                for same in parts.get(part_key(node), [node]):
+                    by_node[same] = (depth, position + 1)
+        path.append(segment)
         parent, parent_answer = segment, guard.answer
         depth += 1
     final = make_final(recorded, saved, by_node, compiler)
-    if parent is None:
-        return final, final
-    parent.children[parent_answer] = final
-    assert root is not None
-    return root, final
+    if parent is not None:
+        parent.children[parent_answer] = final
+    return [*path, final]
+
+
+# The `proj` nodes that are one part of a several-result node.
+Parts = dict[tuple[Node, int] | None, list[Node]]
+
+
+def part_key(node: Node) -> tuple[Node, int] | None:
+    return (node.inputs[0], node.attrs["index"]) if node.op is ops.proj else None
+
+
+def parts_of(roots: list[Node]) -> Parts:
+    parts: Parts = {}
+    for node in postorder(roots):
+        if node.op is ops.proj:
+            parts.setdefault(part_key(node), []).append(node)
+    return parts
 
 
 def refuse_late_numbers(guard: Guard, by_node: dict[Node, Any]) -> None:
@@ -159,14 +179,21 @@ def refuse_late_numbers(guard: Guard, by_node: dict[Node, Any]) -> None:
             )
 
 
-def needed_later(new: list[Node], rest: list[Node], known: dict[Node, Any]) -> list[Node]:
-    """Nodes of this segment that something after it reads."""
+def needed_later(
+    new: list[Node], rest: list[Node], known: dict[Node, Any], parts: Parts
+) -> list[Node]:
+    """Values of this segment that something after it reads; of a several-result node, its parts."""
     own = set(new)
     needed = {n for n in rest if n in own}
     for node in postorder(rest, stop=lambda n: n in own or n in known):
         if node not in own:
             needed.update(operand for operand in node.inputs if operand in own)
-    return [n for n in new if n in needed]
+    values = [n for n in new if n in needed and isinstance(n.type, TensorType)]
+    present = {part_key(n) for n in values}
+    wholes = {n for n in needed if not isinstance(n.type, TensorType)}
+    return values + [
+        same[0] for key, same in parts.items() if key not in present and key and key[0] in wholes
+    ]
 
 
 def seal(
@@ -240,7 +267,7 @@ def origin(source: Any) -> Any:
 
 
 def match(
-    sealed: Segment, new: list[Node], guard: Any, by_node: dict[Node, Any], depth: int
+    sealed: Segment, new: list[Node], guard: Any, by_node: dict[Node, Any], parts: Parts, depth: int
 ) -> None:
     """Check that this path computes what the sealed segment does, and take over its exports."""
     if len(sealed.slice) != len(new) or sealed.guard_kind != guard.kind:
@@ -256,4 +283,7 @@ def match(
             elif b not in by_node or sealed.outside[a] != origin(by_node[b]):
                 raise NotDeterministic
     for position, old in enumerate(sealed.exports):
-        by_node[pairs[old]] = (depth, position + 1)
+        key = part_key(old)
+        here = [pairs[old]] if key is None else parts.get((pairs[key[0]], key[1]), [])
+        for node in here:
+            by_node[node] = (depth, position + 1)

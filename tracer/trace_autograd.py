@@ -42,6 +42,7 @@ class TraceAutograd(TraceHost):
         super().__init__()
         self.grads: dict[int, GradSlot] = {}
         self._freed: set[Node] = set()
+        self._older: set[Node] = set()  # there before the last walk under create_graph
         self.hooks: dict[Node, list[Any]] = {}  # of the trace's own tensors
 
     def is_freed(self, node: Node) -> bool:
@@ -142,6 +143,8 @@ class TraceAutograd(TraceHost):
             walked = {
                 n for n in postorder(roots, stop=lambda n: n not in self.active) if n in self.active
             }
+            if create:
+                self._older = set(postorder([*roots, *cotangents]))
             if walked & self._freed:
                 raise GradientError(
                     "backward through a graph a second time",
@@ -160,9 +163,12 @@ class TraceAutograd(TraceHost):
         return found
 
     def _track_gradients(self, gradients: list[Node]) -> None:
-        """Under create_graph: gradients carry gradients."""
-        for node in postorder(gradients, stop=self.is_tracked):
-            if node not in self.active and any(map(self.is_tracked, node.inputs)):
+        """Under create_graph: gradients carry gradients; what was there before the walk carries what
+        it carried (a value made under no_grad: none).
+        """
+        older = self._older
+        for node in postorder(gradients, stop=lambda n: n in older or self.is_tracked(n)):
+            if node not in older and any(map(self.is_tracked, node.inputs)):
                 self.active.add(node)
 
     def backward(

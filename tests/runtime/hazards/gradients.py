@@ -357,3 +357,19 @@ def gradient_cleared_beside_a_result_with_history(compile):
     for k in range(8):
         result = h(ramp(3, start=float(k)))
         yield result, values(w.grad), n
+
+
+@hazard
+def second_order_past_values_made_under_no_grad(compile):
+    w = tg.nn.Parameter(ramp(3, start=0.5))
+
+    def f(x):
+        with tg.no_grad():
+            old = tg.log_softmax(w * x, -1)
+        new = tg.log_softmax(w * x, -1)
+        (first,) = tg.autograd.grad((old.exp() * (old - new)).sum(), w, create_graph=True)
+        return tg.autograd.grad((first * x).sum(), w)[0]
+
+    g = compile(f)
+    yield g(ramp(3, start=1.0))
+    yield g(ramp(3, start=-1.0))
