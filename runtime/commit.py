@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.runtime.made import copied
+from tracegrad.runtime.origins import follow
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.signature import Call
 from tracegrad.tracer.inplace import rebase_family
@@ -138,6 +140,24 @@ class Committer:
             owner._entry = entry
             metadata_changes[0] += 1
 
+    def make(
+        self, plan: Plan, result: Any, outputs: list[Any], call: Call, made: dict[int, Any], entries: dict[int, Any]
+    ) -> None:  # fmt: skip
+        """A new object, into `made`: before its parts, which may hold it, wherever it can be."""
+        if result.kind == "copy":
+            made[id(result)] = copied(result.value)
+            return
+        form, treedef = result.value
+        if not form.at_once:
+            made[id(result)] = form.blank()
+        parts = treedef.unflatten(
+            [self.one_result(plan, part, outputs, call, made, entries) for part in result.parts]
+        )
+        if form.at_once:
+            made[id(result)] = form.whole(parts)
+        else:
+            form.fill(made[id(result)], parts)
+
     def one_result(
         self, plan: Plan, result: Any, outputs: list[Any], call: Call, made: dict[int, Any], entries: dict[int, Any]
     ) -> Any:  # fmt: skip
@@ -150,16 +170,14 @@ class Committer:
         if result.kind == "grad":
             grad = plan.grads[result.index]
             return (grad.tensor if grad.argument < 0 else call.tensors[grad.argument])._grad
-        if result.kind == "object":
-            new = made.get(id(result))
-            if new is None:
-                kind, treedef = result.value
-                new = made[id(result)] = object.__new__(kind)
-                parts = [
-                    self.one_result(plan, p, outputs, call, made, entries) for p in result.parts
-                ]
-                new.__dict__.update(treedef.unflatten(parts))
-            return new
+        if result.kind == "leaf":
+            return call.leaves[result.value]
+        if result.kind == "container":
+            return follow((call.args, call.kwargs), result.value)
+        if result.kind in ("copy", "object"):
+            if id(result) not in made:
+                self.make(plan, result, outputs, call, made, entries)
+            return made[id(result)]
         if result.kind == "number":
             return self.wrap(outputs[result.index])._data.item()
         if result.kind == "owner":

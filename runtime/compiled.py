@@ -24,7 +24,7 @@ from tracegrad.runtime.inspection import Event, Given, Inspection
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.observer import Observer
 from tracegrad.runtime.plan import make_plan
-from tracegrad.runtime.recorded import finish
+from tracegrad.runtime.results import finish
 from tracegrad.runtime.run import Runner
 from tracegrad.runtime.segments import NotDeterministic, Segment, build
 from tracegrad.runtime.signature import Call, Signature, now
@@ -231,11 +231,10 @@ class CompiledFunction(FunctionLike, Inspection):
                         self.keep_grads,
                         call.tensors,
                         observer.effects,
-                        observer.outside,
+                        observer.origins,
                     )
                 finally:
                     reset_mode(token)
-                observer.check_results(recorded)
                 program = call_program(recorded, call.grad, self._compiler)
                 trace.undo_host_actions()
                 observer.put_back()

@@ -11,21 +11,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tracegrad.ir.loc import Loc
 from tracegrad.runtime.caches import cache_facts
 from tracegrad.runtime.containers import IdentityMatters
 from tracegrad.runtime.effects import Effects
 from tracegrad.runtime.facts import Fact
-from tracegrad.runtime.recorded import Recorded
+from tracegrad.runtime.origins import Origins
 from tracegrad.runtime.signature import Call
 from tracegrad.runtime.tensor_facts import add_tensor_facts, read_gradients_by_name
 from tracegrad.runtime.watch_attributes import AttributeWatch
 from tracegrad.runtime.watch_code import CodeWatch
 from tracegrad.tracer.errors import LeakedTensorError
+from tracegrad.tracer.locate import here
 from tracegrad.tracer.recording import Trace
 
 
 class Observer:
-    """Context manager around one recording: then `facts`, `effects` and `noticed` are complete."""
+    """Context manager around one recording: then `facts`, `effects` and `noticed` are complete.
+
+    origins  of the objects that were there before the recording
+    """
+
+    origins: Origins
 
     def __init__(
         self,
@@ -54,11 +61,6 @@ class Observer:
         return self._effects.found
 
     @property
-    def outside(self) -> dict[int, Any]:
-        """Objects that were there before the recording, by id."""
-        return self._sightings.outside
-
-    @property
     def noticed(self) -> list[str]:
         """Effects that no replay repeats, in words."""
         return self._code.noticed
@@ -78,6 +80,8 @@ class Observer:
         self._code.stop()
         try:
             if kind is None:
+                # Before that: it also finds what functions made by the recording hold.
+                self.origins = Origins(self._sightings, self.call, place_of(self.function))
                 self._code.resolve()
                 add_tensor_facts(self._sightings, self.trace, self.call.tensors)
                 for function in self._sightings.cached.values():
@@ -106,11 +110,14 @@ class Observer:
             if not (isinstance(fact, Fact) and id(fact.place.holder) in sightings.opened)
         ]  # fmt: skip
 
-    def check_results(self, recorded: Recorded) -> None:
-        """An opened container that is returned or kept is that very object. Raises IdentityMatters."""
-        if any(id(result.value) in self._sightings.opened for result in recorded.all_results()):
-            raise IdentityMatters
-
     def put_back(self, traced_only: bool = False) -> None:
         """Undo what the function did to Python's state; with `traced_only`, only what holds the trace."""
         self._effects.put_back(traced_only)
+
+
+def place_of(function: Callable[..., Any]) -> Loc:
+    """The line where a function begins, or where its call is."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is None:
+        return here()
+    return Loc(code.co_filename, code.co_firstlineno, code.co_qualname)

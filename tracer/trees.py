@@ -6,6 +6,7 @@ optree is imported at the first use: `import tracegrad` does not wait for it.
 from __future__ import annotations
 
 import atexit
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -29,10 +30,15 @@ def flatten(tree: Any, *, none_is_leaf: bool = True) -> tuple[list[Any], Any]:
     return leaves, treedef
 
 
-def flatten_in_order(tree: Any) -> tuple[list[Any], Any]:
-    """As `flatten`, but dicts keep their order: iterating over them is part of a program."""
+def flatten_in_order(
+    tree: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[Any], Any]:
+    """As `flatten`, but dicts keep their order: iterating over them is part of a program.
+
+    is_leaf  containers that are leaves all the same
+    """
     optree = _optree()
-    leaves, treedef = optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
+    leaves, treedef = optree.tree_flatten(tree, is_leaf, none_is_leaf=True, namespace=NAMESPACE)
     return leaves, treedef
 
 

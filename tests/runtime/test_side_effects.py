@@ -14,20 +14,11 @@ import numpy as np
 import pytest
 
 import tracegrad as tg
+from tests.runtime import refused_results  # noqa: F401  (enters its programs)
+from tests.runtime.hazards.registry import FALL_BACKS as PROGRAMS
+from tests.runtime.hazards.registry import falls_back
 from tests.runtime.programs import BACKENDS, ramp, run, same
 from tracegrad.runtime.pictures import MAX_ITEMS
-
-PROGRAMS = {}
-
-
-def falls_back(words):
-    """A program that ends up eager, after a warning with these words; its reports equal eager."""
-
-    def register(function):
-        PROGRAMS[function.__name__] = (function, words)
-        return function
-
-    return register
 
 
 @falls_back("np.random")

@@ -15,6 +15,7 @@ from tests.runtime.hazards import (
     modules,
     nested_functions,
     nesting,
+    new_objects,
     numbers,
     optimisers,
     parameters,

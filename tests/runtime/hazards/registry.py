@@ -1,8 +1,9 @@
-"""The table of hazards, and what several of them are built of."""
+"""The tables of hazards and of what falls back, and what several of them are built of."""
 
 import tracegrad as tg
 
 HAZARDS = {}
+FALL_BACKS = {}
 
 
 def hazard(function):
@@ -10,6 +11,17 @@ def hazard(function):
     assert function.__name__ not in HAZARDS
     HAZARDS[function.__name__] = function
     return function
+
+
+def falls_back(words):
+    """Enter a program that ends up eager, after a warning with these words; its reports equal eager."""
+
+    def register(function):
+        assert function.__name__ not in FALL_BACKS
+        FALL_BACKS[function.__name__] = (function, words)
+        return function
+
+    return register
 
 
 class Scaled(tg.nn.Module):

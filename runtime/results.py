@@ -1,0 +1,252 @@
+"""How each value that a function returns or keeps is found, or made anew, after every run."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import Any
+
+import numpy as np
+
+from tracegrad.runtime import made
+from tracegrad.runtime.origins import CONTAINERS, Origins
+from tracegrad.runtime.recorded import (
+    Effect,
+    Recorded,
+    Result,
+    add_gradient,
+    name_inputs,
+    owner_of,
+)
+from tracegrad.tracer.numbers import TracedNumber
+from tracegrad.tracer.recording import Trace
+from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trees import flatten_in_order
+
+
+class ResultReader:
+    """Reads what one recording leaves.
+
+    cells       index of the output that holds a cell's value, by the cell's id
+    handed_out  results that are one traced tensor, by its id
+    """
+
+    def __init__(self, recorded: Recorded, origins: Origins, arguments: list[Tensor]):
+        self.recorded, self.origins = recorded, origins
+        self.trace = recorded.trace
+        self.cells: dict[int, int] = {}
+        self.handed_out: dict[int, list[Result]] = {}
+        self._inputs = {
+            id(owner_of(item)): k
+            for k, item in enumerate(self.trace.inputs)
+            if item.kind in ("argument", "state", "slot")
+        }
+        self.given = {id(tensor): k for k, tensor in reversed(list(enumerate(arguments)))}
+        self._by_themselves: set[int] = set()  # containers that are no part of a structure
+        self._met: dict[int, Any] = {}
+        self._begun: set[int] = set()  # of what is made at once
+        self._copied: set[int] = set()  # arrays that own the memory of a copied one
+
+    # -- structures ------------------------------------------------------------------------------
+
+    def survey(self, tree: Any) -> None:
+        """Before any `read`: which containers were there before, or are found twice, and so keep
+        their identity. All others become parts of one structure.
+        """
+        rest = [tree]
+        while rest:
+            value = rest.pop()
+            kind = type(value)
+            if isinstance(value, (Tensor, TracedNumber)) or value is None:
+                continue
+            if id(value) in self._met:
+                self._by_themselves.add(id(value))
+                continue
+            if kind not in CONTAINERS and not isinstance(value, tuple):
+                if made.is_immutable(value):
+                    continue
+                self._met[id(value)] = value
+                if not self._found(value) and (apart := made.take_apart(value)):
+                    rest += apart[1]
+                continue
+            self._met[id(value)] = value
+            if kind in CONTAINERS and self._found(value):
+                self._by_themselves.add(id(value))
+                continue
+            apart = made.take_apart(value) if kind in CONTAINERS else None
+            if apart is not None and self._has_new_keys(value, apart[0]):
+                self._by_themselves.add(id(value))
+            rest += apart[1] if apart is not None else tuple.__iter__(value)
+
+    def _found(self, value: Any) -> bool:
+        """Whether it was there before the call. A list that holds the trace's values was not."""
+        if type(value) in (list, deque) and any(map(is_traced, value)):
+            return False
+        return self.origins.argument(value) is not None or self.origins.is_outside(value)
+
+    @staticmethod
+    def _has_new_keys(value: Any, form: made.Form) -> bool:
+        """Whether a container has what no structure takes from one call to the next: keys that a
+        call has made, a factory, attributes.
+        """
+        return bool(
+            form.names
+            or (isinstance(value, dict) and not all(map(made.is_immutable, value)))
+            or (isinstance(value, defaultdict) and not made.is_immutable(value.default_factory))
+        )
+
+    def read(self, tree: Any, name: str) -> tuple[list[Result], Any]:
+        """Results of the leaves, and the structure around them."""
+        leaves, treedef = flatten_in_order(tree, lambda value: id(value) in self._by_themselves)
+        names = [name] + [f"{name}{k}" for k in range(1, len(leaves))]
+        return list(map(self.of, leaves, names)), treedef
+
+    # -- leaves ----------------------------------------------------------------------------------
+
+    def of(self, leaf: Any, name: str) -> Result:
+        if isinstance(leaf, TracedNumber):
+            if leaf.trace is not self.trace:
+                leaf.leaked()
+            index = self.recorded.add(leaf.node, name, "result")
+            return Result("number", index, value=leaf.category)
+        if isinstance(leaf, Tensor):
+            result = self._of_tensor(leaf, name)
+            self.handed_out.setdefault(id(leaf), []).append(result)
+            return result
+        return self._of_object(leaf, name)
+
+    def _of_tensor(self, leaf: Tensor, name: str) -> Result:
+        trace, recorded = self.trace, self.recorded
+        traced = leaf._traced
+        if traced is None:
+            if id(leaf) in trace.slots:
+                return Result("slot", value=trace.slots[id(leaf)])
+            position = self.given.get(id(leaf))
+            return Result("same", value=leaf) if position is None else Result("argument", position)
+        if traced.trace is not trace:
+            traced.trace.leaked(leaf)
+        if type(leaf) is not Tensor:
+            trace.refuse(
+                f"a new {type(leaf).__name__} is returned or kept",
+                "make it outside the compiled function, and write it in place: with tg.no_grad(): "
+                "model.weight.copy_(value)",
+                "every call would have to make one, and optimizers and modules hold the one from before",
+            )
+        tracked = traced.tracked
+        cell = traced.cell
+        owner = self._inputs.get(id(cell.owner)) if cell.owner is not None else None
+        if owner is not None:
+            trace.place_seen(cell.owner)
+            own = trace.inputs[owner].tensor
+            return Result(
+                "owner",
+                owner,
+                traced.chain,
+                tracked=tracked,
+                detached=own is not None and own._family != traced.family,
+            )
+        index = self.cells.get(id(cell))
+        base = cell.nodes[traced.family]
+        if index is None or recorded.outputs[index] is not base:
+            index = self.cells[id(cell)] = recorded.add(base, name, "result")
+        return Result(
+            "output",
+            index,
+            traced.chain,
+            tracked=tracked,
+            freed=tracked and trace.is_freed(traced.node),
+        )
+
+    def _of_object(self, leaf: Any, name: str) -> Result:
+        known = self.recorded.objects.get(id(leaf))
+        if known is not None:
+            return known
+        if made.is_immutable(leaf):
+            return Result("same", value=leaf)
+        if id(leaf) in self._begun:
+            self._refuse(
+                f"a new {type(leaf).__name__} that holds itself",
+                "let what it holds be found by its name instead",
+                "it can only be made when its parts are there",
+            )
+        if type(leaf) not in CONTAINERS or id(leaf) in self._by_themselves:
+            position = self.origins.argument(leaf)
+            if position is not None:
+                kind = "container" if isinstance(position, tuple) else "leaf"
+                return Result(kind, value=position)
+            if self._found(leaf):
+                return Result("same", value=leaf)
+        if made.is_copied(leaf) and self._owns_memory(leaf):
+            result = self.recorded.objects[id(leaf)] = Result("copy", value=made.copied(leaf))
+            return result
+        apart = made.take_apart(leaf)
+        if apart is None:
+            self._refuse(*made.why_not(leaf))
+        kind = type(leaf)
+        if not (self.origins.is_outside(kind) or made.is_immutable(kind)):
+            self._refuse(
+                f"an object of a class ({kind.__qualname__}) whose methods hold values of the call",
+                "make the class outside the compiled function",
+                "they would be the values of this call at every call",
+            )
+        form, parts = apart
+        result = Result("object")
+        if form.at_once:
+            self._begun.add(id(leaf))
+        else:
+            self.recorded.objects[id(leaf)] = result
+        result.parts, treedef = self.read(parts, f"{name}.")
+        result.value = (form, treedef)
+        self.recorded.objects[id(leaf)] = result
+        self._begun.discard(id(leaf))
+        return result
+
+    def _owns_memory(self, leaf: Any) -> bool:
+        """Whether nothing else that is returned, or was there before, sees an array's memory."""
+        while isinstance(leaf, np.ndarray) and leaf.base is not None:
+            leaf = leaf.base
+        if self.origins.argument(leaf) is not None or self.origins.is_outside(leaf):
+            return False
+        again = id(leaf) in self._copied
+        self._copied.add(id(leaf))
+        return not again
+
+    def _refuse(self, what: str, fix: str, why: str) -> Any:
+        self.origins.refuse(f"{what} is returned or kept", fix, why)
+
+
+def is_traced(value: Any) -> bool:
+    return isinstance(value, TracedNumber) or (
+        isinstance(value, Tensor) and value._traced is not None
+    )
+
+
+def finish(
+    trace: Trace, returned: Any, keep_grads: bool | str, arguments: list[Tensor], effects: list[tuple[Any, Any]],
+    origins: Origins,
+) -> Recorded:  # fmt: skip
+    """Read the trace after the function has returned; `effects` are (place, value) pairs."""
+    recorded = Recorded(trace)
+    name_inputs(trace)
+    reader = ResultReader(recorded, origins, arguments)
+    reader.survey((returned, *(value for _, value in effects)))
+    recorded.results, recorded.treedef = reader.read(returned, "result")
+    for place, value in effects:
+        recorded.effects.append(Effect(place, *reader.read(value, place.name)))
+    for item in trace.inputs:
+        cell = trace.cells.get(id(owner_of(item)))
+        if cell is not None and cell.written and item.kind in ("argument", "state", "slot"):
+            index = recorded.add(cell.value, f"new_{item.name}", f"state:{item.name}")
+            recorded.writes.append((item, index))
+    recorded.switched = [
+        (reader.given[id(tensor)], tensor._entry is not None)
+        for tensor, _ in trace.switched.values()
+    ]
+    for slot in trace.grads.values():
+        before = len(recorded.grads)
+        add_gradient(recorded, slot, keep_grads)
+        for grad in recorded.grads[before:]:
+            grad.argument = reader.given.get(id(grad.tensor), -1)
+            if grad.kind == "set":  # a gradient that is itself returned is the one in `.grad`
+                for made_of in reader.handed_out.get(id(slot.value), ()):
+                    made_of.kind, made_of.index, made_of.chain = "grad", before, ()
+    return recorded
