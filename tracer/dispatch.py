@@ -27,6 +27,7 @@ from tracegrad.tracer.state import get_mode
 NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 
 REQUIRED = inspect.Parameter.empty  # the default of a static attribute that has none
+MOVED = "an operand"  # stands for a factor among the attributes, see UserOp
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Weak:
     node: Node
     category: str
 
+
+Factor = int | float | complex | Weak  # of a term: as an attribute, or as an operand
 
 # The names under which users call ops that only parts of functions stand on.
 PUBLIC_NAMES = {
@@ -59,7 +62,8 @@ class UserOp:
     """A function on tensors with PyTorch's calling convention, defined by an emit function.
 
     Positional-only parameters are operands (tensors, numbers or None); the others are static
-    attributes.
+    attributes. One annotated as a `Factor` (alpha, value) is a static 1 or another operand, after
+    those given: a step size that changes at every call needs no new program.
     """
 
     def __init__(
@@ -89,6 +93,10 @@ class UserOp:
         only = emit.__kwdefaults__ or {}
         self.static.update({name: only.get(name, REQUIRED) for name in keyword_only})
         self._static_names = tuple(self.static)
+        annotations = emit.__annotations__
+        self._factors = tuple(
+            [k for k, name in enumerate(self.static) if annotations.get(name) == "Factor"]
+        )
         # The very object that `bind` returns when nothing is overridden: cache keys need not look
         # inside.
         self.default_attrs = tuple(map(hashable, self.static.values()))
@@ -161,7 +169,19 @@ class UserOp:
         for name, value in values.items():
             if value is REQUIRED:
                 raise ArgumentError(f"{self.shown}() needs the argument {name!r}", where=here())
+        if self._factors:
+            return self._apart(operands, tuple(values.values()))
         return operands, tuple(map(hashable, values.values()))
+
+    def _apart(self, operands: tuple, attrs: tuple) -> tuple[tuple, tuple]:
+        """The factors among the attributes, but for the usual ones, as operands."""
+        moved, kept = [], list(attrs)
+        for k in self._factors:
+            factor = attrs[k]
+            if factor.__class__ is not int and not (factor.__class__ is float and factor == 1):
+                kept[k] = MOVED
+                moved.append(factor.item() if hasattr(factor, "item") else factor)
+        return (*operands, *moved), tuple(map(hashable, kept))
 
     def _missing(self, kwargs: dict[str, Any]) -> Callable[[str], Any]:
         def value(name: str) -> Any:
@@ -175,6 +195,10 @@ class UserOp:
 
     def emit_on(self, operands: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Node, ...]:
         """Emit IR for nodes, Weaks and Nones; always a tuple of nodes."""
+        if MOVED in attrs:
+            moved = iter(operands[-attrs.count(MOVED) :])
+            operands = operands[: -attrs.count(MOVED)]
+            attrs = tuple(next(moved) if a is MOVED else a for a in attrs)
         out = self.emit(*operands, **dict(zip(self._static_names, attrs)))
         return (out,) if isinstance(out, Node) else tuple(out)
 
@@ -184,6 +208,7 @@ class UserOp:
         return results[0] if len(results) == 1 else tuple(results)
 
 
+NUMBER_OF = {"bool": bool, "int": int, "float": float, "complex": complex}
 _PLAIN = frozenset((int, float, str, bool, type(None), DType))
 
 
@@ -200,16 +225,23 @@ def binder(op: UserOp, count: int, *names: str) -> Callable[[tuple, dict[str, An
     if any(constants.get(name, REQUIRED) is REQUIRED for name in known if name not in given):
         return op.bind
     first = "args" if op.variadic else "".join(f"{given.get(n, f'c[{n!r}]')}, " for n in operands)
+    factors = any(list(op.static)[k] in given for k in op._factors)
     attrs = "".join(
-        f"{given[name]} if {given[name]}.__class__ in plain else hashable({given[name]}), "
-        if name in given
-        else f"c[{name!r}], "
+        f"c[{name!r}], "
+        if name not in given
+        else f"{given[name]}, "
+        if factors
+        else f"{given[name]} if {given[name]}.__class__ in plain else hashable({given[name]}), "
         for name in op.static
     )
     last = f"({attrs})" if any(name in given for name in op.static) else "default"
-    text = f"lambda args, kwargs: ({first if op.variadic else f'({first})'}, {last})"
+    text = f"({first if op.variadic else f'({first})'}, {last})"
+    text = f"lambda args, kwargs: {f'apart{text}' if factors else text}"
     # our own text: parameter names of emit functions
-    scope = {"c": constants, "plain": _PLAIN, "hashable": hashable, "default": op.default_attrs}
+    scope = {
+        "c": constants, "plain": _PLAIN, "hashable": hashable, "default": op.default_attrs,
+        "apart": op._apart,
+    }  # fmt: skip
     found = op._forms[(count, *names)] = eval(compile(text, "<tracegrad call>", "eval"), scope)
     return found  # type: ignore[no-any-return]
 
@@ -225,10 +257,12 @@ def hashable(value: Any) -> Any:
         return value
     if isinstance(value, (list, tuple)):
         return tuple(map(hashable, value))
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic | np.ndarray):
         return value.item()
     if hasattr(value, "__index__") and not isinstance(value, int):
-        return int(value)  # a 0-d integer tensor as a size or an axis
+        # A tensor of one element, or a number of the trace, which becomes a guard.
+        dtype = getattr(value, "dtype", None)
+        return (int if dtype is None else NUMBER_OF[dtype.category])(value)
     return value
 
 

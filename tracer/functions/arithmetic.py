@@ -10,7 +10,7 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.types import bool_
-from tracegrad.tracer.dispatch import Weak, user_op
+from tracegrad.tracer.dispatch import Factor, Weak, user_op
 from tracegrad.tracer.functions import promotion
 from tracegrad.tracer.functions.checking import required
 from tracegrad.tracer.functions.promotion import (
@@ -21,6 +21,7 @@ from tracegrad.tracer.functions.promotion import (
     common,
     common_float,
     constant_value,
+    lift,
     require_dtype,
 )
 
@@ -34,19 +35,25 @@ def as_bool(operand: Operand) -> Node:
     return cast(as_node(operand), bool_)
 
 
-def check_alpha(name: str, dtype: Any, alpha: Any) -> None:
-    if isinstance(alpha, float) and not dtype.is_inexact:
-        raise IRTypeError(
-            f"{name}(): alpha={alpha} must be an integer for {dtype.public_name} tensors"
-        )
+def check_alpha(name: str, dtype: Any, alpha: Factor) -> None:
+    fraction = alpha.category == "float" if isinstance(alpha, Weak) else isinstance(alpha, float)
+    if fraction and not dtype.is_inexact:
+        raise IRTypeError(f"{name}(): alpha must be an integer for {dtype.public_name} tensors")
+
+
+def scaled(node: Node, factor: Factor) -> Node:
+    """factor * node, in the node's dtype."""
+    if isinstance(factor, Weak):
+        return ops.mul(node, lift(factor, node.dtype, node.shape))
+    return node if factor == 1 else node * factor
 
 
 @user_op
-def add(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
+def add(input: Operand, other: Operand, /, *, alpha: Factor = 1) -> Node:
     """input + alpha * other."""
     x, y = common(input, other)
     check_alpha("add", x.dtype, alpha)
-    return ops.add(x, y if alpha == 1 else y * alpha)
+    return ops.add(x, scaled(y, alpha))
 
 
 def refuse_bool(name: str, *operands: Operand) -> None:
@@ -58,20 +65,20 @@ def refuse_bool(name: str, *operands: Operand) -> None:
 
 
 @user_op
-def sub(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
+def sub(input: Operand, other: Operand, /, *, alpha: Factor = 1) -> Node:
     """input - alpha * other. Not of bools (use logical_xor or ~)."""
     refuse_bool("sub", input, other)
     x, y = common(input, other)
     check_alpha("sub", x.dtype, alpha)
-    return ops.sub(x, y if alpha == 1 else y * alpha)
+    return ops.sub(x, scaled(y, alpha))
 
 
 @user_op
-def rsub(input: Operand, other: Operand, /, *, alpha: Any = 1) -> Node:
+def rsub(input: Operand, other: Operand, /, *, alpha: Factor = 1) -> Node:
     """other - alpha * input."""
     refuse_bool("rsub", input, other)
     x, y = common(input, other)
-    return ops.sub(y, x if alpha == 1 else x * alpha)
+    return ops.sub(y, scaled(x, alpha))
 
 
 @user_op
@@ -227,20 +234,20 @@ def lerp(input: Operand, end: Operand, weight: Operand, /) -> Node:
 
 
 @user_op
-def addcmul(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Any = 1) -> Node:
+def addcmul(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Factor = 1) -> Node:
     """input + value * tensor1 * tensor2."""
     x, a, b = common(input, tensor1, tensor2)
     product = ops.mul(a, b)
-    return ops.add(x, product if value == 1 else product * value)
+    return ops.add(x, scaled(product, value))
 
 
 @user_op
-def addcdiv(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Any = 1) -> Node:
+def addcdiv(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Factor = 1) -> Node:
     """input + value * tensor1 / tensor2, of floats."""
     x, a, b = common(input, tensor1, tensor2)
     require_dtype("addcdiv", (x,), "fc")
     quotient = ops.div(a, b)
-    return ops.add(x, quotient if value == 1 else quotient * value)
+    return ops.add(x, scaled(quotient, value))
 
 
 @user_op

@@ -10,7 +10,8 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import TensorType, i64
-from tracegrad.tracer.dispatch import Weak, apply, hashable, user_op
+from tracegrad.tracer.dispatch import Factor, Weak, apply, hashable, user_op
+from tracegrad.tracer.functions.arithmetic import scaled
 from tracegrad.tracer.functions.axes import axis_of, moved, reshape
 from tracegrad.tracer.functions.promotion import (
     Operand,
@@ -239,7 +240,13 @@ def index_select_(input: Operand, index: Operand, /, *, dim: int) -> Node:
 
 
 def _index_written(
-    name: str, input: Operand, dim: int, index: Operand, source: Operand, mode: str, alpha: Any = 1
+    name: str,
+    input: Operand,
+    dim: int,
+    index: Operand,
+    source: Operand,
+    mode: str,
+    alpha: Factor = 1,
 ) -> Node:
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
@@ -250,12 +257,14 @@ def _index_written(
     if isinstance(source, Node) and source.ndim and source.shape != shape:
         raise IRTypeError(f"{name}(): the source has shape {list(source.shape)}, not {list(shape)}")
     u = lift(source, x.dtype, shape)
-    u = u if alpha == 1 else u * alpha
+    u = scaled(u, alpha)
     return ops.scatter(x, at, moved(u, axis, 0), axes=(axis,), mode=mode)
 
 
 @user_op
-def index_add_(input: Operand, index: Operand, source: Operand, /, *, dim: int, alpha: Any) -> Node:
+def index_add_(
+    input: Operand, index: Operand, source: Operand, /, *, dim: int, alpha: Factor
+) -> Node:
     """A copy of input with alpha * source added at the entries `index` of dim; repeats
     accumulate.
     """

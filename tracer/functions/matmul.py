@@ -9,7 +9,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import swap
-from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.dispatch import Factor, user_op
+from tracegrad.tracer.functions.arithmetic import scaled
 from tracegrad.tracer.functions.axes import axis_of, reshape
 from tracegrad.tracer.functions.promotion import (
     Operand,
@@ -168,11 +169,11 @@ def bilinear(
     return result if bias is None else ops.add(result, expand(as_node(bias), result.shape))
 
 
-def _combined(name: str, base: Operand, x: Node, beta: Any, alpha: Any) -> Node:
+def _combined(name: str, base: Operand, x: Node, beta: Any, alpha: Factor) -> Node:
     """beta * base + alpha * x; beta 0 ignores base, nan or not."""
     b = as_node(base)
     require_same_dtype(name, b, x)
-    x = x if alpha == 1 else x * alpha
+    x = scaled(x, alpha)
     if beta == 0:
         return x
     b = expand(b, x.shape)
@@ -181,27 +182,31 @@ def _combined(name: str, base: Operand, x: Node, beta: Any, alpha: Any) -> Node:
 
 @user_op
 def addmm(
-    input: Operand, mat1: Operand, mat2: Operand, /, *, beta: Any = 1, alpha: Any = 1
+    input: Operand, mat1: Operand, mat2: Operand, /, *, beta: Any = 1, alpha: Factor = 1
 ) -> Node:
     """beta * input + alpha * mat1 @ mat2."""
     return _combined("addmm", input, mm.emit(mat1, mat2), beta, alpha)
 
 
 @user_op
-def addmv(input: Operand, mat: Operand, vec: Operand, /, *, beta: Any = 1, alpha: Any = 1) -> Node:
+def addmv(
+    input: Operand, mat: Operand, vec: Operand, /, *, beta: Any = 1, alpha: Factor = 1
+) -> Node:
     """beta * input + alpha * mat @ vec."""
     return _combined("addmv", input, mv.emit(mat, vec), beta, alpha)
 
 
 @user_op
-def addr(input: Operand, vec1: Operand, vec2: Operand, /, *, beta: Any = 1, alpha: Any = 1) -> Node:
+def addr(
+    input: Operand, vec1: Operand, vec2: Operand, /, *, beta: Any = 1, alpha: Factor = 1
+) -> Node:
     """beta * input + alpha * outer(vec1, vec2)."""
     return _combined("addr", input, outer.emit(vec1, vec2), beta, alpha)
 
 
 @user_op
 def baddbmm(
-    input: Operand, batch1: Operand, batch2: Operand, /, *, beta: Any = 1, alpha: Any = 1
+    input: Operand, batch1: Operand, batch2: Operand, /, *, beta: Any = 1, alpha: Factor = 1
 ) -> Node:
     """beta * input + alpha * batch1 @ batch2."""
     return _combined("baddbmm", input, bmm.emit(batch1, batch2), beta, alpha)
@@ -209,7 +214,7 @@ def baddbmm(
 
 @user_op
 def addbmm(
-    input: Operand, batch1: Operand, batch2: Operand, /, *, beta: Any = 1, alpha: Any = 1
+    input: Operand, batch1: Operand, batch2: Operand, /, *, beta: Any = 1, alpha: Factor = 1
 ) -> Node:
     """beta * input + alpha * the sum of batch1 @ batch2 over the batch."""
     return _combined("addbmm", input, summed(bmm.emit(batch1, batch2), (0,)), beta, alpha)
