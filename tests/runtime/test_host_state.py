@@ -388,6 +388,42 @@ def tensor_as_the_rate(T, compile):
         yield g(T.ones(2), T.tensor(lr)), w
 
 
+@program
+def state_dicts_made_inside(T, compile):
+    w, optimizer, group = setting(T)
+    schedule = halving(T, optimizer)
+
+    def step(x):
+        before = optimizer.state_dict()["param_groups"][0]["lr"]
+        loss = train(w, optimizer, x)
+        schedule.step()
+        state = schedule.state_dict()
+        return loss, before, state["last_epoch"], state["base_lrs"], state["_last_lr"]
+
+    g = compile(step)
+    for _ in range(4):
+        yield g(T.ones(2))
+        group["lr"] *= 0.9
+
+
+@program
+def schedule_loaded_inside(T, compile):
+    w, optimizer, group = setting(T)
+    schedule = T.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch))
+    start = schedule.state_dict()
+
+    def step(x, again):
+        loss = train(w, optimizer, x)
+        schedule.step()
+        if again:
+            schedule.load_state_dict(start)
+        return loss, schedule.last_epoch
+
+    g = compile(step)
+    for k in range(8):
+        yield g(T.ones(2), k % 4 == 3), group["lr"], schedule.last_epoch
+
+
 @falls_back
 def slots_dropped(T, compile):
     w, optimizer, _ = setting(T, momentum=0.9)

@@ -147,7 +147,8 @@ class _Composite(LRScheduler):
         state = dict(state_dict)
         for scheduler, inner in zip(self._schedulers, state.pop("_schedulers")):
             scheduler.load_state_dict(inner)
-        self.__dict__.update(state)
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 class SequentialLR(_Composite):

@@ -186,7 +186,7 @@ class Optimizer(Observed):
             for parameter in group["params"]:
                 number.setdefault(id(parameter), len(number))
         groups = [
-            {**plain(group), "params": [number[id(p)] for p in group["params"]]}
+            {**group, "params": [number[id(p)] for p in group["params"]]}
             for group in self.param_groups
         ]
         state = {
@@ -274,11 +274,6 @@ def options_of(group: Any, *names: str) -> dict[str, Any]:
     """Options of a group (those it has), each read once for all its parameters."""
     found = {name: group.get(name, _ABSENT) for name in names}
     return {name: value for name, value in found.items() if value is not _ABSENT}
-
-
-def plain(group: Any) -> dict[str, Any]:
-    """A parameter group as an ordinary dict of ordinary values."""
-    return {key: dict.__getitem__(group, key) for key in dict.keys(group)}
 
 
 def check_not_negative(name: str, value: Any) -> None:

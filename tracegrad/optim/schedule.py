@@ -111,11 +111,12 @@ class LRScheduler(Observed):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimiser."""
-        return {key: value for key, value in self.__dict__.items() if key not in self._skip}
+        return {key: getattr(self, key) for key in self.__dict__ if key not in self._skip}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` holds."""
-        self.__dict__.update(state_dict)
+        for name, value in state_dict.items():
+            setattr(self, name, value)
 
 
 def number_now(rate: Any) -> Any:

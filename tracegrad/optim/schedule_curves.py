@@ -37,7 +37,8 @@ class _LambdaBase(LRScheduler):
         for fn, attributes in zip(self.lr_lambdas, state.pop("lr_lambdas")):
             if attributes is not None:
                 fn.__dict__.update(attributes)
-        self.__dict__.update(state)
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 class LambdaLR(_LambdaBase):
