@@ -4,13 +4,14 @@ advanced index.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tracegrad.ir.types import bool_, i64, u8
 from tracegrad.tracer import functions
-from tracegrad.tracer.creation import as_tensor
+from tracegrad.tracer.creation import as_tensor, tensor
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.errors import ArgumentError, OutOfRangeError, ShapeError, UnsupportedError
 from tracegrad.tracer.inplace import fill_, fitted, has_history, write
@@ -40,7 +41,9 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     view, advanced = resolve(self, index)
     if not advanced:
         return view
-    positions, indices = place(view, advanced)
+    positions, indices = place(
+        view, advanced, "reading x[mask]", "use tg.where(mask, x, other), or x * mask"
+    )
     return functions.index(view, *indices, positions=positions)  # type: ignore[no-any-return]
 
 
@@ -72,7 +75,9 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
             value = value[0]  # type: ignore[index]
         write(view, fitted(view, value, "x[...] = value"))
         return
-    positions, indices = place(view, advanced)
+    positions, indices = place(
+        view, advanced, "writing x[mask] = values", "use x.masked_scatter_(mask, values), or tg.where(mask, other, x)"
+    )  # fmt: skip
     write(view, functions.index_put(view, value, *indices, positions=positions, accumulate=False))
 
 
@@ -161,10 +166,7 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
     """The view steps of the basic part, and (axis of that view, index) for every advanced item."""
     sizes = shape_of(self)
     ndim = len(sizes)
-    items = list(index) if isinstance(index, tuple) else [index]
-    items = [as_tensor(item) if isinstance(item, (list, np.ndarray)) else item for item in items]
-    # Bytes are a mask, as in PyTorch.
-    items = [i.to(bool_) if isinstance(i, Tensor) and i.dtype is u8 else i for i in items]  # type: ignore[attr-defined]
+    items = [as_index(item) for item in items_of(index)]
     consumed = sum(consumes(item) for item in items if item is not None and item is not Ellipsis)
     ellipses = [k for k, item in enumerate(items) if item is Ellipsis]
     if len(ellipses) > 1 or consumed > ndim:
@@ -204,7 +206,7 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
             if not hasattr(item, "__index__"):
                 raise ArgumentError(
                     f"a tensor cannot be indexed by {type(item).__name__} {item!r}", where=here(),
-                    fix="use integers, slices, None, ..., or integer and bool tensors",
+                    fix="use integers, slices, None, ..., sequences of integers, or integer and bool tensors",
                 )  # fmt: skip
             position = item.__index__()
             if not -size <= position < size:
@@ -227,6 +229,35 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
     return tuple(steps), advanced
 
 
+def items_of(index: Any) -> list[Any]:
+    """What stands between the brackets. A short list that holds more than numbers is read as a
+    tuple, as PyTorch does.
+    """
+    if isinstance(index, tuple):
+        return list(index)
+    if is_sequence(index) and len(index) < 32:
+        for item in index:
+            if item is None or item is Ellipsis or isinstance(item, (Tensor, np.ndarray, slice)):
+                return list(index)
+            if is_sequence(item):
+                return list(index)
+    return [index]
+
+
+def is_sequence(item: Any) -> bool:
+    return isinstance(item, Sequence) and not isinstance(item, str)
+
+
+def as_index(item: Any) -> Any:
+    """Sequences and arrays as tensors; bytes are a mask, as in PyTorch."""
+    if is_sequence(item):
+        made = tensor(list(item))
+        item = made if made.numel() else made.to(i64)  # type: ignore[attr-defined]
+    elif isinstance(item, np.ndarray):
+        item = as_tensor(item)
+    return item.to(bool_) if isinstance(item, Tensor) and item.dtype is u8 else item  # type: ignore[attr-defined]
+
+
 def consumes(item: Any) -> int:
     """How many axes an index item uses up."""
     if isinstance(item, Tensor) and item.dtype is bool_:
@@ -247,25 +278,32 @@ def bounds(item: slice, size: int) -> tuple[int, int, int]:
     return start, max(start, stop), step
 
 
-def place(view: Tensor, advanced: list[tuple[int, Any]]) -> tuple[tuple[int, ...], list[Tensor]]:
-    """Axes of `view` that are indexed and integer index tensors for them; masks become positions."""
+def place(
+    view: Tensor, advanced: list[tuple[int, Any]], what: str, instead: str
+) -> tuple[tuple[int, ...], list[Any]]:
+    """Axes of `view` that are indexed and integer indices for them; masks become positions.
+
+    what, instead: for the error where a mask's positions are not known while recording.
+    """
     positions: list[int] = []
-    indices: list[Tensor] = []
+    indices: list[Any] = []
     for axis, item in advanced:
         if item.dtype is bool_:
-            if get_mode().trace is not None:
-                raise UnsupportedError(
-                    "reading x[mask] while recording", where=here(),
-                    why="the shape of the result depends on the mask's values",
-                    fix="use tg.where(mask, x, other), or x * mask; or compute it outside the compiled function",
-                )  # fmt: skip
             if item.shape != view.shape[axis : axis + item.ndim]:
                 raise OutOfRangeError(
                     f"a mask of shape {list(item.shape)} does not fit dimensions of {list(view.shape)}"
                 )
-            for k, found in enumerate(np.nonzero(item._data)):
+            trace = get_mode().trace
+            mask = item._data if trace is None else trace.constant_value(item)
+            if mask is None:
+                raise UnsupportedError(
+                    f"{what} while recording", where=here(),
+                    why="how many elements take part depends on the mask's values",
+                    fix=f"{instead}; or compute it outside the compiled function",
+                )  # fmt: skip
+            for k, found in enumerate(np.nonzero(mask)):
                 positions.append(axis + k)
-                indices.append(wrap(found))
+                indices.append(found)
         else:
             dtype = item.dtype
             if not dtype.is_int:

@@ -19,9 +19,10 @@ import numpy as np
 from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
-from tracegrad.ir.graph import Node, postorder
+from tracegrad.ir.graph import INPUT, Node, postorder
 from tracegrad.ir.types import TensorType
 from tracegrad.tracer.dispatch import Weak
+from tracegrad.tracer.eager import run_eager_only
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.numbers import TracedNumber
@@ -83,6 +84,12 @@ class Trace(TraceAutograd):
         """
         loc = here()
         if op.eager_only:
+            known = [self.constant_value(operand) for operand in operands]
+            if not any(value is None for value in known):
+                found = run_eager_only(op, known, attrs)
+                if isinstance(found, Tensor):
+                    return self.adopt(found)
+                return op.pack([self.adopt(result) for result in found])
             self.refuse(
                 f"{op.shown}() while recording",
                 "compute it outside the compiled function",
@@ -198,6 +205,14 @@ class Trace(TraceAutograd):
 
     def observe_array(self, tensor: Tensor, why: str) -> np.ndarray:
         return self.guard_bits(self.node_of(tensor), why).copy()
+
+    def constant_value(self, tensor: Any) -> np.ndarray | None:
+        """The value of a tensor made of constants alone, the same in every call; None for another."""
+        node = self.node_of(tensor)
+        if self.is_tracked(node) or any(met.op is INPUT for met in postorder((node,))):
+            return None
+        evaluate_nodes(postorder((node,), stop=self._values.__contains__), self._values)
+        return self._values[node]
 
     def evaluate(self, nodes: Iterable[Node]) -> list[np.ndarray]:
         """Values of nodes, computed now by the plain kernels; what was computed before is reused."""
