@@ -131,6 +131,12 @@ class ResultReader:
                 "model.weight.copy_(value)",
                 "every call would have to make one, and optimizers and modules hold the one from before",
             )
+        if own := [attribute for attribute in leaf.__dict__ if attribute[0] != "_"]:
+            trace.refuse(
+                f"a new tensor with an attribute of the user's own ({own[0]}) is returned or kept",
+                "return the attribute beside the tensor",
+                "results of the graph are plain tensors",
+            )
         tracked = traced.tracked
         cell = traced.cell
         owner = self._inputs.get(id(cell.owner)) if cell.owner is not None else None

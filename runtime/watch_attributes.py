@@ -123,6 +123,7 @@ class AttributeWatch:
         _watches.append(self)
         for name in ATTRIBUTE_HOOKS:
             self._hook(Observed, name)
+        self._hook(Tensor, "__setattr__", _tensor_setattr)
 
     def watch_class(self, cls: type) -> None:
         """Hook a user's class, unless it has its own way with attributes."""
@@ -132,11 +133,11 @@ class AttributeWatch:
             if getattr(cls, name) in (getattr(object, name), _HOOK_FUNCTIONS[name]):
                 self._hook(cls, name)
 
-    def _hook(self, cls: type, name: str) -> None:
+    def _hook(self, cls: type, name: str, function: Any = None) -> None:
         users = _hooked.setdefault(cls, [])
         if name not in cls.__dict__:
             try:
-                type.__setattr__(cls, name, _HOOK_FUNCTIONS[name])
+                type.__setattr__(cls, name, function or _HOOK_FUNCTIONS[name])
             except TypeError:
                 return
         if self not in users:
@@ -150,7 +151,7 @@ class AttributeWatch:
             if not users:
                 del _hooked[cls]
                 for name, function in _HOOK_FUNCTIONS.items():
-                    if cls.__dict__.get(name) is function:
+                    if cls.__dict__.get(name) in (function, _tensor_setattr):
                         type.__delattr__(cls, name)
 
 
@@ -189,6 +190,19 @@ def _observed_setattr(self: Any, name: str, value: Any) -> None:
     object.__setattr__(self, name, value)
 
 
+def _tensor_setattr(self: Any, name: str, value: Any) -> None:
+    """Only what the class does not know itself is asked about: tensors write their fields often."""
+    if name not in _OWN_FIELDS and self._traced is None and not hasattr(type(self), name):
+        if (watch := watch_of_this_thread()) is not None:
+            watch.sightings.complain(
+                f"an attribute ({name}) of a tensor from outside is set",
+                "set it on a module or another object, or outside the compiled function",
+                "no later call would set it again",
+            )
+    object.__setattr__(self, name, value)
+
+
+_OWN_FIELDS = frozenset({*Tensor.__dict__, *Tensor.__annotations__})
 _HOOK_FUNCTIONS = dict(zip(ATTRIBUTE_HOOKS, (_observed_getattribute, _observed_setattr)))
 
 

@@ -1,4 +1,4 @@
-"""Results that no call can make anew, or whose owner cannot be told: the function runs eagerly."""
+"""What no call can make or set anew, or whose owner cannot be told: the function runs eagerly."""
 
 import threading
 
@@ -114,3 +114,40 @@ def list_given_twice_returned(compile):
     one, other = [1, 2], [1, 2]
     yield g(one, one) is one
     yield g(one, other) is other
+
+
+@falls_back("an attribute \\(last\\) of a tensor from outside is set")
+def attribute_of_a_captured_tensor_set(compile):
+    b = ramp(3)
+
+    def f(x):
+        b.last = x * 2
+        return x + b
+
+    g = compile(f)
+    for k in range(3):
+        yield g(ramp(3, start=float(k))), b.last
+
+
+@falls_back("an attribute \\(seen\\) of a tensor from outside is set")
+def counter_on_an_argument(compile):
+    def f(x):
+        x.seen = getattr(x, "seen", 0) + 1
+        return x * x.seen
+
+    g = compile(f)
+    x = ramp(3)
+    for _ in range(3):
+        yield g(x), x.seen
+
+
+@falls_back("a new tensor with an attribute of the user's own \\(note\\)")
+def result_with_an_attribute(compile):
+    def f(x):
+        y = x * 2
+        y.note = "made"
+        return y
+
+    g = compile(f)
+    for k in range(3):
+        yield g(ramp(3, start=float(k))).note
