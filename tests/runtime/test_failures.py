@@ -217,3 +217,34 @@ def test_a_schedule_of_a_tensor_inside_says_what_to_do(backend):
         tg.compile(step, backend=backend, fullgraph=True)()
     assert rate.item() == 0.5
     assert weight.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_slots_of_an_own_optimiser_do_not_outlive_a_failed_recording(backend):
+    class Momentum(tg.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 0.1})
+
+        @tg.no_grad()
+        def step(self):
+            for p in self.param_groups[0]["params"]:
+                slots = self.state[p]
+                if not slots:
+                    slots["m"] = tg.zeros_like(p)
+                slots["m"].add_(p.grad)
+
+    w = tg.nn.Parameter(tg.ones(2))
+    opt = Momentum([w])
+
+    def step(fail):
+        w.square().sum().backward()
+        opt.step()
+        if fail:
+            raise ValueError("the user's own")
+
+    compiled = tg.compile(step, backend=backend)
+    with pytest.raises(ValueError, match="the user's own"):
+        compiled(True)
+    assert not opt.state[w] and w.grad is None
+    compiled(False)
+    assert opt.state[w]["m"].tolist() == [2.0, 2.0]

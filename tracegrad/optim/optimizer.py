@@ -20,7 +20,6 @@ from tracegrad.tracer import (
     ParamGroup,
     Tensor,
     enable_grad,
-    get_mode,
     new_state,
     no_grad,
     note_item,
@@ -28,50 +27,8 @@ from tracegrad.tracer import (
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 
-class SlotTable(defaultdict):
-    """An optimiser's slots by parameter. A compiled step writes slots in place, and drops none."""
-
-    def __delitem__(self, key: Any) -> None:
-        self._refuse_while_recording()
-        super().__delitem__(key)
-
-    def pop(self, *args: Any) -> Any:
-        self._refuse_while_recording()
-        return super().pop(*args)
-
-    def popitem(self) -> Any:
-        self._refuse_while_recording()
-        return super().popitem()
-
-    def clear(self) -> None:
-        self._refuse_while_recording()
-        super().clear()
-
-    def update(self, *args: Any, **named: Any) -> None:
-        self._refuse_while_recording()
-        super().update(*args, **named)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if dict.__contains__(self, key):
-            self._refuse_while_recording()
-        super().__setitem__(key, value)
-
-    @staticmethod
-    def _refuse_while_recording() -> None:
-        trace = get_mode().trace
-        if trace is not None:
-            trace.refuse(
-                "slots of an optimizer are dropped or replaced",
-                "write them in place (slot.zero_()), or change optimizer.state outside the compiled "
-                "function",
-                "every call would have to make new ones",
-            )
-
-
 class Optimizer(Observed):
     """Base of all optimisers. `params`: tensors, (name, tensor) pairs, or dicts with options."""
-
-    _noted_elsewhere = frozenset({"state"})
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         if isinstance(params, Tensor):
@@ -80,7 +37,7 @@ class Optimizer(Observed):
                 f"dicts, but got {type(params).__name__}; pass [tensor] for a single one"
             )
         self.defaults = defaults
-        self.state: defaultdict[Tensor, dict[str, Any]] = SlotTable(dict)
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[Any] = []
         groups = list(params)
         if not groups:
@@ -152,7 +109,7 @@ class Optimizer(Observed):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        note_item(self.__dict__, "state", self.state)
+        note_item(self.__dict__, "state", self._slot_table)
         with no_grad():
             for group in self.param_groups:
                 self._update_group(group)
@@ -162,22 +119,27 @@ class Optimizer(Observed):
         """Update every parameter of the group that has a gradient."""
         raise NotImplementedError(f"{type(self).__name__} defines no update")
 
+    @property
+    def _slot_table(self) -> dict[Tensor, dict[str, Any]]:
+        """`state` for our own code, which notes the slots that it reads: one by one."""
+        return self.__dict__["state"]  # type: ignore[no-any-return]
+
     def init_slot(self, param: Tensor, name: str, factory: Callable[[], Tensor]) -> Tensor:
         """The slot `name` of `param`, made eagerly by `factory` at its first use."""
-        slots = self.state[param]
+        slots = self._slot_table[param]
         slot = slots.get(name)
         if slot is None:
             slot = slots[name] = new_state(factory, lambda: self._drop_slot(param, name))
-        note_item(self.state, param, slots)
+        note_item(self._slot_table, param, slots)
         note_item(slots, name, slot)
         return slot
 
     def _drop_slot(self, param: Tensor, name: str) -> None:
         """Forget a slot made by a recording that was thrown away."""
-        slots = self.state[param]
+        slots = self._slot_table[param]
         slots.pop(name, None)
         if not slots:
-            del self.state[param]
+            del self._slot_table[param]
 
     def state_dict(self) -> dict[str, Any]:
         """Slots by parameter number, and the groups with numbers in place of tensors."""

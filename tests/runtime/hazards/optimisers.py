@@ -347,3 +347,62 @@ def schedule_of_a_step_that_fails(compile):
         except IndexError as error:
             yield type(error).__name__
         yield opt.param_groups[0]["lr"], schedule.last_epoch, table.weight
+
+
+def _filled(slots, wanted, p):
+    if wanted:
+        slots["m"] = tg.zeros_like(p)
+    return slots
+
+
+def _made(table, p):
+    if p not in table:
+        table[p] = {"m": tg.zeros_like(p)}
+    return table[p]
+
+
+class OwnMomentum(tg.optim.Optimizer):
+    """An optimiser as users write them: slots made in `step`, on plain `self.state`."""
+
+    def __init__(self, params, form):
+        super().__init__(params, {"lr": 0.1})
+        self.form = form
+
+    @tg.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                slots = self.form(self.state, p)
+                slots["m"].mul_(0.9).add_(p.grad)
+                p.add_(slots["m"], alpha=-group["lr"])
+
+
+def _own_momentum(compile, form):
+    m = linear()
+    opt = OwnMomentum(m.parameters(), form)
+    step = train_step(compile, m, opt)
+    for _ in range(4):
+        yield step(ramp(2, 3)), m.weight, opt.state[m.weight]["m"]
+    opt.state.clear()
+    for _ in range(2):
+        yield step(ramp(2, 3)), m.weight, opt.state[m.weight]["m"]
+
+
+@hazard
+def own_optimiser_filling_empty_slots(compile):
+    yield from _own_momentum(compile, lambda t, p: _filled(t[p], not t[p], p))
+
+
+@hazard
+def own_optimiser_filling_slots_of_length_zero(compile):
+    yield from _own_momentum(compile, lambda t, p: _filled(t[p], len(t[p]) == 0, p))
+
+
+@hazard
+def own_optimiser_filling_a_missing_slot(compile):
+    yield from _own_momentum(compile, lambda t, p: _filled(t[p], "m" not in t[p], p))
+
+
+@hazard
+def own_optimiser_making_slots_for_a_missing_parameter(compile):
+    yield from _own_momentum(compile, _made)
