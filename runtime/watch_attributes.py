@@ -15,8 +15,8 @@ from tracegrad.runtime.pictures import ABSENT
 from tracegrad.runtime.sightings import ATTRIBUTE_HOOKS, Sightings, is_library, is_user_class
 from tracegrad.tracer.locate import here, is_own_code
 from tracegrad.tracer.numbers import same_bits
-from tracegrad.tracer.observed import ItemRead, Observed
-from tracegrad.tracer.recording import Trace
+from tracegrad.tracer.observed import ItemRead, KeysRead, Observed, has_keys
+from tracegrad.tracer.recording import HostGuard, Trace
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 
@@ -31,6 +31,7 @@ class AttributeWatch:
         self.trace = trace
         self.sightings = Sightings(self.watch_class)
         self.stored: dict[tuple, tuple[Place, Any]] = {}
+        trace.item_watch = self
 
     def saw_attribute(self, owner: Any, name: str, value: Any) -> Any:
         """A read of `owner.name` while recording; value is ABSENT if there is none.
@@ -115,6 +116,27 @@ class AttributeWatch:
         place = Place("attribute", owner, name) if fields is None else Place("item", fields, name)
         if id(owner) in self.sightings.outside and place.key not in self.stored:
             self.stored[place.key] = (place, place.read())
+        self.sightings.written(place)
+
+    # -- items of optimizers' slots (tracegrad/optim/slots.py) ------------------------------------
+
+    def saw_item(self, holder: dict, key: Any) -> None:
+        """A read of `holder[key]`, which may be absent."""
+        self.sightings.add(Place("item", holder, key), dict.get(holder, key, ABSENT), here())
+
+    def saw_names(self, holder: dict) -> None:
+        """A question about all keys: those that were there before the recording count."""
+        names = dict.keys(holder)
+        before = [
+            k for k in names if self.stored.get(("item", id(holder), k), (0, 0))[1] is not ABSENT
+        ]
+        guard = HostGuard(KeysRead(holder), has_keys, (*before,), True, here())
+        self.trace.host_guards.append(guard)
+
+    def will_store_item(self, holder: dict, key: Any) -> None:
+        """A write of `holder[key]` is about to happen."""
+        place = Place("item", holder, key)
+        self.stored.setdefault(place.key, (place, dict.get(holder, key, ABSENT)))
         self.sightings.written(place)
 
     # -- installing the hooks --------------------------------------------------------------------

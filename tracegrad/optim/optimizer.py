@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tracegrad.nn.grads import clear_grads
+from tracegrad.optim.slots import Slots, SlotTable
 from tracegrad.tracer import (
     Observed,
     ParamGroup,
@@ -30,6 +31,8 @@ from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 class Optimizer(Observed):
     """Base of all optimisers. `params`: tensors, (name, tensor) pairs, or dicts with options."""
 
+    _noted_elsewhere = frozenset({"state"})
+
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         if isinstance(params, Tensor):
             raise ArgumentError(
@@ -37,7 +40,7 @@ class Optimizer(Observed):
                 f"dicts, but got {type(params).__name__}; pass [tensor] for a single one"
             )
         self.defaults = defaults
-        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.state: defaultdict[Tensor, dict[str, Any]] = SlotTable(Slots)
         self.param_groups: list[Any] = []
         groups = list(params)
         if not groups:
@@ -109,7 +112,7 @@ class Optimizer(Observed):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        note_item(self.__dict__, "state", self._slot_table)
+        note_item(self.__dict__, "state", self.state)
         with no_grad():
             for group in self.param_groups:
                 self._update_group(group)
@@ -119,27 +122,23 @@ class Optimizer(Observed):
         """Update every parameter of the group that has a gradient."""
         raise NotImplementedError(f"{type(self).__name__} defines no update")
 
-    @property
-    def _slot_table(self) -> dict[Tensor, dict[str, Any]]:
-        """`state` for our own code, which notes the slots that it reads: one by one."""
-        return self.__dict__["state"]  # type: ignore[no-any-return]
-
     def init_slot(self, param: Tensor, name: str, factory: Callable[[], Tensor]) -> Tensor:
         """The slot `name` of `param`, made eagerly by `factory` at its first use."""
-        slots = self._slot_table[param]
-        slot = slots.get(name)
+        slots = self.state[param]
+        slot = dict.get(slots, name)
         if slot is None:
-            slot = slots[name] = new_state(factory, lambda: self._drop_slot(param, name))
-        note_item(self._slot_table, param, slots)
+            slot = new_state(factory, lambda: self._drop_slot(param, name))
+            dict.__setitem__(slots, name, slot)
+        note_item(self.state, param, slots)
         note_item(slots, name, slot)
         return slot
 
     def _drop_slot(self, param: Tensor, name: str) -> None:
         """Forget a slot made by a recording that was thrown away."""
-        slots = self._slot_table[param]
+        slots = self.state[param]
         slots.pop(name, None)
         if not slots:
-            del self._slot_table[param]
+            del self.state[param]
 
     def state_dict(self) -> dict[str, Any]:
         """Slots by parameter number, and the groups with numbers in place of tensors."""

@@ -18,7 +18,7 @@ class SGD(Optimizer):
     `weight_decay` is coupled: it is added to the gradient. `nesterov` steps along g + momentum b.
     """
 
-    _noted_elsewhere = frozenset({"_started"})
+    _noted_elsewhere = Optimizer._noted_elsewhere | {"_started"}
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0,
@@ -53,7 +53,7 @@ class SGD(Optimizer):
             slots, damping = [], 1
             if momentum:
                 # From zero, momentum b + g is g: the first step needs no case of its own...
-                fresh = self._slot_table[p].get("momentum_buffer") is None
+                fresh = dict.get(self.state[p], "momentum_buffer") is None
                 slots.append(self.init_slot(p, "momentum_buffer", lambda p=p: tg.zeros_like(p)))
                 if dampening:
                     damping = 1 - dampening * self._damped(p, fresh)
