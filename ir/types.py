@@ -36,9 +36,16 @@ class DType:
             self.np = numpy_dtype
             self.public_name, self.itemsize = numpy_dtype.name, numpy_dtype.itemsize
 
+    @staticmethod
+    def missing(name: str) -> AttributeError:
+        """The error for a name that dtypes do not have; the tracer puts one here that explains more."""
+        return AttributeError(f"a dtype has no attribute {name!r}", name=name)
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # Python and its tools ask; no user does
+            raise AttributeError(f"a dtype has no attribute {name!r}", name=name)
         if name != "np":
-            raise AttributeError(f"a dtype has no attribute {name!r}", name=name, obj=self)
+            raise DType.missing(name)
         # NumPy has no bfloat16; the package that does takes its time to import.
         import ml_dtypes
 
@@ -53,6 +60,12 @@ class DType:
     @property
     def is_complex(self) -> bool:
         return self.category == "complex"
+
+    is_floating_point = is_float  # PyTorch's name
+
+    @property
+    def is_signed(self) -> bool:
+        return not self.is_bool and not self.name.startswith("u")
 
     @property
     def is_inexact(self) -> bool:

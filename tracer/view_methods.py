@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from tracegrad.ir.types import DType
-from tracegrad.tracer.errors import InvalidValueError, OutOfRangeError, ShapeError
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError, OutOfRangeError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.resolving import Shape, Steps, axis_of, ints, remembered, resolve_shape
 from tracegrad.tracer.state import get_mode
@@ -277,9 +277,21 @@ def splitting(input: Shape, split_size_or_sections: Any, dim: int) -> Steps:
     return tuple(pieces)
 
 
-def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces along an axis: of one size (the last may be smaller) or of the sizes given."""
-    return several(input, remembered(splitting, input, (split_size_or_sections, dim), {}))
+def split(
+    input: Tensor, split_size_or_sections: Any = None, dim: int = 0, *, split_size: Any = None
+) -> tuple[Tensor, ...]:
+    """Pieces along an axis: of one size (the last may be smaller) or of the sizes given.
+
+    split_size: PyTorch's name for the first argument of the method.
+    """
+    wanted = split_size if split_size_or_sections is None else split_size_or_sections
+    if wanted is None:
+        raise ArgumentError(
+            "split() of no size", fix="give the size of a piece, or a list of sizes"
+        )
+    if hasattr(wanted, "__index__"):
+        wanted = int(wanted)
+    return several(input, remembered(splitting, input, (wanted, dim), {}))
 
 
 def several(input: Tensor, steps: Steps) -> tuple[Tensor, ...]:

@@ -109,6 +109,24 @@ def test_questions_about_the_machine():
     )
 
 
+def test_questions_to_a_dtype():
+    for name in ("float16", "bfloat16", "float32", "int64", "int8", "uint8", "bool", "complex64"):
+        ours, theirs = getattr(tg, name), getattr(torch, name)
+        for question in ("is_floating_point", "is_signed", "is_complex", "itemsize"):
+            assert getattr(ours, question) == getattr(theirs, question), (name, question)
+
+
+def test_split_by_its_names():
+    for t in (torch, tg):
+        x = t.arange(5.0)
+        halves = [x.split(split_size=2), t.split(x, split_size_or_sections=2), x.split(t.tensor(2))]
+        for pieces in halves:
+            assert [piece.tolist() for piece in pieces] == [[0, 1], [2, 3], [4]]
+        assert [len(piece) for piece in x.split(split_size=[1, 4], dim=0)] == [1, 4]
+    with pytest.raises(tg.errors.ArgumentError, match="of no size"):
+        tg.ones(2).split()
+
+
 def test_threads():
     before = tg.get_num_threads()
     tg.set_num_threads(1)
