@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from tracegrad.names import refuse_other_names
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here
 
@@ -86,3 +87,6 @@ class GradScaler:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing: there is no state."""
+
+
+refuse_other_names(__name__)

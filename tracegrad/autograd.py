@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tracegrad.names import refuse_other_names
 from tracegrad.tracer.backward import backward as _backward
 from tracegrad.tracer.backward import grad_of
 from tracegrad.tracer.creation import zeros_like
@@ -63,3 +64,5 @@ def backward(
 __all__ = [
     "Function", "Variable", "backward", "enable_grad", "grad", "inference_mode", "no_grad", "set_grad_enabled",
 ]  # fmt: skip
+
+refuse_other_names(__name__)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad import amp
+from tracegrad.names import refuse_other_names
 from tracegrad.tracer.errors import DevicePlacementError
 from tracegrad.tracer.locate import here
 
@@ -82,3 +83,5 @@ def memory_allocated(device: Any = None) -> int:
 
 
 max_memory_allocated = memory_allocated
+
+refuse_other_names(__name__)

@@ -19,21 +19,13 @@ from tracegrad.tracer.errors import (
     InPlaceError,
     InvalidValueError,
     LeakedTensorError,
+    MissingNameError,
     NothingCompiledError,
     OutOfRangeError,
     ShapeError,
     TracegradError,
     UnsupportedError,
 )
-
-
-class MissingNameError(TracegradError, AttributeError):
-    """A name that this library does not have, although PyTorch may.
-
-    An AttributeError, so that hasattr() and getattr() with a default work.
-    """
-
-    code = "TG014"
 
 
 class StateDictError(TracegradError, RuntimeError):

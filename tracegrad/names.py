@@ -7,6 +7,8 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from tracegrad.tracer.errors import MissingNameError
+
 # `nn.functional`, `linalg`, Tensor's methods and the library's own code use them; `tracegrad.*` does
 # not show them.
 ELSEWHERE = frozenset(
@@ -32,20 +34,9 @@ def not_here(module: str, name: str) -> AttributeError:
     """What a module's `__getattr__` raises for a name that it does not have."""
     if name.startswith("_"):  # Python and its tools ask; no user does
         return AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
-    from difflib import get_close_matches
-
-    from tracegrad.errors import MissingNameError
-
-    near = get_close_matches(
-        name, [known for known in dir(sys.modules[module]) if known[0] != "_"], 1
+    return MissingNameError(
+        module, name, dir(sys.modules[module]), f"compose it from what dir({module}) lists"
     )
-    error = MissingNameError(
-        f"{module} has no {name!r}",
-        why="a PyTorch script runs as far as the names it uses exist here",
-        fix=f"did you mean {near[0]!r}?" if near else f"compose it from what dir({module}) lists",
-    )
-    error.name = name
-    return error
 
 
 def refuse_other_names(module: str) -> None:

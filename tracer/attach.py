@@ -20,7 +20,7 @@ from tracegrad.tracer import (
 from tracegrad.tracer.creation import check_device
 from tracegrad.tracer.device import Device
 from tracegrad.tracer.dispatch import apply
-from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer.errors import ArgumentError, MissingNameError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.methods import IN_PLACE, METHODS
 from tracegrad.tracer.tensor import Tensor
@@ -166,5 +166,10 @@ def method_of(name: str, function: Any) -> Any:
     return function
 
 
+def missing_of_dtype(name: str) -> AttributeError:
+    return MissingNameError("a dtype", name, dir(DType), "it has what dir(tg.float32) lists")
+
+
 attach()
 compatible.attach()
+DType.missing = staticmethod(missing_of_dtype)  # type: ignore[method-assign]

@@ -74,6 +74,8 @@ PROPERTIES = {
     "real": strided_views.real,
     "imag": strided_views.imag,
     "is_cpu": lambda self: True,
+    "itemsize": Tensor.element_size,
+    "nbytes": lambda self: self.numel() * self.element_size(),
     "layout": lambda self: "strided",
     "retains_grad": lambda self: self._retains_grad,
 } | {

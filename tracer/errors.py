@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class TracegradError(Exception):
     """Base of the library's own errors. `code` has a paragraph in docs/errors.md.
@@ -106,3 +109,27 @@ class NothingCompiledError(TracegradError, RuntimeError):
     """A graph, a source or a dump was asked of a function that has not been called yet."""
 
     code = "TG010"
+
+
+class MissingNameError(TracegradError, AttributeError):
+    """A name that this library does not have, although PyTorch may.
+
+    An AttributeError, so that hasattr() and getattr() with a default work: they raise one and throw it
+    away, so the name that was perhaps meant is looked for when the message is read.
+    """
+
+    code = "TG014"
+
+    def __init__(self, owner: str, name: str, known: Iterable[str], instead: str):
+        super().__init__(
+            f"{owner} has no {name!r}",
+            why="a PyTorch script runs as far as the names it uses exist here",
+            fix="{fix}",
+        )
+        self.name, self.known, self.instead = name, known, instead
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.name, [known for known in self.known if known[0] != "_"], 1)
+        return str(self.args[0]).replace(
+            "{fix}", f"did you mean {near[0]!r}?" if near else self.instead
+        )

@@ -21,7 +21,13 @@ import numpy as np
 
 from tracegrad.ir.types import DType, dtype_of
 from tracegrad.tracer.device import CPU, Device
-from tracegrad.tracer.errors import ArgumentError, DroppedGradientError, GradientError, ShapeError
+from tracegrad.tracer.errors import (
+    ArgumentError,
+    DroppedGradientError,
+    GradientError,
+    MissingNameError,
+    ShapeError,
+)
 from tracegrad.tracer.size import Size
 from tracegrad.tracer.state import get_default_dtype, get_mode
 from tracegrad.tracer.tape import Constant, Entry, Leaf
@@ -75,7 +81,10 @@ class Tensor:
             from tracegrad.tracer.storage import bring_here
 
             return bring_here(self)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        kind = type(self)
+        if name.startswith("_"):  # Python and its tools ask; no user does
+            raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}", name=name)
+        raise MissingNameError(kind.__name__, name, dir(kind), "compose it from the methods it has")
 
     def _constant(self) -> Constant:
         """The tape entry of this tensor as an operand that wants no gradient."""
@@ -124,14 +133,6 @@ class Tensor:
 
     def element_size(self) -> int:
         """Bytes of one element."""
-        return self.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel() * self.element_size()
-
-    @property
-    def itemsize(self) -> int:
         return self.dtype.itemsize
 
     def is_floating_point(self) -> bool:

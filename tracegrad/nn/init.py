@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 import tracegrad as tg
+from tracegrad.names import refuse_other_names
 from tracegrad.tracer import Tensor, no_grad
 from tracegrad.tracer.errors import InvalidValueError
 
@@ -193,3 +194,6 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: tg.Generator | None 
     q = q * np.sign(np.diagonal(r))
     q = q.T if rows < columns else q
     return tensor.copy_(tg.from_numpy(np.ascontiguousarray(q * gain)).reshape(tensor.shape))
+
+
+refuse_other_names(__name__)

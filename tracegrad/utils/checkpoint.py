@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tracegrad.names import refuse_other_names
+
 
 def checkpoint(
     function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None,
@@ -27,3 +29,5 @@ def checkpoint_sequential(
 
 
 __all__ = ["checkpoint", "checkpoint_sequential"]
+
+refuse_other_names(__name__)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
+from tracegrad.names import refuse_other_names
 from tracegrad.tracer import Tensor, no_grad
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
@@ -107,3 +108,6 @@ def fuse_conv_bn_eval(conv: Any, bn: Any) -> Any:
             bias = bias + bn.bias
         fused.bias = Parameter(bias)
     return fused
+
+
+refuse_other_names(__name__)
