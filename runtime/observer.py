@@ -8,6 +8,7 @@ or is refused (effects.py). The facts are checked before every replay.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from tracegrad.ir.loc import Loc
 from tracegrad.runtime.caches import cache_facts
 from tracegrad.runtime.containers import IdentityMatters
 from tracegrad.runtime.effects import Effects
-from tracegrad.runtime.facts import Fact
+from tracegrad.runtime.facts import Fact, Place
 from tracegrad.runtime.origins import Origins
 from tracegrad.runtime.signature import Call
 from tracegrad.runtime.tensor_facts import add_tensor_facts, read_gradients_by_name
@@ -69,6 +70,10 @@ class Observer:
         self._attributes.install()
         try:
             self._sightings.visit(self.function)
+            if isinstance(self.function, functools.partial):
+                for name in ("func", "args", "keywords"):
+                    place = Place("attribute", self.function, name)
+                    self._sightings.add(place, place.read(), here())
             self._effects.note_arguments()
         except BaseException:
             self._attributes.uninstall()

@@ -240,3 +240,15 @@ def gradient_in_a_new_object_is_the_one_of_the_parameter(compile):
         w.grad = None
         made = g(ramp(3, start=float(k)))
         yield made.value is w.grad is holder.last, w.grad.tolist()
+
+
+@hazard
+def what_a_partial_holds_is_returned_as_it_is(compile):
+    holder, scales = Holder(), [1.0]
+    holder.last = 2.0
+    g = compile(functools.partial(lambda o, s, x: (x * o.last * s[0], o, s), holder, scales))
+    for k in range(3):
+        y, same, found = g(ramp(3))
+        yield y, same is holder, found is scales
+        if k == 1:
+            holder.last, scales[0] = 3.0, 5.0
