@@ -10,11 +10,11 @@ from tracegrad.tracer.functions import FUNCTIONS
 
 _NAMES = """
 cholesky cross det eigh eigvalsh inv matmul matrix_norm matrix_power matrix_rank
-multi_dot pinv qr slogdet solve solve_triangular svd svdvals vander vector_norm
+multi_dot pinv qr slogdet solve solve_triangular svd svdvals vector_norm
 """.split()
 globals().update({name: FUNCTIONS[name] for name in _NAMES})
 
-__all__ = [*_NAMES, "LinAlgError", "lstsq", "norm", "vecdot"]
+__all__ = [*_NAMES, "LinAlgError", "lstsq", "norm", "vander", "vecdot"]
 
 
 class LeastSquares(NamedTuple):
@@ -38,6 +38,11 @@ def norm(
         return FUNCTIONS["matrix_norm"](A, ord, dims, keepdim, dtype=dtype)
     order = 2 if ord is None else ord
     return FUNCTIONS["vector_norm"](A, order, dim, keepdim, dtype=dtype)
+
+
+def vander(x: Any, *, N: int | None = None) -> Any:
+    """Powers 0 .. N - 1 of the elements as a last dimension (`tg.vander` has them descending)."""
+    return FUNCTIONS["vander_increasing"](x, N=N)
 
 
 def vecdot(x: Any, y: Any, *, dim: int = -1) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tracegrad.ir.types import bool_
+from tracegrad.ir.types import bool_, i64
 from tracegrad.tracer import functions, view_methods
 from tracegrad.tracer.creation import eye, ones_like, tensor, zeros_like
 from tracegrad.tracer.errors import ArgumentError, ShapeError
@@ -70,6 +70,11 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
 def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     """Positions in a tensor of `shape`, of indices into the flat tensor."""
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not indices.dtype.is_int:
+        raise ArgumentError(
+            f"unravel_index(): indices is a {indices.dtype} tensor", fix="give integers"
+        )
+    indices = indices.to(i64)  # type: ignore[attr-defined]
     found = []
     for k, size in enumerate(sizes):
         step = math.prod(sizes[k + 1 :])

@@ -217,18 +217,18 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Windows of `size` every `step` along one axis, as a new last axis: a view, which takes writes
     where the windows do not overlap.
     """
-    if not input.ndim:
+    ndim = input.ndim
+    k = axis_of(dimension, ndim)
+    if not ndim:
         input = input.reshape(1)  # type: ignore[attr-defined]
-        k = axis_of(dimension, 0)
-    else:
-        k = axis_of(dimension, input.ndim)
     if not 0 <= size <= input.shape[k] or step <= 0:
         raise ShapeError(
             f"unfold: windows of {size} every {step} on an axis of {input.shape[k]}",
             where=here(),
             fix="give a size of at most the axis's, and a step above 0",
         )
-    return make_view(input, Windows(k, int(size), int(step)))
+    windows = make_view(input, Windows(k, int(size), int(step)))
+    return windows if ndim else windows.select(0, 0)  # type: ignore[attr-defined]
 
 
 def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.types import bool_
 from tracegrad.tracer.dispatch import user_op
@@ -69,8 +70,14 @@ def isclose(
     equal_nan: bool = False,
 ) -> Node:
     """|input - other| <= atol + rtol * |other|, or equal."""
+    if rtol < 0 or atol < 0:
+        raise IRTypeError(f"isclose(rtol={rtol}, atol={atol}): a tolerance is negative")
+    if isinstance(input, Node) and isinstance(other, Node):
+        promotion.require_same_dtype("isclose", input, other)
     x, y = common(input, other)
     same = ops.eq(x, y)
+    if not (rtol or atol or x.dtype.is_float):  # exact, beyond the integers that floats hold
+        return same
     if not x.dtype.is_float:
         x, y = to_float(x), to_float(y)
     near = ops.le(ops.abs_(ops.sub(x, y)), ops.abs_(y) * rtol + atol)

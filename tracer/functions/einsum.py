@@ -12,7 +12,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.types import i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import reshape, transpose
-from tracegrad.tracer.functions.promotion import as_node, require_same_dtype
+from tracegrad.tracer.functions.promotion import as_node, cast, promote_types, require_same_dtype
 from tracegrad.tracer.functions.reductions import summed
 
 Labels = tuple[Any, ...]  # letters, and ints for the axes of an ellipsis
@@ -72,8 +72,10 @@ def diagonal(x: Node, labels: Labels) -> tuple[Node, Labels]:
 
 def contract(x: Node, a: Labels, y: Node, b: Labels, needed: set[Any]) -> tuple[Node, Labels]:
     """One product of two operands, summed over labels in both that nothing else needs."""
-    x, a = _summed_out(x, a, needed | set(b))
-    y, b = _summed_out(y, b, needed | set(a))
+    x, a = _summed_out(x, a, needed | set(b), wide=False)
+    y, b = _summed_out(y, b, needed | set(a), wide=False)
+    dtype = promote_types(x.dtype, y.dtype)
+    x, y = cast(x, dtype), cast(y, dtype)
     shared = [label for label in a if label in b]
     batch = [label for label in shared if label in needed]
     inner = [label for label in shared if label not in needed]
@@ -100,8 +102,14 @@ def contract(x: Node, a: Labels, y: Node, b: Labels, needed: set[Any]) -> tuple[
     return reshape(product, tuple(sizes[label] for label in labels)), labels
 
 
-def _summed_out(x: Node, labels: Labels, needed: set[Any]) -> tuple[Node, Labels]:
+def _summed_out(x: Node, labels: Labels, needed: set[Any], wide: bool) -> tuple[Node, Labels]:
+    """A sum over labels that nothing else needs: of integers in int64, as every sum of PyTorch's.
+
+    Where it drops axes of one element alone, only a `wide` one is.
+    """
     axes = tuple(k for k, label in enumerate(labels) if label not in needed)
+    if not x.dtype.is_inexact and any(wide or x.shape[k] != 1 for k in axes):
+        x = cast(x, i64)
     return summed(x, axes), tuple(label for label in labels if label in needed)
 
 
@@ -124,7 +132,7 @@ def einsum_(*operands: Any, equation: str) -> Node:
     for k, (y, other) in enumerate(pairs[1:], start=2):
         needed = set(result).union(*(labels for _, labels in pairs[k:]))
         x, own = contract(x, own, y, other, needed)
-    x, own = _summed_out(x, own, set(result))
+    x, own = _summed_out(x, own, set(result), wide=True)
     return transpose(x, tuple(own.index(label) for label in result))
 
 

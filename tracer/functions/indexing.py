@@ -9,7 +9,7 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.ops.shape import take_range
-from tracegrad.ir.types import TensorType, i64
+from tracegrad.ir.types import TensorType, bool_, i64
 from tracegrad.tracer.dispatch import Factor, Weak, apply, hashable, user_op
 from tracegrad.tracer.functions.arithmetic import scaled
 from tracegrad.tracer.functions.axes import axis_of, moved, reshape
@@ -20,6 +20,7 @@ from tracegrad.tracer.functions.promotion import (
     broadcast_shapes,
     cast,
     expand,
+    extremes,
     lift,
 )
 
@@ -95,16 +96,19 @@ def index_put(
 @user_op
 def gather_(input: Operand, index: Operand, /, *, dim: int) -> Node:
     """out[i][j] = input[index[i][j]][j] for dim 0; index may be smaller than input elsewhere."""
-    x, axis, where = _along(input, dim, index, "gather")
-    if x.ndim == 0:
-        return x
-    return ops.take_along(_cropped(x, where.shape, axis), where, axis=axis)
+    at = places(index)
+    if 0 in at.shape:
+        axis_of(dim, as_node(input).ndim)
+        return ops.splat(0, TensorType(at.shape, as_node(input).dtype))
+    x, axis, where = _along(input, dim, at, "gather")
+    return reshape(ops.take_along(_cropped(x, where.shape, axis), where, axis=axis), at.shape)
 
 
 def _along(input: Operand, dim: int, index: Operand, name: str) -> tuple[Node, int, Node]:
+    """The tensor and its index, vectors of one element where they are 0-d, and the axis."""
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
-    node = as_node(index)
+    x, node = vector(x), vector(places(index))
     if node.ndim != x.ndim or any(
         m > n for k, (m, n) in enumerate(zip(node.shape, x.shape)) if k != axis
     ):
@@ -112,7 +116,12 @@ def _along(input: Operand, dim: int, index: Operand, name: str) -> tuple[Node, i
             f"{name}(): index {list(node.shape)} does not fit input {list(x.shape)} outside "
             f"dimension {axis}"
         )
-    return x, axis, places(node)
+    return x, axis, node
+
+
+def vector(x: Node) -> Node:
+    """A 0-d tensor as a vector of one element; others as they are."""
+    return x if x.ndim else reshape(x, (1,))
 
 
 def _cropped(x: Node, shape: tuple[int, ...], axis: int) -> Node:
@@ -126,7 +135,11 @@ def _cropped(x: Node, shape: tuple[int, ...], axis: int) -> Node:
 def _scattered(
     input: Operand, dim: int, index: Operand, source: Operand, mode: str, name: str
 ) -> Node:
-    x, axis, where = _along(input, dim, index, name)
+    shape = as_node(input).shape
+    at = places(index)
+    if 0 in at.shape:
+        return as_node(input)
+    x, axis, where = _along(input, dim, at, name)
     if isinstance(source, Weak):
         u = lift(source, x.dtype, where.shape)
     else:
@@ -135,14 +148,13 @@ def _scattered(
                 f"{name}(): src is {source.dtype.public_name}, the tensor "
                 f"{x.dtype.public_name}; cast one"
             )
-        u = _cropped(source, where.shape, -1)
-    if x.ndim == 0:
-        return u
+        u = _cropped(vector(source), where.shape, -1)
     part = _cropped(x, where.shape, axis)
     written = ops.scatter_along(part, where, u, axis=axis, mode=mode)
-    if written.shape == x.shape:
-        return written
-    return ops.update_slice(x, written, start=(0,) * x.ndim, stop=written.shape, step=(1,) * x.ndim)
+    if written.shape != x.shape:
+        start, step = (0,) * x.ndim, (1,) * x.ndim
+        written = ops.update_slice(x, written, start=start, stop=written.shape, step=step)
+    return reshape(written, shape)
 
 
 @user_op
@@ -190,9 +202,8 @@ def scatter_reduce_(
 def _cleared(input: Operand, dim: int, index: Operand, reduce: str) -> Node:
     """input with the neutral element where something will be written."""
     x = as_node(input)
-    infinity = float("inf") if x.dtype.is_float else (1 << (8 * x.dtype.itemsize - 1)) - 1
-    lowest = -infinity if x.dtype.is_float else -infinity - 1
-    neutral = {"sum": 0, "prod": 1, "amax": lowest, "amin": infinity}[reduce]
+    lowest, largest = extremes(x.dtype)
+    neutral = {"sum": 0, "prod": 1, "amax": lowest, "amin": largest}[reduce]
     at = as_node(index)
     fill = ops.splat(neutral, TensorType(at.shape, x.dtype))
     return _scattered(x, dim, at, fill, "set", "scatter_reduce")
@@ -231,12 +242,13 @@ def _vector_index(at: Node, name: str) -> Node:
 @user_op
 def index_select_(input: Operand, index: Operand, /, *, dim: int) -> Node:
     """Entries of one dimension, in the order of a vector of indices."""
-    x = as_node(input)
-    axis = axis_of(dim, x.ndim)
-    if x.ndim == 0:
-        return x
-    at = _vector_index(places(index), "index_select")
-    return moved(ops.gather(x, at, axes=(axis,)), 0, axis)
+    whole = as_node(input)
+    axis = axis_of(dim, whole.ndim)
+    x, at = vector(whole), _vector_index(places(index), "index_select")
+    if not whole.ndim and at.shape != (1,):
+        raise IRTypeError(f"index_select(): {at.shape[0]} indices into a 0-d tensor; it has one")
+    taken = moved(ops.gather(x, at, axes=(axis,)), 0, axis)
+    return taken if whole.ndim else reshape(taken, ())
 
 
 def _index_written(
@@ -248,17 +260,16 @@ def _index_written(
     mode: str,
     alpha: Factor = 1,
 ) -> Node:
-    x = as_node(input)
-    axis = axis_of(dim, x.ndim)
-    # index_fill alone counts negative indices from the end.
-    at = wrapped(index, x.shape[axis]) if name == "index_fill" else places(index)
-    at = _vector_index(at, name)
+    whole = as_node(input)
+    axis = axis_of(dim, whole.ndim)
+    x, at = vector(whole), _vector_index(places(index), name)
+    u = cast(as_node(source), x.dtype)
     shape = (*x.shape[:axis], at.shape[0], *x.shape[axis + 1 :])
-    if isinstance(source, Node) and source.ndim and source.shape != shape:
-        raise IRTypeError(f"{name}(): the source has shape {list(source.shape)}, not {list(shape)}")
-    u = lift(source, x.dtype, shape)
-    u = scaled(u, alpha)
-    return ops.scatter(x, at, moved(u, axis, 0), axes=(axis,), mode=mode)
+    if u.ndim and u.shape != shape:
+        raise IRTypeError(f"{name}(): the source has shape {list(u.shape)}, not {list(shape)}")
+    u = scaled(expand(u, shape), alpha)
+    written = ops.scatter(x, at, moved(u, axis, 0), axes=(axis,), mode=mode)
+    return reshape(written, whole.shape)
 
 
 @user_op
@@ -279,8 +290,21 @@ def index_copy_(input: Operand, index: Operand, source: Operand, /, *, dim: int)
 
 @user_op
 def index_fill_(input: Operand, index: Operand, value: Operand, /, *, dim: int) -> Node:
-    """A copy of input with value (a number) stored at the entries `index` of dim."""
-    return _index_written("index_fill", input, dim, index, value, "set")
+    """A copy of input with value (a number or 0-d) stored at the entries `index` of dim."""
+    whole = as_node(input)
+    axis = axis_of(dim, whole.ndim)
+    if isinstance(value, Node) and value.ndim:
+        raise IRTypeError(f"index_fill(): the value has shape {list(value.shape)}, not []")
+    x = vector(whole)
+    # This one counts negative indices from the end.
+    at = _vector_index(wrapped(index, x.shape[axis]), "index_fill")
+    # A mask: a place that is named twice is written, and passes its gradient, once.
+    none = ops.splat(False, TensorType((x.shape[axis],), bool_))
+    named = ops.scatter(
+        none, at, ops.splat(True, TensorType(at.shape, bool_)), axes=(0,), mode="set"
+    )
+    mask = ops.broadcast_to(named, shape=x.shape, dims=(axis,))
+    return reshape(ops.where(mask, lift(value, x.dtype, x.shape), x), whole.shape)
 
 
 @user_op

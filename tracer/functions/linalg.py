@@ -10,7 +10,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import adjoint, along, full_like, part, swap
 from tracegrad.ir.types import TensorType, f64, i64
 from tracegrad.tracer.dispatch import user_op
-from tracegrad.tracer.functions.axes import moved, reshape
+from tracegrad.tracer.functions.axes import reshape
 from tracegrad.tracer.functions.checking import required
 from tracegrad.tracer.functions.matmul import matmul, product
 from tracegrad.tracer.functions.promotion import (
@@ -251,15 +251,39 @@ def multi_dot(tensors: Any) -> Any:
     return result
 
 
-@user_op
-def vander(x: Operand, /, N: int | None = None) -> Node:
-    """Powers 0 .. N - 1 of the elements as a last dimension."""
-    v = as_node(x)
-    count = v.shape[-1] if N is None else N
+def _powers(x: Node, count: int) -> list[Node]:
+    """Powers 0 .. count - 1, as columns; of integers in int64."""
+    v = x if x.dtype.is_inexact else cast(x, i64)
     columns = [ops.ones_like(v)]
     for _ in range(count - 1):
         columns.append(ops.mul(columns[-1], v))
-    return moved(ops.concatenate(*(reshape(c, (1, *c.shape)) for c in columns), axis=0), 0, v.ndim)
+    return [reshape(c, (*c.shape, 1)) for c in columns]
+
+
+@user_op
+def vander(x: Operand, /, N: int | None = None, increasing: bool = False) -> Node:
+    """Powers N - 1 .. 0 of a vector's elements as columns, or 0 .. N - 1 (increasing)."""
+    v = as_node(x)
+    count = v.type.size if N is None else N
+    if v.ndim != 1 or count < 0:
+        raise IRTypeError(
+            f"vander() takes a vector and N >= 0, not {list(v.shape)} and N = {count}"
+        )
+    columns = _powers(v, count)
+    if not count:
+        return ops.splat(0, columns[0].type.with_shape((v.shape[0], 0)))
+    return ops.concatenate(*(columns if increasing else reversed(columns)), axis=1)
+
+
+@user_op
+def vander_increasing(x: Operand, /, *, N: int | None = None) -> Node:
+    """Powers 0 .. N - 1 of the elements as a last dimension; a 0-d tensor is a vector of one."""
+    v = as_node(x)
+    require_dtype("vander", (v,), "ifc")
+    v = v if v.ndim else reshape(v, (1,))
+    if N is not None and N < 2:
+        raise IRTypeError(f"linalg.vander(N={N}): N must be above 1")
+    return ops.concatenate(*_powers(v, v.shape[-1] if N is None else N), axis=v.ndim)
 
 
 @user_op

@@ -42,7 +42,14 @@ def vector_norm_of(x: Node, p: float, axes: tuple[int, ...]) -> Node:
     elif p == 0:
         result = ops.sum_(cast(not_zero(wide), wide.dtype), axes=axes)
     else:
-        total = ops.sum_(ops.pow_(wide, full_like(wide, p)), axes=axes)
+        exponent = full_like(wide, p)
+        if p < 1:  # the slope at 0 is infinite there; PyTorch's gradient is 0
+            apart = not_zero(wide)
+            power = ops.pow_(ops.where(apart, wide, ops.ones_like(wide)), exponent)
+            power = ops.where(apart, power, full_like(wide, 0.0 if p > 0 else math.inf))
+        else:
+            power = ops.pow_(wide, exponent)
+        total = ops.sum_(power, axes=axes)
         zero = ops.eq(total, ops.zeros_like(total))
         safe = ops.where(zero, ops.ones_like(total), total)
         powered = ops.pow_(safe, full_like(safe, 1 / p))

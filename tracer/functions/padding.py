@@ -62,11 +62,13 @@ def _extended(x: Node, axis: int, low: int, high: int, mode: str) -> Node:
     elif mode == "replicate":
         place = np.clip(place, 0, size - 1)
     elif mode == "circular":
-        if max(low, high) > size:
+        kept = size + min(low, 0) + min(high, 0)  # negative numbers crop before the rest goes round
+        if max(low, high) > size or kept <= 0 < len(place) or max(low, high) > kept:
             raise IRTypeError(
                 f"circular padding ({low}, {high}) exceeds the size {size} of dimension {axis}"
             )
-        place = place % size
+        first = max(-low, 0)
+        place = first + (place - first) % kept
     else:
         raise IRTypeError(f"pad(): unknown mode {mode!r}; constant, reflect, replicate or circular")
     taken = ops.gather(x, ops.literal(place.astype(np.int64)), axes=(axis,))

@@ -68,6 +68,16 @@ def complex_of(dtype: DType) -> DType:
     return c128 if dtype is f64 else c64
 
 
+def extremes(dtype: DType) -> tuple[Any, Any]:
+    """The smallest and the largest value."""
+    if dtype.is_float:
+        return float("-inf"), float("inf")
+    if dtype.is_bool:
+        return False, True
+    bounds = np.iinfo(dtype.np)
+    return int(bounds.min), int(bounds.max)
+
+
 def can_cast(source: DType, target: DType) -> bool:
     """Whether an in-place op may store `source` in `target`: the category may not fall."""
     return RANK[source.category] <= RANK[target.category]

@@ -197,22 +197,25 @@ max_dim.results.__name__, min_dim.results.__name__ = "max", "min"  # as torch.re
 @user_op
 def any_(input: Operand, /, dim: Any = None, keepdim: bool = False) -> Node:
     """Whether any element is nonzero."""
-    return _bool_reduction(ops.max_, False, as_bool(input), dim, keepdim)
+    return _bool_reduction(ops.max_, False, input, dim, keepdim)
 
 
 @user_op
 def all_(input: Operand, /, dim: Any = None, keepdim: bool = False) -> Node:
     """Whether every element is nonzero."""
-    return _bool_reduction(ops.min_, True, as_bool(input), dim, keepdim)
+    return _bool_reduction(ops.min_, True, input, dim, keepdim)
 
 
-def _bool_reduction(op: Op, of_nothing: bool, x: Node, dim: Any, keepdim: bool) -> Node:
+def _bool_reduction(op: Op, of_nothing: bool, input: Operand, dim: Any, keepdim: bool) -> Node:
+    x = as_bool(input)
     axes = axes_of(dim, x.ndim)
     if 0 in (x.shape[a] for a in axes):
         shape = tuple(n for k, n in enumerate(x.shape) if k not in axes)
         reduced = ops.splat(of_nothing, x.type.with_shape(shape))
     else:
         reduced = op(x, axes=axes) if axes else x
+    if as_node(input).dtype is u8:  # as in PyTorch, from the time when uint8 stood for bool
+        reduced = cast(reduced, u8)
     return keep(reduced, x.shape, axes, keepdim)
 
 

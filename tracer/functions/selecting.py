@@ -17,8 +17,10 @@ def nonzero_(input: Any, /) -> np.ndarray:
 
 def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
     """Indices of the nonzero elements: int64 [count, ndim], or one vector per dimension."""
-    found = nonzero_(input)
-    return tuple(found[:, k] for k in range(found.shape[1])) if as_tuple else found
+    if not as_tuple:
+        return nonzero_(input)
+    found = nonzero_(input if input.ndim else input.reshape(1))
+    return tuple(found[:, k] for k in range(found.shape[1]))
 
 
 def argwhere(input: Any) -> Any:

@@ -10,7 +10,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.shape import reverse_axes, take_range
-from tracegrad.ir.types import TensorType, i64
+from tracegrad.ir.types import DType, TensorType, i32, i64
+from tracegrad.tracer.creation import check_device
 from tracegrad.tracer.dispatch import apply, hashable, user_op
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 from tracegrad.tracer.functions.axes import axes_of, axis_of, moved, reshape
@@ -268,30 +269,43 @@ def triu(input: Operand, /, diagonal: int = 0) -> Node:
     return _triangle("triu", input, diagonal, False)
 
 
-def _indices(keep: np.ndarray) -> Node:
-    return ops.literal(np.stack(np.nonzero(keep)).astype(np.int64))
-
-
 @user_op
-def tril_indices_(*, row: int, col: int, offset: int) -> Node:
+def tril_indices_(*, row: int, col: int, offset: int, dtype: DType) -> Node:
     """Row and column numbers of a matrix's lower triangle, [2, k]."""
-    return _indices(np.tri(row, col, offset, dtype=bool))
+    return ops.literal(np.stack(np.tril_indices(row, offset, col)).astype(dtype.np))
 
 
 @user_op
-def triu_indices_(*, row: int, col: int, offset: int) -> Node:
+def triu_indices_(*, row: int, col: int, offset: int, dtype: DType) -> Node:
     """Row and column numbers of a matrix's upper triangle, [2, k]."""
-    return _indices(~np.tri(row, col, offset - 1, dtype=bool))
+    return ops.literal(np.stack(np.triu_indices(row, offset, col)).astype(dtype.np))
 
 
-def tril_indices(row: int, col: int, offset: int = 0, **options: Any) -> Any:
-    """Row and column numbers of the lower triangle of a row x col matrix, [2, k]."""
-    return tril_indices_(row=row, col=col, offset=offset)
+def _triangle_indices(
+    op: Any, row: int, col: int, offset: int, dtype: DType | None, device: Any
+) -> Any:
+    check_device(device)
+    dtype = i64 if dtype is None else dtype
+    if row < 0 or col < 0 or dtype not in (i32, i64):
+        raise InvalidValueError(
+            f"{op.name}() of {row} rows and {col} columns with dtype={dtype}",
+            fix="give sizes that are not negative, and int64 or int32",
+        )
+    return op(row=row, col=col, offset=offset, dtype=dtype)
 
 
-def triu_indices(row: int, col: int, offset: int = 0, **options: Any) -> Any:
-    """Row and column numbers of the upper triangle of a row x col matrix, [2, k]."""
-    return triu_indices_(row=row, col=col, offset=offset)
+def tril_indices(
+    row: int, col: int, offset: int = 0, *, dtype: DType | None = None, device: Any = None
+) -> Any:
+    """Row and column numbers of the lower triangle of a row x col matrix, [2, k] int64."""
+    return _triangle_indices(tril_indices_, row, col, offset, dtype, device)
+
+
+def triu_indices(
+    row: int, col: int, offset: int = 0, *, dtype: DType | None = None, device: Any = None
+) -> Any:
+    """Row and column numbers of the upper triangle of a row x col matrix, [2, k] int64."""
+    return _triangle_indices(triu_indices_, row, col, offset, dtype, device)
 
 
 @user_op

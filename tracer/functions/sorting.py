@@ -9,8 +9,10 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import full_like, part
 from tracegrad.ir.ops.shape import take_range
-from tracegrad.ir.types import DType, i32, i64
+from tracegrad.ir.types import f32, f64, i32, i64
+from tracegrad.tracer.creation import zeros
 from tracegrad.tracer.dispatch import Weak, user_op
+from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.functions.axes import axis_of, reshape
 from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote, require_dtype
 from tracegrad.tracer.functions.reductions import averaged, picked
@@ -279,20 +281,26 @@ def isin(elements: Operand, test_elements: Operand, /, *, invert: bool = False) 
 def bincount_sized(input: Operand, weights: Operand | None = None, /, *, length: int) -> Node:
     """How often (with what total weight) each of 0 .. length - 1 occurs in a vector."""
     x = cast(as_node(input), i64)
-    dtype: DType = i64
-    if weights is None:
-        one = ops.splat(1, x.type)
-    else:
+    one = ops.splat(1, x.type)
+    if weights is not None:
         one = as_node(weights)
-        dtype = one.dtype
-    base = ops.splat(0, x.type.with_shape((length,)).with_dtype(dtype))
+        if one.shape != x.shape:
+            raise IRTypeError(f"bincount(): weights {list(one.shape)} of {list(x.shape)} numbers")
+        one = one if one.dtype is f32 else cast(one, f64)
+    base = ops.splat(0, x.type.with_shape((length,)).with_dtype(one.dtype))
     return ops.scatter(base, x, one, axes=(0,), mode="add")
 
 
 def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
     """How often each integer from 0 on occurs; the length is the largest plus one, or minlength."""
-    largest = int(input.max().item()) + 1 if input.numel() else 0
-    return bincount_sized(input, weights, length=max(largest, minlength))
+    if input.ndim != 1 or not input.dtype.is_int or minlength < 0:
+        raise InvalidValueError(
+            f"bincount() of a {input.dtype} tensor of shape {list(input.shape)}, minlength={minlength}",
+            fix="give a vector of integers that are not negative",
+        )
+    if not input.numel():
+        return zeros(minlength, dtype=i64)
+    return bincount_sized(input, weights, length=max(int(input.max().item()) + 1, minlength))
 
 
 @user_op

@@ -10,7 +10,7 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.build import full_like as filled_like
 from tracegrad.ir.ops.shape import take_range
-from tracegrad.ir.types import DType, bf16, bool_, f16, f32, f64
+from tracegrad.ir.types import DType, bf16, bool_, f16, f32, f64, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.arithmetic import named
 from tracegrad.tracer.functions.axes import reshape
@@ -135,8 +135,9 @@ def sign(input: Operand, /) -> Node:
 
 @user_op
 def square(input: Operand, /) -> Node:
-    """input * input."""
+    """input * input; of bools int64."""
     x = as_node(input)
+    x = cast(x, i64) if x.dtype.is_bool else x
     return ops.mul(x, x)
 
 
