@@ -248,3 +248,53 @@ def test_kl_div_loss_layer_with_batchmean():
     p = np.array([[0.2, 0.8], [0.5, 0.5]], np.float32)
     a = ours(tg.tensor(np.log(p)), tg.tensor(p[::-1].copy())).item()
     assert a == pytest.approx(theirs(torch.tensor(np.log(p)), torch.tensor(p[::-1].copy())).item())
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda t, x: t.nn.CrossEntropyLoss(x, t.tensor([0, 1])),
+        lambda t, x: t.nn.NLLLoss(x, t.tensor([0, 1])),
+        lambda t, x: t.nn.MSELoss(x, x),
+        lambda t, x: t.nn.BCEWithLogitsLoss(x, x),
+        lambda t, x: t.nn.KLDivLoss(x, x),
+        lambda t, x: t.nn.HuberLoss(x, x),
+        lambda t, x: t.nn.functional.mse_loss(x, x, x),
+    ],
+)
+def test_a_loss_made_with_the_tensors_it_should_be_called_with(slip):
+    with pytest.raises((RuntimeError, TypeError)):
+        slip(torch, torch.ones(2, 3))
+    with pytest.raises(tg.errors.ArgumentError, match=r"nn.MSELoss\(\)\(output, target\)"):
+        slip(tg, tg.ones(2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:size_average and reduce")
+@pytest.mark.parametrize("flags", [(0, None), (None, 0), (1, 1), (False, True), (True, False)])
+def test_the_old_flags_count_as_true_or_false(flags):
+    compare(
+        lambda a, b: F.mse_loss(a, b, *flags),
+        lambda a, b: TF.mse_loss(a, b, *flags),
+        [X, Y],
+        "float32",
+    )
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda t, f: f.binary_cross_entropy_with_logits(t.ones(2), t.tensor([0, 1])),
+        lambda t, f: f.binary_cross_entropy_with_logits(t.ones(2), t.tensor([True, False])),
+        lambda t, f: t.nn.BCEWithLogitsLoss()(t.ones(2), t.tensor([0, 1])),
+        lambda t, f: f.binary_cross_entropy(t.ones(2) / 2, t.tensor([0, 1])),
+        lambda t, f: f.binary_cross_entropy(t.ones(2) / 2, t.ones(2, dtype=t.float64)),
+        lambda t, f: f.kl_div(t.ones(2), t.tensor([0, 1])),
+    ],
+)
+def test_targets_of_another_dtype_are_refused(loss, mode):
+    with pytest.raises(RuntimeError):
+        loss(torch, TF)
+    call = (lambda: loss(tg, F)) if mode == "eager" else tg.compile(lambda: loss(tg, F))
+    with pytest.raises(tg.errors.ShapeError, match="cast"):
+        call()

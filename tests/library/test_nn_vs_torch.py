@@ -314,3 +314,12 @@ def test_conv_transpose_output_size():
     compare(lambda x: ours(x, (8, 7)), lambda x: theirs(x, (8, 7)), [x], "float64")
     with pytest.raises(ValueError, match="can only be"):
         compare(lambda x: ours(x, (9, 7)), lambda x: theirs(x, (8, 7)), [x], "float64")
+
+
+@pytest.mark.parametrize("wanted", [{"size": (2,)}, {"size": (2, 2, 2)}, {"scale_factor": (2.0,)}])
+def test_interpolate_takes_a_size_for_every_dimension(wanted):
+    for t in (torch, tg):
+        with pytest.raises(ValueError, match="spatial dimensions"):
+            t.nn.functional.interpolate(t.ones(1, 2, 4, 4), **wanted)
+    with pytest.raises(tg.errors.InvalidValueError, match=r"\[1, 2, 4, 4\]"):
+        tg.compile(lambda x: tg.nn.Upsample(**wanted)(x))(tg.ones(1, 2, 4, 4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.nn import functional as F
+from tracegrad.nn.loss_arguments import refuse_tensors
 from tracegrad.nn.module import Module
 from tracegrad.tracer import Tensor
 
@@ -12,6 +13,7 @@ from tracegrad.tracer import Tensor
 class _Loss(Module):
     def __init__(self, reduction: str = "mean"):
         super().__init__()
+        refuse_tensors(reduction=reduction)
         self.reduction = reduction
 
 

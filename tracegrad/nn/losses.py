@@ -3,75 +3,22 @@
 from __future__ import annotations
 
 import math
-import warnings
 from itertools import zip_longest
 from typing import Any
 
 import tracegrad as tg
+from tracegrad.nn.loss_arguments import (
+    check_reduction,
+    legacy_reduction,
+    not_integers,
+    pair,
+    reduced,
+    refuse_tensors,
+    same_dtype,
+    same_shape,
+)
 from tracegrad.tracer import Tensor, functions
-from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
-
-
-def legacy_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
-    """What the old `size_average` / `reduce` flags mean; `reduction` itself if both are None."""
-    if size_average is not None or reduce is not None:
-        if reduce is False:
-            return "none"
-        return "sum" if size_average is False else "mean"
-    return check_reduction(reduction)
-
-
-def check_reduction(reduction: str) -> str:
-    """`reduction` itself. Raises ValueError for an unknown one."""
-    if reduction not in ("none", "mean", "sum"):
-        raise InvalidValueError(
-            f"{reduction} is not a valid value for reduction: none, mean or sum"
-        )
-    return reduction
-
-
-def reduced(values: Tensor, reduction: str) -> Tensor:
-    """`values`, their mean or their sum."""
-    if reduction == "mean":
-        return values.mean()
-    return values.sum() if reduction == "sum" else values
-
-
-def _pair(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both, after PyTorch's warning if their shapes differ: [N] and [N, 1] make [N, N]."""
-    _tensors(name, input, target)
-    if input.shape != target.shape:
-        warnings.warn(
-            f"{name}: using a target size ({tuple(target.shape)}) that is different to the input "
-            f"size ({tuple(input.shape)}). This will likely lead to incorrect results due to "
-            "broadcasting. Please ensure they have the same size.",
-            stacklevel=3,
-        )
-    return input, target
-
-
-def _tensors(name: str, input: Any, target: Any) -> None:
-    for value, what in ((input, "input"), (target, "target")):
-        if not isinstance(value, Tensor):
-            raise ArgumentError(
-                f"{name}: {what} is {type(value).__name__}, a tensor is needed",
-                fix="make it a tensor first: tg.tensor(value)",
-            )
-
-
-def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
-    """Raises ShapeError, which is also a ValueError here."""
-    _tensors(name, input, target)
-    if input.shape != target.shape:
-        raise _SizeError(
-            f"{name}: target size ({tuple(target.shape)}) is different to the input size "
-            f"({tuple(input.shape)})",
-            fix="reshape one of them, for example target.reshape(input.shape)",
-        )
-
-
-class _SizeError(ShapeError, ValueError):
-    """PyTorch's losses raise ValueError where its other functions raise RuntimeError."""
+from tracegrad.tracer.errors import InvalidValueError, ShapeError
 
 
 def cross_entropy(
@@ -107,7 +54,7 @@ def cross_entropy(
                 why="a floating target holds probabilities, one for each class",
                 fix="give class indices as integers: target.long()",
             )
-        _same_shape("cross_entropy with probabilities", input, target)
+        same_shape("cross_entropy with probabilities", input, target)
         if label_smoothing:
             target = target * (1 - label_smoothing) + label_smoothing / classes
         terms = target * functions.log_softmax(input, 1)
@@ -202,7 +149,7 @@ def mse_loss(
 ) -> Tensor:  # fmt: skip
     """(input - target)^2; equal shapes. With `weight`, "mean" divides by its sum."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    input, target = _pair("mse_loss", input, target)
+    input, target = pair("mse_loss", input, target)
     difference = input - target
     return _weighted(difference * difference, weight, reduction)
 
@@ -213,7 +160,7 @@ def l1_loss(
 ) -> Tensor:  # fmt: skip
     """|input - target|; equal shapes. With `weight`, "mean" divides by its sum."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    input, target = _pair("l1_loss", input, target)
+    input, target = pair("l1_loss", input, target)
     return _weighted((input - target).abs(), weight, reduction)
 
 
@@ -233,7 +180,7 @@ def smooth_l1_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     if beta < 0:
         raise InvalidValueError("smooth_l1_loss does not support negative values for beta")
-    input, target = _pair("smooth_l1_loss", input, target)
+    input, target = pair("smooth_l1_loss", input, target)
     size = (input - target).abs()
     if beta == 0:
         return reduced(size, reduction)
@@ -250,7 +197,7 @@ def huber_loss(
     check_reduction(reduction)
     if delta <= 0:
         raise InvalidValueError("huber_loss does not support non-positive values for delta.")
-    input, target = _pair("huber_loss", input, target)
+    input, target = pair("huber_loss", input, target)
     size = (input - target).abs()
     values = functions.where(size <= delta, size * size * 0.5, (size - 0.5 * delta) * delta)
     return _weighted(values, weight, reduction)
@@ -262,7 +209,8 @@ def binary_cross_entropy(
 ) -> Tensor:  # fmt: skip
     """-(t log x + (1 - t) log(1 - x)) of probabilities; each log is clamped at -100."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    _same_shape("binary_cross_entropy", input, target)
+    same_shape("binary_cross_entropy", input, target)
+    same_dtype("binary_cross_entropy", input, target)
     values = functions.binary_cross_entropy_values(input, target)
     return reduced(values if weight is None else values * weight, reduction)
 
@@ -273,7 +221,8 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:  # fmt: skip
     """Binary cross-entropy of sigmoid(input), from the logits; `pos_weight` scales positives."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    _same_shape("binary_cross_entropy_with_logits", input, target)
+    same_shape("binary_cross_entropy_with_logits", input, target)
+    not_integers("binary_cross_entropy_with_logits", target=target)
     # -log sigmoid(x) = softplus(-x), and -log(1 - sigmoid(x)) = x + softplus(-x).
     softplus = -functions.logsigmoid(input)
     if pos_weight is None:
@@ -291,6 +240,8 @@ def kl_div(
 
     "batchmean" (sum / batch size) is the divergence; "mean" also divides by the other axes.
     """
+    refuse_tensors(reduction=reduction)
+    not_integers("kl_div", input=input, target=target)
     batch_mean = reduction == "batchmean"
     reduction = "sum" if batch_mean else legacy_reduction(size_average, reduce, reduction)
     if log_target:

@@ -14,6 +14,7 @@ from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import f32, i64, u8
 from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.functions.activations import clipped, floating
 from tracegrad.tracer.functions.axes import moved, reshape
 from tracegrad.tracer.functions.pooling import mean_axis
@@ -86,6 +87,13 @@ def interpolate(
     bicubic, trilinear or area."""
     if antialias:
         raise IRTypeError("interpolate(antialias=True) is not there")
+    for name, given in (("size", size), ("scale_factor", scale_factor)):
+        if isinstance(given, (tuple, list)) and len(given) != input.ndim - 2:
+            raise InvalidValueError(
+                f"interpolate({name}={tuple(given)}) of a tensor of shape {list(input.shape)}",
+                why=f"its spatial dimensions are {list(input.shape[2:])}",
+                fix=f"give one number, or one for each of them in {name}",
+            )
     return interpolate_(
         input,
         size=size,
