@@ -190,9 +190,11 @@ def call_program(recorded: Recorded, grad: bool, compiler: Compiler) -> CallProg
         index for _, index in recorded.writes
         if recorded.outputs[index] in trace.active and not trace.is_freed(recorded.outputs[index])
     }  # fmt: skip
-    indices = sorted(reached) if grad else []
+    leaves = {r.index for r in made if r.kind == "output" and r.leaf}
+    indices = sorted(reached - leaves) if grad else []
     if not indices:
         return None
+    refuse_leaves_between(recorded, leaves, indices)
     homes, families = leaf_homes(trace)
     make_stops_explicit(recorded, homes)
     kept = set(homes.values())
@@ -203,6 +205,19 @@ def call_program(recorded: Recorded, grad: bool, compiler: Compiler) -> CallProg
     )  # fmt: skip
     kind = XlaCallProgram if compiler.backend == "jax" else CallProgram
     return kind(graph, indices, wanted, families, compiler)
+
+
+def refuse_leaves_between(recorded: Recorded, leaves: set[int], indices: list[int]) -> None:
+    """A result's gradient would have to reach another result, which is a leaf only once it is made."""
+    made_here = {recorded.outputs[k] for k in leaves}
+    for node in postorder([recorded.outputs[k] for k in indices]):
+        if node in made_here:
+            recorded.trace.refuse(
+                "a tensor on which the function called requires_grad_() is returned, beside a result "
+                "computed from it",
+                "call backward() or autograd.grad() inside the function too, or make the leaf outside",
+                "gradients of the result from outside could not reach it",
+            )
 
 
 def leaf_homes(trace: Any) -> tuple[dict[Node, Node], dict[Node, int]]:

@@ -14,7 +14,7 @@ from tracegrad.tracer.inplace import rebase_family
 from tracegrad.tracer.recording import Input
 from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.storage import UNTOUCHED, Storage
-from tracegrad.tracer.tape import FREED, Entry
+from tracegrad.tracer.tape import FREED, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
 from tracegrad.tracer.views import detach, make_view
 
@@ -199,8 +199,14 @@ class Committer:
                 entry = entries.get(result.index)
                 if entry is not None:
                     base._entry = entry
+                elif result.leaf:
+                    base._entry = Leaf(base)
                 elif result.freed:
                     base._entry = Entry(FREED, (), tuple(base.shape), base.dtype.np)
+                if result.parts:
+                    base._grad = self.one_result(
+                        plan, result.parts[0], outputs, call, made, entries
+                    )
         if not result.chain:
             return base
         token = set_mode(EAGER_GRAD if result.tracked else EAGER_NO_GRAD)

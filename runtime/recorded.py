@@ -26,8 +26,10 @@ class Result:
            "leaf": leaf `value` of the arguments; "container": the one at this path in them
            "copy": a copy of `value`
            "object": a new object; `value` is its form (made.py) and the structure of `parts`
+    parts    of an object; of an "output" its `.grad`, if the function gave it one
     tracked  whether gradients flow into it from outside
     detached  "owner": seen without the owner's history
+    leaf     whether the function made a leaf of it (`requires_grad_()`), or a view of one
     freed    whether its graph has been walked backwards already: as in PyTorch it still requires
              grad, and a second backward is an error
     """
@@ -38,6 +40,7 @@ class Result:
     value: Any = None
     tracked: bool = False
     freed: bool = False
+    leaf: bool = False
     detached: bool = False
     parts: list[Result] = field(default_factory=list)
 

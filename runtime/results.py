@@ -154,12 +154,16 @@ class ResultReader:
         base = cell.nodes[traced.family]
         if index is None or recorded.outputs[index] is not base:
             index = self.cells[id(cell)] = recorded.add(base, name, "result")
+        slot = trace.grads.get(id(traced))
+        has_grad = slot is not None and slot.value is not None
         return Result(
             "output",
             index,
             traced.chain,
             tracked=tracked,
             freed=tracked and trace.is_freed(traced.node),
+            leaf=base in trace.leaf_of,
+            parts=[self.of(slot.value, f"{name}.grad")] if has_grad else [],
         )
 
     def _of_object(self, leaf: Any, name: str) -> Result:

@@ -151,3 +151,18 @@ def result_with_an_attribute(compile):
     g = compile(f)
     for k in range(3):
         yield g(ramp(3, start=float(k))).note
+
+
+@falls_back("a tensor on which the function called requires_grad_\\(\\) is returned")
+def leaf_returned_beside_what_is_computed_from_it(compile):
+    w = tg.nn.Parameter(ramp(3, start=0.5))
+
+    def f(image):
+        image = image.detach().clone().requires_grad_()
+        return (w * image).sum(), image
+
+    g = compile(f)
+    for _ in range(2):
+        loss, image = g(ramp(3))
+        loss.backward()
+        yield loss, image.grad, w.grad

@@ -252,3 +252,21 @@ def what_a_partial_holds_is_returned_as_it_is(compile):
         yield y, same is holder, found is scales
         if k == 1:
             holder.last, scales[0] = 3.0, 5.0
+
+
+@hazard
+def leaf_made_inside_and_returned(compile):
+    w = tg.nn.Parameter(ramp(3, start=0.5))
+
+    def attack(image):
+        image = image.detach().clone().requires_grad_()
+        (w * image).square().sum().backward()
+        fresh = tg.ones(3, requires_grad=True)
+        return image, image.grad, fresh
+
+    g = compile(attack)
+    for _ in range(2):
+        image, gradient, fresh = g(ramp(3))
+        yield image, gradient, image.is_leaf, image.requires_grad, fresh.is_leaf
+        (fresh * image).sum().backward()
+        yield fresh.grad, image.grad, w.grad
