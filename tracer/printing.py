@@ -39,13 +39,10 @@ def tensor_repr(tensor: Any) -> str:
     What is printed or returned then would be old news at the next call.
     """
     traced = tensor._traced
-    name = "Parameter containing:\n" if type(tensor).__name__ == "Parameter" else ""
     if traced is not None:
-        return f"{name}tensor(<traced {traced.type}, made at {traced.loc}>)"
+        return f"tensor(<traced {traced.type}, made at {traced.loc}>)"
     if get_mode().trace is not None:
-        return (
-            f"{name}tensor(<{TensorType(tuple(tensor.shape), tensor.dtype)}, given to a recording>)"
-        )
+        return f"tensor(<{TensorType(tuple(tensor.shape), tensor.dtype)}, given to a recording>)"
     array = tensor._data
     shown = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
     text = np.array2string(shown, separator=", ", prefix="tensor(", **_options)
@@ -60,4 +57,4 @@ def tensor_repr(tensor: Any) -> str:
             "requires_grad=True" if tensor.is_leaf
             else f"grad_fn=<{getattr(kind, 'name', None) or kind.op.name}>"
         )  # fmt: skip
-    return f"{name}tensor({', '.join([text, *extra])})"
+    return f"tensor({', '.join([text, *extra])})"

@@ -164,12 +164,8 @@ class Trace(TraceAutograd):
         return self.number(ops.splat(value, TensorType((), WEAK_DTYPE[category])), category)
 
     def number_of(self, tensor: Tensor) -> TracedNumber:
-        """`tensor.item()`: one element as a number of the graph."""
+        """`tensor.item()` of a tensor of one element: a number of the graph."""
         node = self.node_of(tensor)
-        if node.type.size != 1:
-            raise ShapeError(
-                f"item() needs one element, this tensor has {node.type.size}", where=here()
-            )
         dtype = node.dtype
         category = "bool" if dtype.is_bool else "int" if dtype.is_int else "float"
         with _loc.at(here()):

@@ -289,14 +289,13 @@ class Tensor:
         While recording: a number that stays in the graph; branching on it makes a guard.
         """
         trace = get_mode().trace
-        if trace is not None:
-            return trace.number_of(self)
-        if self._data.size != 1:
-            raise GradientError(
-                f"item() needs one element, this tensor has {self._data.size}",
+        count = self._data.size if trace is None else self.numel()
+        if count != 1:
+            raise ShapeError(
+                f"item() needs one element, this tensor has {count}",
                 fix="reduce it first, for example x.sum().item()",
             )
-        return self._data.item()
+        return self._data.item() if trace is None else trace.number_of(self)
 
     def tolist(self) -> Any:
         """Nested Python lists of numbers."""
@@ -334,7 +333,7 @@ class Tensor:
 
     def _one(self, what: str) -> Any:
         if self.numel() != 1:
-            raise GradientError(
+            raise ShapeError(
                 f"{what} of a tensor with {self.numel()} elements is ambiguous",
                 fix="use .any() or .all(), or reduce it to one element",
             )
