@@ -191,3 +191,20 @@ def test_a_rate_that_is_a_tensor_is_written_in_place(case):
         assert float(first.get_last_lr()[0]) == pytest.approx(float(second.get_last_lr()[0]), 1e-5)
         for step in (a, b, first, second):
             step.step()
+
+
+@pytest.mark.parametrize(
+    "kind, options", [("ReduceLROnPlateau", {}), ("StepLR", {"step_size": 1})], ids=str
+)
+def test_a_step_by_a_value_of_the_graph_is_refused_by_its_public_name(kind, options):
+    weight = tg.ones(2, requires_grad=True)
+    optimizer = tg.optim.SGD([weight], lr=0.1)
+    schedule = getattr(tg.optim.lr_scheduler, kind)(optimizer, **options)
+
+    def step(x):
+        loss = (weight * x).sum()
+        schedule.step(loss.detach())
+        return loss
+
+    with pytest.raises(tg.errors.GraphBreakError, match=rf"{kind}\.step\(\) with a value"):
+        tg.compile(step, fullgraph=True)(tg.ones(2))

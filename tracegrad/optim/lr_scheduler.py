@@ -13,7 +13,7 @@ from typing import Any
 
 from tracegrad.names import refuse_other_names
 from tracegrad.optim.optimizer import Optimizer
-from tracegrad.optim.schedule import LRScheduler, per_group, set_rate
+from tracegrad.optim.schedule import LRScheduler, per_group, set_rate, shown_as
 from tracegrad.optim.schedule_curves import (
     ConstantLR,
     CosineAnnealingLR,
@@ -282,6 +282,7 @@ class ReduceLROnPlateau(LRScheduler):
         self._host_look(metrics, epoch)
 
     @host_action
+    @shown_as("step")
     def _host_look(self, metrics: Any, epoch: int | None) -> None:
         current = float(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch

@@ -7,12 +7,22 @@ Python on every call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracegrad.optim.optimizer import Optimizer
 from tracegrad.tracer import Observed, Tensor, get_mode, host_action
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
+
+
+def shown_as(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: errors call the function by the name that users called."""
+
+    def named(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__name__ = name
+        return function
+
+    return named
 
 
 class LRScheduler(Observed):
@@ -65,6 +75,7 @@ class LRScheduler(Observed):
         self._host_step(epoch)
 
     @host_action
+    @shown_as("step")
     def _host_step(self, epoch: float | None) -> None:
         self._advance(epoch)
 
