@@ -120,9 +120,15 @@ class AttributeWatch:
 
     # -- items of optimizers' slots (tracegrad/optim/slots.py) ------------------------------------
 
-    def saw_item(self, holder: dict, key: Any) -> None:
-        """A read of `holder[key]`, which may be absent."""
-        self.sightings.add(Place("item", holder, key), dict.get(holder, key, ABSENT), here())
+    def saw_item(self, holder: dict, key: Any) -> Any:
+        """A read of `holder[key]`. Returns what the reader gets: the value (ABSENT if there is none),
+        or a number that is read again at every call (a count of steps).
+        """
+        place, value = Place("item", holder, key), dict.get(holder, key, ABSENT)
+        if type(value) in (int, float) and place.key not in self.stored:
+            return self.trace.host_number((id(holder), key), ItemRead(holder, key), str(key))
+        self.sightings.add(place, value, here())
+        return value
 
     def saw_names(self, holder: dict) -> None:
         """A question about all keys: those that were there before the recording count."""

@@ -22,3 +22,9 @@ def test_state_kept_under_a_name_is_recorded_once(backend):
     assert compiled.stats()["recordings"] == 2
     (compiled,) = agree(HAZARDS["previous_value"], backend)
     assert compiled.stats()["recordings"] <= 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_count_of_steps_among_slots_needs_no_new_recording(backend):
+    (compiled,) = agree(HAZARDS["own_adam_that_counts_its_steps"], backend)
+    assert compiled.stats()["recordings"] == 2  # slots are made by the first

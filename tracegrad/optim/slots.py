@@ -1,7 +1,8 @@
 """The slots of an optimiser: `state[parameter][name]`.
 
 Ours are made by `init_slot`. Optimisers written by hand read and write them as plain dicts; while a
-step is recorded, reads become facts, and a slot that is bound anew is bound by every run.
+step is recorded, reads become facts, a number (a count of steps) is read again by every run, and a
+slot that is bound anew is bound by every run.
 """
 
 from __future__ import annotations
@@ -33,35 +34,24 @@ def refuse_while_recording() -> None:
         )
 
 
-class Slots(dict):
-    """The slots of one parameter."""
-
-    def __getitem__(self, key: Any) -> Any:
-        self._saw(key)
-        return super().__getitem__(key)
+class Watched(dict):
+    """A dict that tells a recording what is asked of it, and drops nothing while one runs."""
 
     def get(self, key: Any, default: Any = None) -> Any:
-        self._saw(key)
-        return super().get(key, default)
-
-    def __contains__(self, key: Any) -> bool:
-        self._saw(key)
-        return super().__contains__(key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        watch = watch_now()
-        if watch is not None:
-            watch.will_store_item(self, key)
-        super().__setitem__(key, value)
+        return self[key] if key in self else default
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         if key not in self:
             self[key] = default
         return self[key]
 
-    def update(self, *slots: Any, **named: Any) -> None:
-        for key, value in dict(*slots, **named).items():
+    def update(self, *given: Any, **named: Any) -> None:
+        for key, value in dict(*given, **named).items():
             self[key] = value
+
+    def __contains__(self, key: Any) -> bool:
+        self._saw_names()
+        return super().__contains__(key)
 
     def __len__(self) -> int:
         self._saw_names()
@@ -76,12 +66,10 @@ class Slots(dict):
         return super().keys()
 
     def items(self) -> Any:
-        self._saw_all()
-        return super().items()
+        return super().items() if watch_now() is None else {k: self[k] for k in self}.items()
 
     def values(self) -> Any:
-        self._saw_all()
-        return super().values()
+        return super().values() if watch_now() is None else [self[k] for k in self]
 
     def __delitem__(self, key: Any) -> None:
         refuse_while_recording()
@@ -98,52 +86,49 @@ class Slots(dict):
     def clear(self) -> None:
         refuse_while_recording()
         super().clear()
-
-    def _saw(self, key: Any) -> None:
-        watch = watch_now()
-        if watch is not None:
-            watch.saw_item(self, key)
 
     def _saw_names(self) -> None:
         watch = watch_now()
         if watch is not None:
             watch.saw_names(self)
 
-    def _saw_all(self) -> None:
-        self._saw_names()
-        for key in dict.keys(self):
-            self._saw(key)
+
+class Slots(Watched):
+    """The slots of one parameter."""
+
+    def __getitem__(self, key: Any) -> Any:
+        watch = watch_now()
+        if watch is None or not dict.__contains__(self, key):
+            self._saw_names()
+            return super().__getitem__(key)
+        return watch.saw_item(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        watch = watch_now()
+        if watch is not None:
+            watch.will_store_item(self, key)
+        super().__setitem__(key, value)
 
 
-class SlotTable(defaultdict):
-    """The slots of all parameters. A compiled step drops none."""
+class SlotTable(Watched, defaultdict):
+    """The slots of all parameters."""
+
+    def __missing__(self, key: Any) -> Slots:
+        slots = Slots()
+        dict.__setitem__(self, key, slots)
+        return slots
 
     def __getitem__(self, key: Any) -> Any:
         slots = super().__getitem__(key)
-        note_item(self, key, slots)
+        if slots.__class__ is Slots:  # tells of its items itself
+            note_item(self, key, slots)
+        elif (watch := watch_now()) is not None:
+            watch.saw_item(self, key)
         return slots
-
-    def __delitem__(self, key: Any) -> None:
-        refuse_while_recording()
-        super().__delitem__(key)
-
-    def pop(self, *args: Any) -> Any:
-        refuse_while_recording()
-        return super().pop(*args)
-
-    def popitem(self) -> Any:
-        refuse_while_recording()
-        return super().popitem()
-
-    def clear(self) -> None:
-        refuse_while_recording()
-        super().clear()
-
-    def update(self, *args: Any, **named: Any) -> None:
-        refuse_while_recording()
-        super().update(*args, **named)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if dict.__contains__(self, key):
             refuse_while_recording()
+        elif (watch := watch_now()) is not None:
+            watch.will_store_item(self, key)
         super().__setitem__(key, value)

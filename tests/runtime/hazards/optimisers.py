@@ -406,3 +406,40 @@ def own_optimiser_filling_a_missing_slot(compile):
 @hazard
 def own_optimiser_making_slots_for_a_missing_parameter(compile):
     yield from _own_momentum(compile, _made)
+
+
+class OwnAdam(tg.optim.Optimizer):
+    """Adam as one finds it in repositories: a Python count of steps among the slots."""
+
+    def __init__(self, params, lr=0.1, betas=(0.9, 0.999), eps=1e-8):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @tg.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in group["params"]:
+                state = self.state[p]
+                if len(state) == 0:
+                    state["step"] = 0
+                    state["exp_avg"] = tg.zeros_like(p)
+                    state["exp_avg_sq"] = tg.zeros_like(p)
+                state["step"] += 1
+                m, v = state["exp_avg"], state["exp_avg_sq"]
+                m.mul_(beta1).add_(p.grad, alpha=1 - beta1)
+                v.mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+                size = group["lr"] / (1 - beta1 ** state["step"])
+                scale = (1 - beta2 ** state["step"]) ** 0.5
+                p.addcdiv_(m, v.sqrt().div_(scale).add_(group["eps"]), value=-size)
+
+
+@hazard
+def own_adam_that_counts_its_steps(compile):
+    m = linear()
+    opt = OwnAdam(m.parameters())
+    step = train_step(compile, m, opt)
+    for k in range(5):
+        yield step(ramp(2, 3)), m.weight, opt.state[m.weight]["step"]
+        opt.param_groups[0]["lr"] = 0.1 / (k + 2)
+    opt.state[m.weight]["step"] = 1
+    yield step(ramp(2, 3)), m.weight, {k: v for k, v in opt.state[m.weight].items()}

@@ -69,7 +69,7 @@ def slots_bound_anew(T, compile):
         yield g(T.ones(2) + k), w, list(optimizer.state[w].values())
 
 
-@falls_back
+@program
 def steps_counted_by_hand(T, compile):
     def update(state, p, lr):
         if not state:
