@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.base import BackendError
+from tracegrad.ir.types import TensorType
 from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.locate import here
@@ -76,7 +77,7 @@ def entry_gradients(
         found = entry.kind.gradients(received, False)
         return [(p, g) for p, g in zip(entry.parents, found) if g is not None and p in live]
     program = program_of(entry)
-    vjp, arrays = vjp_of(entry, program, received, live)
+    vjp, arrays = vjp_of(entry, program, received, live, zeros_of)
     arrays += operand_values(entry, program, vjp.reads_in)
     arrays += output_values(entry, vjp.reads_out)
     arrays += saved_of(entry, vjp)
@@ -93,8 +94,16 @@ def entry_gradients(
     ]
 
 
+def zeros_of(type: TensorType) -> np.ndarray:
+    return np.zeros(type.shape, type.dtype.np)
+
+
 def vjp_of(
-    entry: Entry, program: Any, received: dict[int, Any], live: set[Entry]
+    entry: Entry,
+    program: Any,
+    received: dict[int, Any],
+    live: set[Entry],
+    zeros: Callable[[Any], Any],
 ) -> tuple[Any, list[Any]]:
     """The gradient program and its cotangent arguments.
 
@@ -105,7 +114,7 @@ def vjp_of(
         wanted = tuple(tracked(parent) for parent in entry.parents)
         flags = tuple(t.dtype.is_inexact for t in program.types)
         arrays = [
-            received[k] if k in received else np.zeros(t.shape, t.dtype.np)
+            received[k] if k in received else zeros(t)
             for k, t in enumerate(program.types) if flags[k]
         ]  # fmt: skip
         return program.vjp(wanted, flags), arrays
