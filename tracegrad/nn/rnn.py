@@ -16,14 +16,17 @@ from tracegrad.nn import functional as F
 from tracegrad.nn import init
 from tracegrad.nn.module import Module
 from tracegrad.nn.parameter import Parameter
+from tracegrad.nn.utils.rnn import PackedSequence, filled, within
 from tracegrad.tracer import Tensor
 from tracegrad.tracer.errors import InvalidValueError, ShapeError
 
+SHUT = 1e4  # sigmoid is exactly 0 at -SHUT and 1 at SHUT, in every dtype
 _GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 
 
 class _Recurrent(Module):
     kind = ""
+    at_rest: tuple[float, ...] = ()  # what each gate gets where the state is to stay
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
@@ -97,28 +100,67 @@ class _Recurrent(Module):
         """One layer, one direction: [T, N, I] -> [T, N, H] and the final states."""
         raise NotImplementedError
 
-    def _run(self, input: Tensor, states: tuple[Tensor, ...] | None) -> Any:
+    def _layer_of_lengths(
+        self, x: Tensor, state: Any, weights: Any, reverse: bool, lengths: Tensor
+    ) -> Any:
+        """`_layer` of sequences that end early: what lies behind their ends takes no part."""
+        # Zeros behind the ends: what lies there may be nan, and would reach the gradients.
+        x = filled(x, lengths, 0)
+        rows = tg.arange(x.shape[1])
+        if reverse:
+            # Each sequence backwards, from its own end; applied twice, this changes nothing.
+            steps = tg.arange(x.shape[0]).unsqueeze(1)
+            mirrored = tg.where(steps < lengths, lengths - 1 - steps, steps)
+            x = x[mirrored, rows]
+        y, *finals = self._layer_held(x, state, weights, lengths)
+        finals = [y[lengths - 1, rows], *finals[1:]]
+        return (y[mirrored, rows] if reverse else y), *finals
+
+    def _layer_held(self, x: Tensor, state: Any, weights: Any, lengths: Tensor) -> Any:
+        """`_layer` forwards, where the last cell state is the one at each sequence's end.
+
+        One more input, 1 behind the end, opens and shuts the gates there, entirely.
+        """
+        ended = (~within(x.shape[0], lengths)).to(x.dtype).unsqueeze(-1)
+        gates = tg.tensor(self.at_rest, dtype=x.dtype)
+        column = gates.repeat_interleave(self.hidden_size).unsqueeze(1)
+        weights = (tg.cat([weights[0], column], 1), *weights[1:])
+        return self._layer(tg.cat([x, ended], -1), state, weights, False)
+
+    def _run(self, input: Any, states: tuple[Tensor, ...] | None) -> Any:
         """All layers; `states` are [layers * directions, N, H] (or without N)."""
+        if isinstance(input, PackedSequence):
+            return self._run_padded(input.padded, states, input)
         if input.dim() not in (2, 3):
             raise InvalidValueError(
                 f"{self.kind}: Expected input to be 2D or 3D, got {input.dim()}D instead"
-            )
-        if input.shape[-1] != self.input_size:
-            raise ShapeError(
-                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, "
-                f"got {input.shape[-1]}"
             )
         batched = input.dim() == 3
         x = input if batched else input.unsqueeze(1)
         if batched and self.batch_first:
             x = x.transpose(0, 1)
+        if not batched and states is not None:
+            states = tuple(s.unsqueeze(1) for s in states)
+        x, last = self._run_padded(x, states)
+        if batched:
+            return (x.transpose(0, 1) if self.batch_first else x), last
+        return x.squeeze(1), tuple(s.squeeze(1) for s in last)
+
+    def _run_padded(
+        self, x: Tensor, states: tuple[Tensor, ...] | None, sequences: PackedSequence | None = None
+    ) -> Any:
+        """All layers on [T, N, I], with states [layers * directions, N, H]."""
+        if x.shape[-1] != self.input_size:
+            raise ShapeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, "
+                f"got {x.shape[-1]}"
+            )
         count = self.num_layers * self._directions
         shape = (count, x.shape[1], self.hidden_size)
         if states is None:
             zero = tg.zeros(shape, dtype=x.dtype, device=x.device)
             states = (zero,) * (2 if self.kind == "LSTM" else 1)
         else:
-            states = tuple(s if batched else s.unsqueeze(1) for s in states)
             for state in states:
                 if tuple(state.shape) != shape:
                     raise ShapeError(
@@ -130,16 +172,18 @@ class _Recurrent(Module):
             outputs = []
             for direction, suffix in enumerate(self._suffixes(layer)):
                 start = tuple(s[layer * self._directions + direction] for s in states)
-                y, *final = self._layer(x, start, self._weights(suffix), bool(direction))
+                how = (x, start, self._weights(suffix), bool(direction))
+                if sequences is None:
+                    y, *final = self._layer(*how)
+                else:
+                    y, *final = self._layer_of_lengths(*how, sequences.lengths)
                 outputs.append(y)
                 finals.append(final)
             x = tg.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
             if self.dropout and layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
         last = tuple(tg.stack(parts) for parts in zip(*finals))
-        if batched:
-            return (x.transpose(0, 1) if self.batch_first else x), last
-        return x.squeeze(1), tuple(s.squeeze(1) for s in last)
+        return (x if sequences is None else sequences.with_padded(x)), last
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -164,8 +208,11 @@ class LSTM(_Recurrent):
     """
 
     kind = "LSTM"
+    at_rest = (-SHUT, SHUT, 0.0, 0.0)
 
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> Any:
+    def forward(
+        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> Any:
         return self._run(input, hx)
 
     def _layer(self, x: Tensor, state: Any, weights: Any, reverse: bool) -> Any:
@@ -173,7 +220,9 @@ class LSTM(_Recurrent):
 
 
 class _OneState(_Recurrent):
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+    ) -> tuple[Any, Tensor]:
         output, states = self._run(input, None if hx is None else (hx,))
         return output, states[0]
 
@@ -185,6 +234,7 @@ class GRU(_OneState):
     """
 
     kind = "GRU"
+    at_rest = (0.0, SHUT, 0.0)
 
     def _layer(self, x: Tensor, state: Any, weights: Any, reverse: bool) -> Any:
         return F.gru_layer(x, *state, *weights, reverse=reverse)
@@ -197,6 +247,7 @@ class RNN(_OneState):
     """
 
     kind = "RNN"
+    at_rest = (-SHUT,)  # nothing stays; but a relu must not grow behind the end
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh",

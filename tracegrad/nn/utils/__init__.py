@@ -7,6 +7,7 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.names import refuse_other_names
+from tracegrad.nn.utils import rnn
 from tracegrad.tracer import Tensor, no_grad
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
