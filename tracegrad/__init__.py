@@ -46,6 +46,7 @@ from tracegrad.tracer.random import (
     seed,
     set_rng_state,
 )
+from tracegrad.tracer.ranges import FUNCTIONS as _ranges
 from tracegrad.tracer.sampling import FUNCTIONS as _sampling
 from tracegrad.tracer.state import (
     enable_grad,
@@ -126,7 +127,7 @@ def __dir__() -> list[str]:
 
 
 for _table in (
-    _functions.FUNCTIONS, _views, _creation, _sampling, _quick.UNARY, _composed, _compatible,
+    _functions.FUNCTIONS, _views, _creation, _ranges, _sampling, _quick.UNARY, _composed, _compatible,
 ):  # fmt: skip
     globals().update({_key: _value for _key, _value in _table.items() if _key not in _ELSEWHERE})
 

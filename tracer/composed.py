@@ -6,9 +6,10 @@ from typing import Any
 
 from tracegrad.ir.types import DType, f64
 from tracegrad.tracer import functions, view_methods
-from tracegrad.tracer.creation import arange, linspace, tensor
+from tracegrad.tracer.creation import tensor
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.ranges import arange, linspace
 from tracegrad.tracer.strided_views import diagonal
 from tracegrad.tracer.tensor import Size, Tensor
 from tracegrad.tracer.view_methods import axis_of

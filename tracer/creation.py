@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from tracegrad.tracer.errors import (
     InvalidValueError,
     UnsupportedError,
 )
+from tracegrad.tracer.fitting import check_all_fit, check_fits, stored
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_default_dtype, get_mode
 from tracegrad.tracer.tape import Leaf
@@ -44,11 +47,13 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
             fix="give every row the same length",
         ) from None
     kind = array.dtype.kind
+    if kind == "u" and dtype is None and is_python(data) or dtype is not None and dtype.is_int:
+        check_all_fit(array, dtype or i64)
     if dtype is not None and kind in ("biufVc" if dtype.is_complex else "biufV"):
-        return array.astype(dtype.np)
+        return stored(array, dtype)
     if kind == "f":
         if is_python(data):
-            return array.astype(get_default_dtype().np)
+            return stored(array, get_default_dtype())
         return array
     if kind in "iu":
         return array.astype(i64.np) if is_python(data) else array
@@ -110,6 +115,7 @@ def tensor(
     if contains_tensors(data):
         if get_mode().trace is not None:
             return stack_nested(data, dtype)
+        dtype = dtype or dtype_of_parts(data)
         data = plain(data)
     return finish(wrap(array_from(data, dtype)), requires_grad)
 
@@ -123,13 +129,26 @@ def stack_nested(data: Any, dtype: DType | None) -> Tensor:
     if hasattr(data, "_traced_number"):
         return data.as_tensor(dtype)  # type: ignore[no-any-return]
     result = data.detach() if isinstance(data, Tensor) else wrap(array_from(data, dtype))
+    if isinstance(data, Tensor) and data.numel() == 1:  # type: ignore[attr-defined]
+        result = result.reshape(())
     return result.to(dtype) if dtype else result  # type: ignore[no-any-return]
+
+
+def dtype_of_parts(data: Any) -> DType:
+    """The dtype that tensors and numbers in nested sequences promote to."""
+    from tracegrad.tracer.functions.promotion import promote_types
+
+    if isinstance(data, (list, tuple)):
+        return reduce(promote_types, map(dtype_of_parts, data))
+    return data.dtype if isinstance(data, Tensor) else dtype_of(array_from(data, None).dtype)
 
 
 def plain(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return [plain(item) for item in data]
-    return data.tolist() if isinstance(data, Tensor) else data
+    if isinstance(data, Tensor):
+        return data.item() if data.numel() == 1 else data.tolist()  # type: ignore[attr-defined]
+    return data
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
@@ -212,7 +231,11 @@ def filled(
         dtype = bool_ if category is bool else i64 if category is int else get_default_dtype()
     if not isinstance(value, (bool, int, float, complex, np.generic, np.ndarray)):
         raise ArgumentError(f"the value is {value!r}, not a number", fix="give a number")
-    array = np.zeros(shape, dtype.np) if value is ZERO else np.full(shape, value, dtype.np)
+    if value is ZERO:
+        return finish(wrap(np.zeros(shape, dtype.np)), requires_grad)
+    check_fits(value, dtype, halves=math.prod(shape) != 1)  # PyTorch lets one element be inf
+    array = np.empty(shape, dtype.np)
+    array[...] = stored(value, dtype)
     return finish(wrap(array), requires_grad)
 
 
@@ -258,11 +281,14 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of one value; its dtype follows the value's kind."""
-    if isinstance(fill_value, Tensor) or hasattr(fill_value, "_traced_number"):
-        from tracegrad.tracer import functions
-
-        base = zeros(*size_of((size,)), dtype=dtype or fill_value.dtype)
-        return functions.add(base, fill_value)  # type: ignore[no-any-return]
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()  # type: ignore[attr-defined]
+    if hasattr(fill_value, "_traced_number"):
+        check_device(device)
+        check_dtype(dtype)
+        number = fill_value.as_tensor(dtype)
+        result: Tensor = number.expand(size_of((size,))).clone()
+        return result.requires_grad_() if requires_grad else result
     return filled(size_of((size,)), fill_value, dtype, device, requires_grad)
 
 
@@ -311,36 +337,6 @@ def new_method(function: Any) -> Any:
     return new
 
 
-def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
-           requires_grad: bool = False) -> Tensor:  # fmt: skip
-    """Numbers from start (0) up to, not including, end. int64 if all are ints, else float32."""
-    check_device(device)
-    if end is None:
-        start, end = 0, start
-    if step == 0 or (end - start) * step < 0:
-        raise ArgumentError(
-            f"arange({start}, {end}, {step}): the step does not lead from start to end",
-            where=here(),
-            fix="give a step of the sign of end - start, and not 0",
-        )
-    if dtype is None:
-        whole = all(isinstance(v, (int, np.integer)) for v in (start, end, step))
-        dtype = i64 if whole else get_default_dtype()
-    return finish(wrap(np.arange(start, end, step).astype(dtype.np)), requires_grad)
-
-
-def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False) -> Tensor:  # fmt: skip
-    """`steps` evenly spaced numbers from start to end, both included."""
-    check_device(device)
-    if steps < 0:
-        raise InvalidValueError(
-            f"linspace() of {steps} steps", fix="give a number that is not negative"
-        )
-    dtype = dtype or get_default_dtype()
-    return finish(wrap(np.linspace(start, end, steps).astype(dtype.np)), requires_grad)
-
-
 def eye(
     n: int,
     m: int | None = None,
@@ -358,7 +354,7 @@ FUNCTIONS = {
     f.__name__: f
     for f in (
         tensor, as_tensor, from_numpy, zeros, ones, empty, full, zeros_like, ones_like, empty_like, full_like,
-        arange, linspace, eye,
+        eye,
     )
 } | {"asarray": as_tensor}  # fmt: skip
 NEW_METHODS = {f"new_{f.__name__}": new_method(f) for f in (zeros, ones, empty, full, tensor)}

@@ -67,9 +67,14 @@ class UserOp:
     """
 
     def __init__(
-        self, emit: Callable[..., Any], results: tuple[str, ...] = (), eager_only: str = ""
+        self,
+        emit: Callable[..., Any],
+        results: tuple[str, ...] = (),
+        eager_only: str = "",
+        stores: str = "",
     ):
         self.emit = emit
+        self.stores = stores
         self.name = (
             emit.__name__.rstrip("_") if not emit.__name__.startswith("_") else emit.__name__
         )
@@ -271,16 +276,19 @@ def user_op(
     *,
     results: tuple[str, ...] = (),
     eager_only: str = "",
+    stores: str = "",
 ) -> Any:
     """Decorator that makes a user-level op of an emit function.
 
     results      names of a several-result op's fields (a named tuple, as in torch.return_types)
     eager_only   why the op cannot be recorded (a data-dependent shape); then the function gets
                  NumPy arrays
+    stores       "exact" if numbers among the operands must fit the result's dtype, "wide" if
+                 16-bit floats may overflow to inf
     """
     if emit is None:
-        return lambda function: UserOp(function, results, eager_only)
-    return UserOp(emit, results, eager_only)
+        return lambda function: UserOp(function, results, eager_only, stores)
+    return UserOp(emit, results, eager_only, stores)
 
 
 def apply(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...] = ()) -> Any:

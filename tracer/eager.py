@@ -10,9 +10,10 @@ import numpy as np
 
 from tracegrad.ir.errors import IRTypeError, MissingVJPError
 from tracegrad.ir.exact import exact
-from tracegrad.ir.types import TensorType, dtype_of
+from tracegrad.ir.types import DType, TensorType, dtype_of
 from tracegrad.tracer.custom import Context, Function, leave_entry
 from tracegrad.tracer.errors import ShapeError
+from tracegrad.tracer.fitting import check_fits
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import CACHE_SIZE, LRU, Program, program_for
@@ -59,6 +60,8 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
     program = _programs[lookup_key]
     if program is None:
         program = _programs.add(lookup_key, find_program(op, attrs, values))
+    if op.stores:
+        check_stored(op, operands, program.types[0].dtype)
     if tracked and grad and program.differentiable:
         return record(program, operands, values)
     if program.single:
@@ -66,6 +69,13 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
         result._data = program.run(values)[0]
         return result
     return op.pack(list(map(wrap, program.run(values))))
+
+
+def check_stored(op: Any, operands: tuple[Any, ...], dtype: DType) -> None:
+    """Raises InvalidValueError for a number that an op cannot store in its result."""
+    for given in operands:
+        if given.__class__ in _NUMBERS:
+            check_fits(given, dtype, halves=op.stores == "exact")
 
 
 def is_usual(value: Any) -> bool:

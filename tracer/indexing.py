@@ -14,6 +14,7 @@ from tracegrad.tracer import functions
 from tracegrad.tracer.creation import as_tensor, tensor
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.errors import ArgumentError, OutOfRangeError, ShapeError, UnsupportedError
+from tracegrad.tracer.fitting import check_fits, stored
 from tracegrad.tracer.inplace import fill_, fitted, has_history, write
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU
@@ -52,6 +53,10 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     write wins.
     """
     mask = lone_mask(self, index)
+    if value.__class__ in NUMBERS and value.__class__ is not complex:
+        check_fits(value, self.dtype, halves=False)
+        if mask is not None:
+            value = as_tensor(value, dtype=self.dtype)
     if mask is not None and not (isinstance(value, Tensor) and value.ndim):
         result = functions.masked_fill(self, mask, value)
         write(self, fitted(self, result, "x[mask] = value"))
@@ -97,7 +102,7 @@ def store(self: Tensor, steps: tuple[ViewStep, ...], value: Any) -> bool:
         if new.dtype is not dtype:
             return False
     elif value.__class__ in NUMBERS and (value.__class__ is not complex or dtype.kind == "c"):
-        new = np.asarray(value).astype(dtype)
+        new = stored(value, self.dtype)
     else:
         return False
     protect_saved(self)

@@ -16,6 +16,7 @@ import numpy as np
 from tracegrad.backends.numpy import quiet
 from tracegrad.ir.types import TensorType, dtype_of
 from tracegrad.tracer.errors import ArgumentError, InPlaceError, ShapeError
+from tracegrad.tracer.fitting import check_fits, stored
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
@@ -253,10 +254,11 @@ def fill_(self: Tensor, value: Any) -> Tensor:
             where=here(),
             fix="give its real part",
         )
+    if hasattr(value, "_traced_number") and get_mode().trace is None:
+        value = float(value)
+    check_fits(value, self.dtype, halves=self.numel() != 1)  # type: ignore[attr-defined]
     if get_mode().trace is None:
-        if hasattr(value, "_traced_number"):
-            value = float(value)
-        return write(self, wrap(np.asarray(value).astype(self._data.dtype)))
+        return write(self, wrap(stored(value, self.dtype)))
     from tracegrad.tracer import functions
 
     return copy_(self, functions.full_like(self, value))

@@ -85,7 +85,7 @@ def with_captures(traced: FunctionGraph, union: list[Tensor]) -> Graph:
 class ControlOp:
     """A control-flow node as a user-level op on tensors."""
 
-    eager_only = ""
+    eager_only = stores = ""
 
     def __init__(self, name: str, op: Any, attrs: dict[str, Any], keep: int):
         self.name, self.op, self.attributes, self.keep = name, op, attrs, keep

@@ -206,12 +206,21 @@ def match(a: TracedNumber, b: TracedNumber) -> tuple[Node, Node]:
 
 
 def arithmetic(kind: str, a: TracedNumber, b: TracedNumber) -> tuple[Node, str]:
-    """Python's arithmetic: `/` is float, `**` of ints with a non-negative constant stays int."""
+    """Python's arithmetic: `/` is float, `**` of ints is one of ints if the exponent is not negative:
+    a guard.
+    """
     x, y = match(a, b)
     category = "float" if x.dtype is f64 else "int"
-    if kind in ("div", "pow") and category == "int":
+    if category == "int" and (kind == "div" or (kind == "pow" and negative(b))):
         x, y, category = ops.cast(x, dtype=f64), ops.cast(y, dtype=f64), "float"
     return ARITHMETIC[kind](x, y), category
+
+
+def negative(number: TracedNumber) -> bool:
+    """Whether it is below 0: known of a constant, else a guard."""
+    if number.node.op is ops.constant:
+        return bool(number.node.attrs.value.splat < 0)
+    return bool(number._compare(0, operator.lt))
 
 
 ARITHMETIC: dict[str, Any] = {

@@ -331,7 +331,7 @@ class GraphOp:
     tape).
     """
 
-    eager_only = ""
+    eager_only = stores = ""
 
     def __init__(self, graph: Graph):
         self.graph = graph

@@ -22,7 +22,7 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import INPUT, Node, postorder
 from tracegrad.ir.types import TensorType
 from tracegrad.tracer.dispatch import Weak
-from tracegrad.tracer.eager import run_eager_only
+from tracegrad.tracer.eager import check_stored, run_eager_only
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.numbers import TracedNumber
@@ -113,6 +113,8 @@ class Trace(TraceAutograd):
                 raise ShapeError(
                     f"{getattr(op, 'shown', op.name)}({shown}): {error}", where=loc
                 ) from None
+            if op.stores:
+                check_stored(op, operands, outputs[0].dtype)
             grad = get_mode().grad
             if grad:
                 # What is handed on as it is (by clone) is a new tensor: no leaf, its hooks its own.

@@ -32,7 +32,7 @@ class ViewStep:
     """
 
     parameters: tuple[str, ...] = ()
-    eager_only = ""
+    eager_only = stores = ""
     name = "view"
     repeats = False  # whether several elements of the view are one place in memory
 

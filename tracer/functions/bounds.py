@@ -39,7 +39,7 @@ def _ignoring_nan(first_wins: Node, x: Node, y: Node) -> Node:
     return ops.where(first_wins, x, y)
 
 
-@user_op
+@user_op(stores="exact")
 def clamp(input: Operand, min: Operand | None = None, max: Operand | None = None, /) -> Node:
     """min where input is below it, max where above. The gradient passes at the bounds."""
     if min is None and max is None:
@@ -79,13 +79,13 @@ def _nan_bounds(x: Node, *bounds: Operand | None) -> Node:
     return x
 
 
-@user_op
+@user_op(stores="exact")
 def clamp_min(input: Operand, min: Operand, /) -> Node:
     """The larger of input and min."""
     return clamp.emit(input, min, None)  # type: ignore[no-any-return]
 
 
-@user_op
+@user_op(stores="exact")
 def clamp_max(input: Operand, max: Operand, /) -> Node:
     """The smaller of input and max."""
     return clamp.emit(input, None, max)  # type: ignore[no-any-return]

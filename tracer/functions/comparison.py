@@ -135,7 +135,7 @@ def bitwise_not(input: Operand, /) -> Node:
     return ops.bitwise_not(x)
 
 
-@user_op
+@user_op(stores="wide")
 def where(condition: Operand, input: Operand, other: Operand, /) -> Node:
     """input where condition (a bool tensor), else other."""
     test = as_node(condition)

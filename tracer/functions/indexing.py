@@ -68,7 +68,7 @@ def index(input: Operand, /, *indices: Operand, positions: tuple[int, ...]) -> N
     return ops.transpose(taken, perm=perm)
 
 
-@user_op
+@user_op(stores="wide")
 def index_put(
     input: Operand,
     values: Operand,
@@ -157,7 +157,7 @@ def _scattered(
     return reshape(written, shape)
 
 
-@user_op
+@user_op(stores="exact")
 def scatter_(
     input: Operand, index: Operand, src: Operand, /, *, dim: int, reduce: str | None
 ) -> Node:
@@ -288,7 +288,7 @@ def index_copy_(input: Operand, index: Operand, source: Operand, /, *, dim: int)
     return _index_written("index_copy", input, dim, index, source, "set")
 
 
-@user_op
+@user_op(stores="exact")
 def index_fill_(input: Operand, index: Operand, value: Operand, /, *, dim: int) -> Node:
     """A copy of input with value (a number or 0-d) stored at the entries `index` of dim."""
     whole = as_node(input)
@@ -307,7 +307,7 @@ def index_fill_(input: Operand, index: Operand, value: Operand, /, *, dim: int) 
     return reshape(ops.where(mask, lift(value, x.dtype, x.shape), x), whole.shape)
 
 
-@user_op
+@user_op(stores="exact")
 def masked_fill(input: Operand, mask: Operand, value: Operand, /) -> Node:
     """value (a number or 0-d tensor) where mask, else input; the dtype of input."""
     x, m = as_node(input), as_node(mask)

@@ -11,6 +11,7 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.fitting import check_fits
 from tracegrad.tracer.functions.axes import moved
 from tracegrad.tracer.functions.promotion import Operand, as_node, cast
 
@@ -46,6 +47,8 @@ def pad(input: Operand, /, pad: Any, mode: str = "constant", value: Any = None) 
         lows[axis], highs[axis] = max(low, 0), max(high, 0)
     if not any(lows) and not any(highs):
         return x
+    if value is not None:
+        check_fits(value if isinstance(value, complex) else float(value), x.dtype)
     fill = cast(ops.literal(np.asarray(0 if value is None else value)), x.dtype)
     return ops.pad(x, fill, low=tuple(lows), high=tuple(highs), interior=(0,) * x.ndim)
 
@@ -63,7 +66,7 @@ def _extended(x: Node, axis: int, low: int, high: int, mode: str) -> Node:
         place = np.clip(place, 0, size - 1)
     elif mode == "circular":
         kept = size + min(low, 0) + min(high, 0)  # negative numbers crop before the rest goes round
-        if max(low, high) > size or kept <= 0 < len(place) or max(low, high) > kept:
+        if max(low, high) > size or kept <= 0 < len(place):
             raise IRTypeError(
                 f"circular padding ({low}, {high}) exceeds the size {size} of dimension {axis}"
             )

@@ -1,0 +1,74 @@
+"""Evenly spaced numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir.types import i64
+from tracegrad.tracer.creation import check_device, check_dtype, finish
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError
+from tracegrad.tracer.locate import here
+from tracegrad.tracer.state import get_default_dtype
+from tracegrad.tracer.tensor import Tensor, wrap
+
+
+def number_of(value: Any) -> Any:
+    """A bound as a Python number: the size of a range depends on it."""
+    if isinstance(value, Tensor):
+        value = value.item()  # type: ignore[attr-defined]
+    if isinstance(value, np.generic):
+        return value.item()
+    if hasattr(value, "_traced_number"):
+        return float(value) if value.category == "float" else int(value)
+    return value
+
+
+def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+           requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """Numbers from start (0) up to, not including, end. int64 if all are ints, else float32.
+
+    int64 cuts off the fractions of start, end and step; smaller integers only those of start and
+    step, as in PyTorch.
+    """
+    check_device(device)
+    check_dtype(dtype)
+    if end is None:
+        start, end = 0, start
+    start, end, step = map(number_of, (start, end, step))
+    if dtype is None:
+        whole = all(isinstance(v, int) for v in (start, end, step))
+        dtype = i64 if whole else get_default_dtype()
+    finite = all(math.isfinite(v) for v in (start, end, step))
+    if finite and dtype is i64:
+        start, end, step = int(start), int(end), int(step)
+    if not finite or step == 0 or (end - start) * step < 0 or dtype.is_bool:
+        raise ArgumentError(
+            f"arange({start}, {end}, {step}): the step does not lead from start to end",
+            where=here(),
+            fix="give finite numbers, a step of the sign of end - start, and not 0, and no bool",
+        )
+    count = -((start - end) // step) if dtype is i64 else math.ceil((end - start) / step)
+    if dtype.is_int:
+        start, step = int(start), int(step)
+    values = start + step * np.arange(count)
+    return finish(wrap(values.astype(dtype.np)), requires_grad)
+
+
+def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:  # fmt: skip
+    """`steps` evenly spaced numbers from start to end, both included."""
+    check_device(device)
+    check_dtype(dtype)
+    if steps < 0:
+        raise InvalidValueError(
+            f"linspace() of {steps} steps", fix="give a number that is not negative"
+        )
+    dtype = dtype or get_default_dtype()
+    values = np.linspace(number_of(start), number_of(end), steps)
+    return finish(wrap(values.astype(dtype.np)), requires_grad)
+
+
+FUNCTIONS = {"arange": arange, "linspace": linspace}
