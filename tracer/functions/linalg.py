@@ -72,6 +72,8 @@ def solve_triangular(
 
 def solved(a: Node, b: Node, name: str) -> Node:
     """a^-1 b through LU with row pivots: a[p] = L U. A singular `a` raises LinAlgError at run time."""
+    if not a.type.size:
+        return ops.zeros_like(b)
     packed, pivots = (part(ops.lu(a), k) for k in (0, 1))
     pivot = ops.detach(diagonal_of(packed, 0, -2, -1))
     regular = ops.bitwise_not(ops.eq(pivot, ops.zeros_like(pivot)))
@@ -128,7 +130,7 @@ def _parity(pivots: Node, like: Node) -> Node:
 def det(input: Operand, /) -> Node:
     """The determinant of square matrices."""
     x = matrix("det", input, square=True)
-    if x.shape[-1] == 0:
+    if not x.type.size:
         return ops.splat(1, x.type.with_shape(x.shape[:-2]))
     packed, pivots = (part(ops.lu(x), k) for k in (0, 1))
     diagonal = diagonal_of(packed, 0, -2, -1)
@@ -140,6 +142,9 @@ def slogdet(input: Operand, /) -> tuple[Node, Node]:
     """Sign and log |determinant| of square matrices."""
     x = matrix("slogdet", input, square=True)
     require_dtype("slogdet", (x,), "f")
+    if not x.type.size:
+        one = ops.splat(1, x.type.with_shape(x.shape[:-2]))
+        return one, ops.zeros_like(one)
     packed, pivots = (part(ops.lu(x), k) for k in (0, 1))
     diagonal = diagonal_of(packed, 0, -2, -1)
     axis = (diagonal.ndim - 1,)
@@ -160,7 +165,12 @@ def qr(A: Operand, /, mode: str = "reduced") -> tuple[Node, Node]:
     """A = Q R, Q with orthonormal columns, R upper triangular (reduced)."""
     if mode != "reduced":
         raise IRTypeError(f'qr(mode={mode!r}): only "reduced" is there')
-    whole = ops.qr(matrix("qr", A))
+    x = matrix("qr", A)
+    if not x.type.size:
+        *lead, m, n = x.shape
+        q, r = (*lead, m, min(m, n)), (*lead, min(m, n), n)
+        return ops.splat(0, x.type.with_shape(q)), ops.splat(0, x.type.with_shape(r))
+    whole = ops.qr(x)
     return part(whole, 0), part(whole, 1)
 
 
@@ -202,6 +212,8 @@ def eigvalsh(A: Operand, /, UPLO: str = "L") -> Node:
 def pinv(A: Operand, /, *, rtol: float | None = None) -> Node:
     """The Moore-Penrose inverse: singular values below rtol times the largest count as 0."""
     x = matrix("pinv", A)
+    if not x.type.size:
+        return ops.zeros_like(swap(x))
     u, s, vh = (part(ops.svd(x), k) for k in (0, 1, 2))
     epsilon = 2.0**-52 if s.dtype is f64 else 2.0**-23
     share = max(x.shape[-2:]) * epsilon if rtol is None else rtol
@@ -220,6 +232,8 @@ def pinv(A: Operand, /, *, rtol: float | None = None) -> Node:
 def matrix_rank(A: Operand, /, *, rtol: float | None = None) -> Node:
     """How many singular values exceed rtol times the largest, int64."""
     x = matrix("matrix_rank", A)
+    if not x.type.size:
+        return ops.splat(0, TensorType(x.shape[:-2], i64))
     s = part(ops.svd(x), 1)
     epsilon = 2.0**-52 if s.dtype is f64 else 2.0**-23
     axis = s.ndim - 1
