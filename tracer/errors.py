@@ -126,10 +126,14 @@ class MissingNameError(TracegradError, AttributeError):
             why="a PyTorch script runs as far as the names it uses exist here",
             fix="{fix}",
         )
-        self.name, self.known, self.instead = name, known, instead
+        self.name = self.wanted = name
+        self.known, self.instead = known, instead
 
     def __str__(self) -> str:
-        near = get_close_matches(self.name, [known for known in self.known if known[0] != "_"], 1)
+        near = get_close_matches(self.wanted, [known for known in self.known if known[0] != "_"], 1)
         return str(self.args[0]).replace(
             "{fix}", f"did you mean {near[0]!r}?" if near else self.instead
         )
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return AttributeError, (str(self),)  # for another process: the text alone

@@ -1,5 +1,7 @@
 """Names that are not here: an explained AttributeError."""
 
+import pickle
+
 import pytest
 
 import tracegrad as tg
@@ -44,3 +46,10 @@ def test_names_that_are_not_here_are_attribute_errors_for_python(owner):
 def test_a_misspelt_name_is_guessed(owner, wrong, meant):
     with pytest.raises(tg.errors.MissingNameError, match=f"did you mean '{meant}'"):
         getattr(owner, wrong)
+
+
+def test_the_error_goes_to_another_process_as_text():
+    with pytest.raises(tg.errors.MissingNameError) as caught:
+        tg.ones(2).unsqeeze  # noqa: B018
+    there = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(there, AttributeError) and str(there) == str(caught.value)

@@ -169,7 +169,7 @@ def _cubic(x: Node, axis: int, place: np.ndarray, whole: bool) -> Node:
     def far(d: np.ndarray) -> np.ndarray:
         return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
 
-    weights = (far(t + 1), near(t), near(1 - t), far(2 - t))
+    weights: tuple[np.ndarray, ...] = (far(t + 1), near(t), near(1 - t), far(2 - t))
     weights = _in_sixteen_bits(weights) if whole else weights
     total = None
     for offset, weight in zip((-1, 0, 1, 2), weights):
