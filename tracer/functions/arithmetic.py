@@ -12,7 +12,7 @@ from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.types import bool_
 from tracegrad.tracer.dispatch import Factor, Weak, user_op
 from tracegrad.tracer.functions import promotion
-from tracegrad.tracer.functions.checking import required
+from tracegrad.tracer.functions.checking import linked, required
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -255,7 +255,7 @@ def copysign(input: Operand, other: Operand, /) -> Node:
     """The magnitude of input with the sign of other (also of -0.0)."""
     x, y = common_float(input, other)
     magnitude = ops.abs_(x)
-    return ops.where(_signbit(y), ops.neg(magnitude), magnitude)
+    return linked(ops.where(_signbit(y), ops.neg(magnitude), magnitude), y)
 
 
 def _signbit(x: Node) -> Node:

@@ -1,4 +1,6 @@
-"""Operands whose values an op is not defined for: a run that meets one raises, in every mode."""
+"""Operands whose values an op is not defined for: a run that meets one raises, in every mode. And
+results that do not depend on an operand's values, but carry gradients with it.
+"""
 
 from __future__ import annotations
 
@@ -18,3 +20,14 @@ def required(x: Node, ok: Node, message: str, kind: str = "value") -> Node:
         return x
     passed = along(ops.check(every, message=message, kind=kind), x.shape, ())
     return ops.where(passed, x, ops.zeros_like(x))
+
+
+def linked(value: Node, source: Node, zeros: bool = True) -> Node:
+    """`value`, which `source` does not move, as a differentiable result of it, where a graph would
+    not show that it comes from it. Its gradient there is zeros, or none at all, as PyTorch has it;
+    that of what `value` is made of stays.
+    """
+    total = ops.abs_(ops.sum_(source, axes=tuple(range(source.ndim))))
+    flat = ops.cast(ops.floor(total), dtype=value.dtype)  # only its gradient, 0, is used
+    moved = ops.rebind(ops.add(value, along(flat, value.shape, ())), value)
+    return moved if zeros else ops.rebind(value, moved)

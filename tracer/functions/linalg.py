@@ -11,7 +11,7 @@ from tracegrad.ir.ops.build import adjoint, along, full_like, part, swap
 from tracegrad.ir.types import TensorType, f64, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import reshape
-from tracegrad.tracer.functions.checking import required
+from tracegrad.tracer.functions.checking import linked, required
 from tracegrad.tracer.functions.matmul import matmul, product
 from tracegrad.tracer.functions.promotion import (
     Operand,
@@ -131,7 +131,7 @@ def det(input: Operand, /) -> Node:
     """The determinant of square matrices."""
     x = matrix("det", input, square=True)
     if not x.type.size:
-        return ops.splat(1, x.type.with_shape(x.shape[:-2]))
+        return linked(ops.splat(1, x.type.with_shape(x.shape[:-2])), x)
     packed, pivots = (part(ops.lu(x), k) for k in (0, 1))
     diagonal = diagonal_of(packed, 0, -2, -1)
     return ops.mul(ops.prod(diagonal, axes=(diagonal.ndim - 1,)), _parity(pivots, x))
@@ -144,7 +144,7 @@ def slogdet(input: Operand, /) -> tuple[Node, Node]:
     require_dtype("slogdet", (x,), "f")
     if not x.type.size:
         one = ops.splat(1, x.type.with_shape(x.shape[:-2]))
-        return one, ops.zeros_like(one)
+        return one, linked(ops.zeros_like(one), x)
     packed, pivots = (part(ops.lu(x), k) for k in (0, 1))
     diagonal = diagonal_of(packed, 0, -2, -1)
     axis = (diagonal.ndim - 1,)
@@ -254,7 +254,7 @@ def matrix_power(input: Operand, /, n: int) -> Node:
             result = x if result is None else ops.matmul(result, x)
         n //= 2
         x = ops.matmul(x, x) if n else x
-    return identity_like(x) if result is None else result
+    return linked(identity_like(x), x) if result is None else result
 
 
 def multi_dot(tensors: Any) -> Any:

@@ -12,6 +12,7 @@ from tracegrad.ir.ops.build import swap
 from tracegrad.tracer.dispatch import Factor, user_op
 from tracegrad.tracer.functions.arithmetic import scaled
 from tracegrad.tracer.functions.axes import axis_of, reshape
+from tracegrad.tracer.functions.checking import linked
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -175,7 +176,7 @@ def _combined(name: str, base: Operand, x: Node, beta: Any, alpha: Factor) -> No
     require_same_dtype(name, b, x)
     x = scaled(x, alpha)
     if beta == 0:
-        return x
+        return linked(x, b) if b.dtype.is_inexact else x
     b = expand(b, x.shape)
     return ops.add(b if beta == 1 else b * beta, x)
 

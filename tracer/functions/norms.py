@@ -12,6 +12,7 @@ from tracegrad.ir.ops.build import full_like, wide_dtype
 from tracegrad.ir.types import DType
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import axes_of, axis_of, keep, reshape
+from tracegrad.tracer.functions.checking import linked
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -30,7 +31,7 @@ def vector_norm_of(x: Node, p: float, axes: tuple[int, ...]) -> Node:
     size = ops.abs_(x)
     wide = cast(size, wide_dtype(size.dtype))
     if not axes:
-        result = cast(not_zero(wide), wide.dtype) if p == 0 else wide
+        result = linked(cast(not_zero(wide), wide.dtype), wide, zeros=False) if p == 0 else wide
     elif p == 2:
         result = root(ops.sum_(ops.mul(wide, wide), axes=axes))
     elif p == 1:
@@ -40,7 +41,7 @@ def vector_norm_of(x: Node, p: float, axes: tuple[int, ...]) -> Node:
     elif p == -math.inf:
         result = ops.min_(wide, axes=axes)
     elif p == 0:
-        result = ops.sum_(cast(not_zero(wide), wide.dtype), axes=axes)
+        result = linked(ops.sum_(cast(not_zero(wide), wide.dtype), axes=axes), wide, zeros=False)
     else:
         exponent = full_like(wide, p)
         if p < 1:  # the slope at 0 is infinite there; PyTorch's gradient is 0
