@@ -25,7 +25,7 @@ from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
 PLAIN = frozenset({int, bool, float, complex, str, bytes, type(None), Tensor})
-_DATA = (Tensor, *PLAIN, np.ndarray, np.generic, DType, enum.Enum)
+_DATA: tuple[Any, ...] = (Tensor, *PLAIN, np.ndarray, np.generic, DType, enum.Enum)
 _LOOKED_AT = 8  # items of a list in which a tensor is looked for
 
 

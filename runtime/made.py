@@ -122,7 +122,8 @@ class Form:
 
     def blank(self) -> Any:
         """The object without its parts: they may hold it."""
-        new = self.base.__new__(self.kind)
+        base: Any = self.base
+        new = base.__new__(self.kind)
         if self.base is deque:
             deque.__init__(new, maxlen=self.extra)
         return new
@@ -148,8 +149,8 @@ class Form:
                 new.default_factory = parts[count]
                 count += 1
         elif self.base in _LISTS:
-            add = set.update if self.base is set else self.base.extend  # type: ignore[attr-defined]
-            add(new, parts[:count])
+            base: Any = self.base
+            (set.update if base is set else base.extend)(new, parts[:count])
         self._set_attributes(new, parts[count:])
 
     def _set_attributes(self, new: Any, values: list[Any]) -> None:

@@ -12,7 +12,7 @@ import sys
 import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.containers import IdentityMatters
@@ -85,7 +85,7 @@ class Origins:
             return False
         return id(value) in self._outside or has_own_name(value)
 
-    def refuse(self, what: str, fix: str, why: str) -> Any:
+    def refuse(self, what: str, fix: str, why: str) -> NoReturn:
         raise UnsupportedError(what, where=self.where, why=why, fix=fix)
 
     def _look(self) -> tuple[dict[int, list[Any]], dict[int, list[tuple[Place, Path]]]]:

@@ -87,7 +87,7 @@ class Picture:
         if isinstance(value, np.generic):
             return ("scalar", kind, value.tobytes(), value)
         if isinstance(value, (bytearray, array.array, memoryview, _C_DATA)):
-            return ("bytes", kind, bytes(value), value)
+            return ("bytes", kind, bytes(value), value)  # type: ignore[call-overload]
         if isinstance(value, _WITH_PARTS) or isinstance(value, np.ndarray):
             self.met[id(value)] = value
             return ("parts", kind, tuple(map(self.take, parts_of(value))), value)
@@ -130,7 +130,8 @@ def parts_of(value: Any) -> tuple:
     if isinstance(value, ContextVar):
         return (value.get(ABSENT),)
     if isinstance(value, (KeysView, ValuesView, ItemsView)):
-        return (value.mapping if hasattr(value, "mapping") else value._mapping,)
+        view: Any = value  # a dict's, or one of collections.abc
+        return (view.mapping if hasattr(view, "mapping") else view._mapping,)
     if isinstance(value, (io.StringIO, io.BytesIO)):
         return (value.getvalue(), value.tell())
     if isinstance(value, np.ndarray):  # of objects

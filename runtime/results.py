@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -155,7 +155,7 @@ class ResultReader:
         if index is None or recorded.outputs[index] is not base:
             index = self.cells[id(cell)] = recorded.add(base, name, "result")
         slot = trace.grads.get(id(traced))
-        has_grad = slot is not None and slot.value is not None
+        gradient = slot.value if slot is not None else None
         return Result(
             "output",
             index,
@@ -163,7 +163,7 @@ class ResultReader:
             tracked=tracked,
             freed=tracked and trace.is_freed(traced.node),
             leaf=base in trace.leaf_of,
-            parts=[self.of(slot.value, f"{name}.grad")] if has_grad else [],
+            parts=[] if gradient is None else [self.of(gradient, f"{name}.grad")],
         )
 
     def _of_object(self, leaf: Any, name: str) -> Result:
@@ -181,8 +181,8 @@ class ResultReader:
         if type(leaf) not in CONTAINERS or id(leaf) in self._by_themselves:
             position = self.origins.argument(leaf)
             if position is not None:
-                kind = "container" if isinstance(position, tuple) else "leaf"
-                return Result(kind, value=position)
+                found = "container" if isinstance(position, tuple) else "leaf"
+                return Result(found, value=position)
             if self._found(leaf):
                 return Result("same", value=leaf)
         if made.is_copied(leaf) and self._owns_memory(leaf):
@@ -220,7 +220,7 @@ class ResultReader:
         self._copied.add(id(leaf))
         return not again
 
-    def _refuse(self, what: str, fix: str, why: str) -> Any:
+    def _refuse(self, what: str, fix: str, why: str) -> NoReturn:
         self.origins.refuse(f"{what} is returned or kept", fix, why)
 
 

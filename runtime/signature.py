@@ -80,7 +80,7 @@ class Call:
         "_treedef",
         "before",
         "numbers",
-        "found",  # tensors that stand under names, by the id of their Slot: set when a run begins
+        "found",
         "only_in_jax",
         "resident",
         "state",
@@ -103,6 +103,9 @@ class Call:
         self.only_in_jax = False
         self.resident = False  # whether all inputs of the executable are jax arrays
         self.numbers = _NOTHING  # read in this call, by the id of their HostRead
+        self.found: dict[int, Any] = (
+            _NOTHING  # tensors that stand under names, by the id of their Slot
+        )
         self.by_identity = by_identity
         self.opened: Opened | None = None  # containers of the user's, if there are any
         if not kwargs and all([isinstance(a, Tensor) for a in args]):

@@ -35,6 +35,7 @@ class Entry:
     parents: tuple
     value: Any  # an array; a list of arrays and None on the entry of a several-result op
     saved: Any
+    hooks: list[Any]
 
     def __init__(self, kind: Any, parents: tuple, shape: tuple[int, ...], dtype: np.dtype):
         self.kind = kind

@@ -102,7 +102,7 @@ class JaxExecutable:
                     self.graph, self._in_shardings, self._mesh, len(traced)
                 )
             lowered = jax.jit(program, donate_argnums=donate, **keywords).lower(*types)
-            flagged = lowered.out_tree.num_leaves > len(self.graph.outputs)
+            flagged = len(jax.tree.leaves(lowered.out_info)) > len(self.graph.outputs)
             return _Program(lowered, lowered.compile(), flagged, flags.read_at_end(self.graph))
 
     def __call__(

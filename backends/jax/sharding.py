@@ -52,6 +52,7 @@ def input_shardings(options: Options, mesh: Any, count: int) -> list[Any] | None
 def output_shardings(graph: Graph, of_inputs: list[Any] | None, mesh: Any, count: int) -> list[Any]:
     """New states lie as the states they replace, flags are replicated, the rest is XLA's choice."""
     shardings: list[Any] = [None] * len(graph.outputs)
-    for position, source in graph.updates.items() if of_inputs is not None else ():
-        shardings[position] = of_inputs[source]
+    if of_inputs is not None:
+        for position, source in graph.updates.items():
+            shardings[position] = of_inputs[source]
     return shardings + [jax.NamedSharding(mesh, jax.P())] * (count - len(shardings))
