@@ -10,11 +10,11 @@ from tracegrad.tracer.functions import FUNCTIONS
 
 _NAMES = """
 cholesky cross det eigh eigvalsh inv matmul matrix_norm matrix_power matrix_rank
-multi_dot pinv qr slogdet solve solve_triangular svd svdvals vector_norm
+multi_dot pinv qr slogdet solve solve_triangular svdvals vector_norm
 """.split()
 globals().update({name: FUNCTIONS[name] for name in _NAMES})
 
-__all__ = [*_NAMES, "LinAlgError", "lstsq", "norm", "vander", "vecdot"]
+__all__ = [*_NAMES, "LinAlgError", "lstsq", "norm", "svd", "vander", "vecdot"]
 
 
 class LeastSquares(NamedTuple):
@@ -38,6 +38,11 @@ def norm(
         return FUNCTIONS["matrix_norm"](A, ord, dims, keepdim, dtype=dtype)
     order = 2 if ord is None else ord
     return FUNCTIONS["vector_norm"](A, order, dim, keepdim, dtype=dtype)
+
+
+def svd(A: Any, full_matrices: bool = True) -> Any:
+    """A = U diag(S) Vh, singular values descending; U and Vh square (full_matrices) or reduced."""
+    return FUNCTIONS["svd_parts"](A, full_matrices=full_matrices)
 
 
 def vander(x: Any, *, N: int | None = None) -> Any:

@@ -24,7 +24,7 @@ ELSEWHERE = frozenset(
     nanmedian_dim normal_like normalize one_hot one_hot_classes pad pinv relu6 repeat
     repeat_interleave_each repeat_interleave_int reshape_as rnn_layer
     scaled_dot_product_attention silu softmin softplus softshrink softsign solve_triangular
-    storage_offset stride svdvals tanhshrink type_as unfold_image uniform vander_increasing
+    storage_offset stride svd_parts svdvals tanhshrink type_as unfold_image uniform vander_increasing
     vector_norm view view_as
     """.split()
 )

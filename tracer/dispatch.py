@@ -54,7 +54,7 @@ PUBLIC_NAMES = {
     "median_dim": "median", "min_dim": "min", "nanmedian_all": "nanmedian",
     "nanmedian_dim": "nanmedian", "normal_like": "normal", "one_hot_classes": "one_hot",
     "repeat_interleave_each": "repeat_interleave", "repeat_interleave_int": "repeat_interleave",
-    "rnn_layer": "rnn", "unfold_image": "unfold", "vander_increasing": "linalg.vander",
+    "rnn_layer": "rnn", "svd_parts": "linalg.svd", "unfold_image": "unfold", "vander_increasing": "linalg.vander",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import adjoint, along, full_like, part, swap
+from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import TensorType, f64, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import reshape
@@ -160,32 +161,64 @@ def logdet(input: Operand, /) -> Node:
     return ops.where(negative, full_like(size, float("nan")), size)
 
 
+def _completed(u: Node) -> Node:
+    """Orthonormal columns [.., m, k] and m - k more, orthogonal to them; those get no gradient.
+
+    They are the eigenvectors of the projection I - U U^H to its eigenvalue 1, the largest.
+    """
+    m, k = u.shape[-2:]
+    if m == k:
+        return u
+    if not u.type.size:
+        return identity_like(ops.splat(0, u.type.with_shape((*u.shape[:-1], m))))
+    fixed = ops.detach(u)
+    rest = ops.sub(
+        identity_like(ops.matmul(fixed, adjoint(fixed))), ops.matmul(fixed, adjoint(fixed))
+    )
+    found = take_range(part(ops.eigh(rest), 1), u.ndim - 1, k, m)
+    return ops.concatenate(u, found, axis=u.ndim - 1)
+
+
 @user_op(results=("Q", "R"))
 def qr(A: Operand, /, mode: str = "reduced") -> tuple[Node, Node]:
-    """A = Q R, Q with orthonormal columns, R upper triangular (reduced)."""
-    if mode != "reduced":
-        raise IRTypeError(f'qr(mode={mode!r}): only "reduced" is there')
+    """A = Q R, Q with orthonormal columns, R upper triangular; "complete" has a square Q, "r" none."""
+    if mode not in ("reduced", "complete", "r"):
+        raise IRTypeError(f'qr(mode={mode!r}): "reduced", "complete" or "r"')
     x = matrix("qr", A)
+    *lead, m, n = x.shape
     if not x.type.size:
-        *lead, m, n = x.shape
-        q, r = (*lead, m, min(m, n)), (*lead, min(m, n), n)
-        return ops.splat(0, x.type.with_shape(q)), ops.splat(0, x.type.with_shape(r))
-    whole = ops.qr(x)
-    return part(whole, 0), part(whole, 1)
+        q = ops.splat(0, x.type.with_shape((*lead, m, min(m, n))))
+        r = ops.splat(0, x.type.with_shape((*lead, min(m, n), n)))
+    else:
+        q, r = (part(ops.qr(x), k) for k in (0, 1))
+    if mode == "r":
+        return ops.splat(0, x.type.with_shape((0,))), r
+    if mode == "complete" and m > n:
+        below = ops.splat(0, x.type.with_shape((*lead, m - n, n)))
+        return _completed(q), ops.concatenate(r, below, axis=x.ndim - 2)
+    return q, r
 
 
 @user_op(results=("U", "S", "Vh"))
-def svd_(A: Operand, /) -> tuple[Node, Node, Node]:
-    """A = U diag(S) Vh, reduced."""
-    whole = ops.svd(matrix("svd", A))
-    return part(whole, 0), part(whole, 1), part(whole, 2)
-
-
-def svd(A: Any, full_matrices: bool = False) -> Any:
-    """A = U diag(S) Vh, singular values descending (reduced form only)."""
+def svd_parts(A: Operand, /, *, full_matrices: bool) -> tuple[Node, Node, Node]:
+    """A = U diag(S) Vh: reduced, or with square U and Vh."""
+    u, s, vh = (part(ops.svd(matrix("svd", A)), k) for k in (0, 1, 2))
     if full_matrices:
-        raise IRTypeError("svd(full_matrices=True) is not there; use full_matrices=False")
-    return svd_(A)
+        return _completed(u), s, adjoint(_completed(adjoint(vh)))
+    return u, s, vh
+
+
+@user_op(results=("U", "S", "V"))
+def svd(input: Operand, /, some: bool = True, compute_uv: bool = True) -> tuple[Node, Node, Node]:
+    """input = U diag(S) V^H, singular values descending: V, where `linalg.svd` has V^H."""
+    x = matrix("svd", input)
+    u, s, vh = svd_parts.emit(x, full_matrices=not some)
+    if compute_uv:
+        return u, s, adjoint(vh)
+    *lead, m, n = x.shape
+    return (
+        ops.splat(0, x.type.with_shape((*lead, m, m))), s, ops.splat(0, x.type.with_shape((*lead, n, n)))
+    )  # fmt: skip
 
 
 @user_op
@@ -311,4 +344,4 @@ def lstsq_solution(A: Operand, B: Operand, /) -> Node:
     )
 
 
-PLAIN = (svd, multi_dot)
+PLAIN = (multi_dot,)
