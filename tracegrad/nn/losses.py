@@ -278,10 +278,8 @@ def gaussian_nll_loss(
     input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6,
     reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
-    """(log var + (input - target)^2 / var) / 2, with var clamped below at eps without gradient.
-
-    `var` is a number, of the input's shape, or that with its last dimension missing or one of 1.
-    """
+    """(log var + (input - target)^2 / var) / 2, with var clamped below at eps without gradient: a
+    number, or of the input's shape, its last dimension missing, or one of 1."""
     check_reduction(reduction)
     if not isinstance(var, Tensor):
         var = functions.full_like(input, var)

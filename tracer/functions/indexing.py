@@ -252,14 +252,8 @@ def index_select_(input: Operand, index: Operand, /, *, dim: int) -> Node:
 
 
 def _index_written(
-    name: str,
-    input: Operand,
-    dim: int,
-    index: Operand,
-    source: Operand,
-    mode: str,
-    alpha: Factor = 1,
-) -> Node:
+    name: str, input: Operand, dim: int, index: Operand, source: Operand, mode: str, alpha: Factor = 1
+) -> Node:  # fmt: skip
     whole = as_node(input)
     axis = axis_of(dim, whole.ndim)
     x, at = vector(whole), _vector_index(places(index), name)

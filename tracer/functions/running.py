@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tracegrad.ir import ops
+from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.build import wide_dtype
 from tracegrad.ir.ops.shape import take_range
@@ -16,6 +19,7 @@ from tracegrad.tracer.functions.promotion import (
     to_float,
 )
 from tracegrad.tracer.functions.reductions import accumulated, summed
+from tracegrad.tracer.functions.shaping import cat
 
 
 @user_op
@@ -73,9 +77,11 @@ def cummin(input: Operand, /, dim: int) -> tuple[Node, Node]:
 
 
 @user_op
-def diff(input: Operand, /, n: int = 1, dim: int = -1) -> Node:
+def diff_(input: Operand, /, *, n: int, dim: int) -> Node:
     """Differences of neighbours along dim, n times over."""
     x = as_node(input)
+    if not x.ndim or n < 0:
+        raise IRTypeError(f"diff(n={n}) of {list(x.shape)}: at least a vector and n >= 0")
     axis = axis_of(dim, x.ndim)
     for _ in range(n):
         size = x.shape[axis]
@@ -86,6 +92,13 @@ def diff(input: Operand, /, n: int = 1, dim: int = -1) -> Node:
     return x
 
 
+def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    """Differences of neighbours along dim, n times over; of prepend, input and append joined."""
+    if n and (prepend is not None or append is not None):
+        input = cat([part for part in (prepend, input, append) if part is not None], dim)
+    return diff_(input, n=n, dim=dim)
+
+
 @user_op
 def trapezoid(y: Operand, /, *, dx: float = 1.0, dim: int = -1) -> Node:
     """The integral along dim by the trapezoid rule, with spacing dx."""
@@ -94,3 +107,6 @@ def trapezoid(y: Operand, /, *, dx: float = 1.0, dim: int = -1) -> Node:
     size = x.shape[axis]
     pairs = ops.add(take_range(x, axis, 1, size), take_range(x, axis, 0, size - 1))
     return summed(pairs, (axis,)) * (dx / 2)
+
+
+PLAIN = (diff,)

@@ -14,7 +14,14 @@ from tracegrad.tracer.creation import zeros
 from tracegrad.tracer.dispatch import Weak, user_op
 from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.functions.axes import axis_of, reshape
-from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote, require_dtype
+from tracegrad.tracer.functions.promotion import (
+    Operand,
+    as_node,
+    cast,
+    promote,
+    require_dtype,
+    to_float,
+)
 from tracegrad.tracer.functions.reductions import averaged, picked
 from tracegrad.tracer.functions.shaping import diagonal_of
 
@@ -329,8 +336,10 @@ def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
 
 @user_op
 def corrcoef(input: Operand, /) -> Node:
-    """Correlations of the rows of a matrix."""
+    """Correlations of the rows of a matrix; of one row, or a vector, a 0-d tensor."""
     c = covariance(as_node(input), 1.0)
+    if not c.ndim:
+        return ops.div(c, c)
     scale = ops.sqrt(diagonal_of(c, 0, 0, 1))
     rows = ops.broadcast_to(scale, shape=c.shape, dims=(0,))
     columns = ops.broadcast_to(scale, shape=c.shape, dims=(1,))
@@ -339,18 +348,22 @@ def corrcoef(input: Operand, /) -> Node:
 
 @user_op
 def cov(input: Operand, /, *, correction: int = 1) -> Node:
-    """Covariances of the rows of a matrix."""
+    """Covariances of the rows of a matrix; of one row, or a vector, its variance, 0-d."""
     return covariance(as_node(input), float(correction))
 
 
 def covariance(x: Node, correction: float) -> Node:
-    require_dtype("cov", (x,), "f")
-    if x.ndim != 2:
+    require_dtype("cov", (x,), "if")
+    if x.ndim > 2:
         raise IRTypeError(f"cov() needs variables as rows of a matrix, got {list(x.shape)}")
+    x = to_float(x)
+    x = x if x.ndim == 2 else reshape(x, (1, x.type.size))
     mean = ops.broadcast_to(averaged(x, (1,)), shape=x.shape, dims=(0,))
     centred = ops.sub(x, mean)
     product = ops.matmul(centred, ops.transpose(centred, perm=(1, 0)))
-    return product * (1.0 / (x.shape[1] - correction))
+    freedom = max(x.shape[1] - correction, 0.0)
+    result = ops.div(product, full_like(product, freedom))
+    return reshape(result, ()) if result.shape == (1, 1) else result
 
 
 PLAIN = (bucketize, bincount, histc)
