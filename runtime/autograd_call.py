@@ -18,10 +18,10 @@ from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.run import on_numpy
-from tracegrad.tracer.compiled_backward import OPAQUE_KINDS
 from tracegrad.tracer.program import VJP, GraphOp, Program, make_runner
 from tracegrad.tracer.storage import Storage
-from tracegrad.tracer.tape import Constant, Entry, Leaf, Part
+from tracegrad.tracer.tape.compiled import OPAQUE_KINDS
+from tracegrad.tracer.tape.entries import Constant, Entry, Leaf, Part
 from tracegrad.tracer.views import IDENTITY, view_entry
 
 

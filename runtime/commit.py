@@ -11,11 +11,11 @@ from tracegrad.runtime.origins import follow
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.signature import Call
 from tracegrad.tracer.inplace import rebase_family
-from tracegrad.tracer.recording import Input
 from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.storage import UNTOUCHED, Storage
-from tracegrad.tracer.tape import FREED, Entry, Leaf
+from tracegrad.tracer.tape.entries import FREED, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
+from tracegrad.tracer.trace.recording import Input
 from tracegrad.tracer.views import detach, make_view
 
 

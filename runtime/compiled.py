@@ -16,24 +16,24 @@ from functools import update_wrapper
 from typing import Any
 
 from tracegrad.runtime.autograd_call import call_program
-from tracegrad.runtime.checks import checker
 from tracegrad.runtime.containers import IdentityMatters
-from tracegrad.runtime.facts import HostFact
 from tracegrad.runtime.function_like import FunctionLike
 from tracegrad.runtime.inspection import Event, Given, Inspection
 from tracegrad.runtime.lowering import Compiler
-from tracegrad.runtime.observer import Observer
 from tracegrad.runtime.plan import make_plan
 from tracegrad.runtime.results import finish
 from tracegrad.runtime.run import Runner
 from tracegrad.runtime.segments import NotDeterministic, Segment, build
 from tracegrad.runtime.signature import Call, Signature, now
 from tracegrad.runtime.usual import Usual, usual_call
+from tracegrad.runtime.watch.checks import checker
+from tracegrad.runtime.watch.facts import HostFact
+from tracegrad.runtime.watch.observer import Observer
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
-from tracegrad.tracer.recording import Trace, recording_mode
 from tracegrad.tracer.state import get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.tensor import metadata_changes
-from tracegrad.tracer.trace_buffers import MemoryMatters
+from tracegrad.tracer.trace.buffers import MemoryMatters
+from tracegrad.tracer.trace.recording import Trace, recording_mode
 
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature

@@ -19,7 +19,7 @@ import numpy as np
 
 from tracegrad.ir.types import DType
 from tracegrad.runtime.keys import typed_key
-from tracegrad.runtime.sightings import has_own_reads, is_user_class
+from tracegrad.runtime.watch.sightings import has_own_reads, is_user_class
 from tracegrad.tracer.observed import Observed
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import accessors, flatten_in_order

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.types import DType
-from tracegrad.runtime.pictures import ABSENT
-from tracegrad.runtime.sightings import is_library, is_user_class
+from tracegrad.runtime.watch.pictures import ABSENT
+from tracegrad.runtime.watch.sightings import is_library, is_user_class
 from tracegrad.tracer.device import Device
 from tracegrad.tracer.dispatch import UserOp
 from tracegrad.tracer.observed import Observed

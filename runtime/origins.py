@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.containers import IdentityMatters
-from tracegrad.runtime.facts import CallFact, Fact, Place
 from tracegrad.runtime.keys import Same, value_key
-from tracegrad.runtime.pictures import ABSENT, fields_of, parts_of
-from tracegrad.runtime.sightings import Sightings
 from tracegrad.runtime.signature import Call
+from tracegrad.runtime.watch.facts import CallFact, Fact, Place
+from tracegrad.runtime.watch.pictures import ABSENT, fields_of, parts_of
+from tracegrad.runtime.watch.sightings import Sightings
 from tracegrad.tracer.errors import UnsupportedError
 
 Path = tuple[Any, ...]  # keys and positions, one a container

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tracegrad.runtime.checks import checker
 from tracegrad.runtime.recorded import Effect, GradWrite, Recorded, Result
 from tracegrad.runtime.segments import Segment
 from tracegrad.runtime.state import UpdatedTensors, updated_tensors
-from tracegrad.tracer.recording import HostAction, HostGuard, HostRead, Input
+from tracegrad.runtime.watch.checks import checker
+from tracegrad.tracer.trace.recording import HostAction, HostGuard, HostRead, Input
 
 
 @dataclass

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tracegrad.ir.graph import Node
-from tracegrad.tracer.recording import Input, Trace
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.recording import Input, Trace
 from tracegrad.tracer.views import ViewStep
 
 

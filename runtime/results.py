@@ -17,9 +17,9 @@ from tracegrad.runtime.recorded import (
     name_inputs,
     owner_of,
 )
-from tracegrad.tracer.numbers import TracedNumber
-from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.numbers import TracedNumber
+from tracegrad.tracer.trace.recording import Trace
 from tracegrad.tracer.trees import flatten_in_order
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from tracegrad.backends.jax.arrays import from_numpy, may_donate, raise_pending
 from tracegrad.runtime.commit import Committer
-from tracegrad.runtime.facts import HostFact
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
 from tracegrad.runtime.steady import steady_step
-from tracegrad.tracer.recording import HostAction, HostRead
+from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.tracer.storage import STATE_LOCK, UNTOUCHED, Storage, protect_saved, writable
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.recording import HostAction, HostRead
 
 _NONE: dict[int, Any] = {}
 _NUMBERS = frozenset({float, int, bool})

@@ -20,8 +20,8 @@ from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler, Lowered
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.tracer.errors import UnsupportedError
-from tracegrad.tracer.recording import Guard, HostRead, Input
 from tracegrad.tracer.storage import UNTOUCHED, Storage
+from tracegrad.tracer.trace.recording import Guard, HostRead, Input
 
 
 class Sources:

@@ -13,11 +13,11 @@ import numpy as np
 
 from tracegrad.runtime.containers import PLAIN, Opened, paths
 from tracegrad.runtime.keys import value_key
-from tracegrad.tracer.recording import Trace
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.storage import Storage
-from tracegrad.tracer.tape import Leaf
+from tracegrad.tracer.tape.entries import Leaf
 from tracegrad.tracer.tensor import Tensor, _new, wrap
+from tracegrad.tracer.trace.recording import Trace
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
 _FEW = (Tensor, int, np.integer, str, bytes, NoneType, enum.Enum)  # values that do come again

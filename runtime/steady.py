@@ -15,7 +15,7 @@ from tracegrad.backends.jax.arrays import may_donate
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment
 from tracegrad.tracer.storage import UNTOUCHED
-from tracegrad.tracer.tape import FREED, Entry
+from tracegrad.tracer.tape.entries import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, _new
 
 

@@ -98,7 +98,7 @@ if _TYPE_CHECKING:
     from tracegrad.compiling import compile
     from tracegrad.func import vmap
     from tracegrad.serialization import load, save
-    from tracegrad.tracer.nested import cond, while_loop
+    from tracegrad.tracer.control_flow import cond, while_loop
 
 # Imported when it is first asked for: tensors alone are there in half the time.
 _LATER = {
@@ -107,8 +107,8 @@ _LATER = {
         "utils",
     )),
     "GradScaler": "amp", "autocast": "amp", "compile": "compiling", "vmap": "func",
-    "load": "serialization", "save": "serialization", "cond": "tracer.nested",
-    "while_loop": "tracer.nested",
+    "load": "serialization", "save": "serialization", "cond": "tracer.control_flow",
+    "while_loop": "tracer.control_flow",
 }  # fmt: skip
 
 

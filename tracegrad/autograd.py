@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracegrad.names import refuse_other_names
-from tracegrad.tracer.backward import backward as _backward
-from tracegrad.tracer.backward import grad_of
 from tracegrad.tracer.creation import zeros_like
 from tracegrad.tracer.custom import Function
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.state import enable_grad, inference_mode, no_grad, set_grad_enabled
+from tracegrad.tracer.tape.backward import backward as _backward
+from tracegrad.tracer.tape.backward import grad_of
 from tracegrad.tracer.tensor import Tensor
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.vmap import vmap as _batched
+from tracegrad.tracer.control_flow import trace_function
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.nested import trace_function
 from tracegrad.tracer.program import GraphOp
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten

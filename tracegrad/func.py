@@ -12,10 +12,10 @@ from tracegrad.batching import vmap
 from tracegrad.ir.types import TensorType
 from tracegrad.names import refuse_other_names
 from tracegrad.tracer import functions
+from tracegrad.tracer.control_flow import trace_function
 from tracegrad.tracer.creation import eye, zeros_like
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.nested import trace_function
 from tracegrad.tracer.state import enable_grad, get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten
@@ -97,7 +97,7 @@ def _connected(value: Tensor, leaves: list[Tensor]) -> bool:
     """Whether the value depends on tracked tensors other than the leaves (whose gradients the
     caller may want).
     """
-    from tracegrad.tracer.tape import LEAF, linearise
+    from tracegrad.tracer.tape.entries import LEAF, linearise
 
     if value._entry is None:
         return False

@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
-from tracegrad.tracer import composed, further, hooks, inplace_views, strided_views
+from tracegrad.tracer import composed, further, inplace_views, strided_views
 from tracegrad.tracer.legacy import of_sizes_or_values
+from tracegrad.tracer.tape import hooks
 from tracegrad.tracer.tensor import Tensor
 
 

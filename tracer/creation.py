@@ -18,7 +18,7 @@ from tracegrad.tracer.errors import (
 from tracegrad.tracer.fitting import check_all_fit, check_fits, stored
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_default_dtype, get_mode
-from tracegrad.tracer.tape import Leaf
+from tracegrad.tracer.tape.entries import Leaf
 from tracegrad.tracer.tensor import Device, Tensor, wrap
 
 

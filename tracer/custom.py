@@ -18,7 +18,7 @@ from tracegrad.ir.types import TupleType
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import Mode, enable_grad, get_mode, no_grad, reset_mode, set_mode
-from tracegrad.tracer.tape import Constant, Entry, Part
+from tracegrad.tracer.tape.entries import Constant, Entry, Part
 from tracegrad.tracer.tensor import Tensor, wrap
 
 

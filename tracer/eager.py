@@ -18,7 +18,7 @@ from tracegrad.tracer.locate import here
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import CACHE_SIZE, LRU, Program, program_for
 from tracegrad.tracer.state import DEFAULT_DTYPE
-from tracegrad.tracer.tape import Entry, Part, weak_category
+from tracegrad.tracer.tape.entries import Entry, Part, weak_category
 from tracegrad.tracer.tensor import Tensor, wrap
 
 _NUMBERS = {bool: "bool", int: "int", float: "float", complex: "complex"}

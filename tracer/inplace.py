@@ -21,7 +21,7 @@ from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import UNTOUCHED, Storage, protect_saved, storage_of, writable
-from tracegrad.tracer.tape import Constant, Entry, Leaf
+from tracegrad.tracer.tape.entries import Constant, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
 from tracegrad.tracer.views import IDENTITY, WriteBack, view_entry
 

@@ -136,7 +136,7 @@ class ParamGroup(dict):
                 for k in range(len(value))
             )
         if isinstance(value, (bool, int, str)) or value is None:
-            from tracegrad.tracer.numbers import same_bits
+            from tracegrad.tracer.trace.numbers import same_bits
 
             trace.guard_host(ItemRead(self, key), same_bits, value)
         elif isinstance(value, list):

@@ -19,7 +19,7 @@ from tracegrad.tracer import functions
 from tracegrad.tracer.dispatch import UserOp, apply
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
-from tracegrad.tracer.tape import Entry, QuickOp
+from tracegrad.tracer.tape.entries import Entry, QuickOp
 from tracegrad.tracer.tensor import Tensor
 
 ndarray = np.ndarray

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tracegrad.ir.types import DType, f32
 
 if TYPE_CHECKING:
-    from tracegrad.tracer.recording import Trace
+    from tracegrad.tracer.trace.recording import Trace
 
 
 class Mode:

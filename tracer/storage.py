@@ -17,7 +17,7 @@ import numpy as np
 
 from tracegrad.tracer.errors import GradientError, LeakedTensorError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.tape import Entry, Leaf, Part
+from tracegrad.tracer.tape.entries import Entry, Leaf, Part
 
 ndarray = np.ndarray
 
@@ -246,7 +246,7 @@ def export(tensor: Any) -> np.ndarray:
 def protect_saved(tensor: Any) -> None:
     """Before a write to the tensor's buffer: reachable entries that keep a value in it get a copy.
 
-    See Note [The old value moves, the buffer stays] in tape.py.
+    See Note [The old value moves, the buffer stays] in tape/entries.py.
     """
     storage = tensor._storage
     if storage is None:

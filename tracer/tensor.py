@@ -6,7 +6,7 @@ The attributes of an instance, all with class-level defaults so that making a te
     _entry    tape entry if gradients are tracked, else None
     _storage  the Storage shared with views (storage.py), made when the first alias appears
     _chain    how this view is derived from its storage's base: a tuple of (view op, attributes)
-    _traced   the traced value (recording.py), for tensors born inside a trace
+    _traced   the traced value (trace/traced.py), for tensors born inside a trace
 
 Hot operators below go straight to NumPy; everything they cannot do falls to `dispatch.apply`.
 """
@@ -30,7 +30,7 @@ from tracegrad.tracer.errors import (
 )
 from tracegrad.tracer.size import Size
 from tracegrad.tracer.state import get_default_dtype, get_mode
-from tracegrad.tracer.tape import Constant, Entry, Leaf
+from tracegrad.tracer.tape.entries import Constant, Entry, Leaf
 
 ndarray = np.ndarray
 
@@ -265,19 +265,19 @@ class Tensor:
         gradient: cotangent of this tensor's shape and dtype; may be left out for a single element.
         Raises GradientError for a tensor without history, or one walked before (retain_graph).
         """
-        from tracegrad.tracer.backward import backward
+        from tracegrad.tracer.tape.backward import backward
 
         backward([self], [gradient], retain_graph, create_graph, inputs)
 
     def retain_grad(self) -> None:
         """Keep `.grad` of this non-leaf tensor in backward."""
-        from tracegrad.tracer.backward import retain_grad
+        from tracegrad.tracer.tape.backward import retain_grad
 
         retain_grad(self)
 
     def register_hook(self, hook: Any) -> Any:
         """Call `hook(gradient)` once it is known; a tensor that the hook returns replaces it."""
-        from tracegrad.tracer.hooks import register_hook
+        from tracegrad.tracer.tape.hooks import register_hook
 
         return register_hook(self, hook)
 

@@ -20,7 +20,7 @@ from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU, program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import storage_of
-from tracegrad.tracer.tape import Entry
+from tracegrad.tracer.tape.entries import Entry
 from tracegrad.tracer.tensor import Tensor
 
 

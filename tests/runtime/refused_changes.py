@@ -11,7 +11,7 @@ import numpy as np
 import tracegrad as tg
 from tests.runtime.hazards.registry import falls_back
 from tests.runtime.programs import ramp
-from tracegrad.runtime.pictures import MAX_ITEMS
+from tracegrad.runtime.watch.pictures import MAX_ITEMS
 
 
 @falls_back("np.random")

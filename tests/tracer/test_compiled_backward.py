@@ -8,7 +8,7 @@ from tests.tracer.leaves import leaf, plain
 
 
 def test_second_and_third_sighting_equal_the_first():
-    from tracegrad.tracer import compiled_backward
+    from tracegrad.tracer.tape import compiled as compiled_backward
 
     rng = np.random.default_rng(0)
     w = leaf(tg, rng.standard_normal((4, 4)))

@@ -5,7 +5,8 @@ import weakref
 
 import tracegrad as tg
 from tracegrad.ir.graph import Graph
-from tracegrad.tracer import compiled_backward, eager, locate, program, views
+from tracegrad.tracer import eager, locate, program, views
+from tracegrad.tracer.tape import compiled as compiled_backward
 
 
 def graphs_alive():

@@ -18,6 +18,7 @@ from tests.runtime.hazards import (
     new_objects,
     numbers,
     optimisers,
+    own_optimisers,
     parameters,
     random_numbers,
     results,

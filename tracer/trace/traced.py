@@ -10,7 +10,7 @@ from tracegrad.tracer.locate import here
 from tracegrad.tracer.views import ViewStep, emit_chain, stand_in
 
 if TYPE_CHECKING:
-    from tracegrad.tracer.recording import Trace
+    from tracegrad.tracer.trace.recording import Trace
 
 
 class Cell:

@@ -20,9 +20,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tracegrad.ir.loc import Loc
-from tracegrad.runtime.facts import CallFact, Fact, HostFact, ItemFact, Place
 from tracegrad.runtime.inspection import Inspection
-from tracegrad.runtime.pictures import Picture, TooLargeError
+from tracegrad.runtime.watch.facts import CallFact, Fact, HostFact, ItemFact, Place
+from tracegrad.runtime.watch.pictures import Picture, TooLargeError
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here, is_own_code
 from tracegrad.tracer.tensor import Tensor
@@ -45,7 +45,7 @@ _PLAIN_LIBRARIES = frozenset(
 _LOOKUPS = frozenset({"getattr", "hasattr", "vars", "globals", "__dict__", "modules"})
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
-ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by watch_attributes.py
+ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by attributes.py
 
 
 def is_library(name: object) -> bool:

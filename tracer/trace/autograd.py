@@ -11,12 +11,12 @@ from tracegrad.ir.graph import Node, postorder
 from tracegrad.ir.ops.build import plus
 from tracegrad.passes.autodiff import reverse, walk
 from tracegrad.tracer.errors import DroppedGradientError, GradientError, ShapeError
-from tracegrad.tracer.hooks import HookHandle, replaced
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import set_grad_enabled
+from tracegrad.tracer.tape.hooks import HookHandle, replaced
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.trace_host import TraceHost
-from tracegrad.tracer.trace_tracking import LeafRecord
+from tracegrad.tracer.trace.host import TraceHost
+from tracegrad.tracer.trace.tracking import LeafRecord
 
 
 @dataclass(eq=False)

@@ -1,7 +1,7 @@
 """The stale-state firewall: one recording observed, so that no replay misses a change of Python's state.
 
 While a function is recorded, what it reads becomes facts (sightings.py): attributes, by hooks
-(watch_attributes.py); globals, closures and defaults, by a profile hook (watch_code.py); tensors
+(attributes.py); globals, closures and defaults, by a profile hook (code.py); tensors
 and their gradients, as the trace captured them (tensor_facts.py). What it changes becomes effects,
 or is refused (effects.py). The facts are checked before every replay.
 """
@@ -13,18 +13,18 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegrad.ir.loc import Loc
-from tracegrad.runtime.caches import cache_facts
 from tracegrad.runtime.containers import IdentityMatters
-from tracegrad.runtime.effects import Effects
-from tracegrad.runtime.facts import Fact, Place
 from tracegrad.runtime.origins import Origins
 from tracegrad.runtime.signature import Call
-from tracegrad.runtime.tensor_facts import add_tensor_facts, read_gradients_by_name
-from tracegrad.runtime.watch_attributes import AttributeWatch
-from tracegrad.runtime.watch_code import CodeWatch
+from tracegrad.runtime.watch.attributes import AttributeWatch
+from tracegrad.runtime.watch.caches import cache_facts
+from tracegrad.runtime.watch.code import CodeWatch
+from tracegrad.runtime.watch.effects import Effects
+from tracegrad.runtime.watch.facts import Fact, Place
+from tracegrad.runtime.watch.tensor_facts import add_tensor_facts, read_gradients_by_name
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.recording import Trace
+from tracegrad.tracer.trace.recording import Trace
 
 
 class Observer:

@@ -19,8 +19,8 @@ from tracegrad.ir.types import TensorType, dtype_of
 from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import LRU, WEAK_DTYPE, compile_for_numpy
-from tracegrad.tracer.tape import Entry, program_of, weak_category
-from tracegrad.tracer.tape_walk import vjp_of, walk
+from tracegrad.tracer.tape.entries import Entry, program_of, weak_category
+from tracegrad.tracer.tape.walk import vjp_of, walk
 
 COMPILED_SIZE = 256  # structures kept compiled
 SEEN_SIZE = 4096  # structures remembered after one sighting (their hashes)

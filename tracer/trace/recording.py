@@ -4,8 +4,8 @@ Values are computed on demand, when Python asks for one (`bool(t)`, `t.item()`):
 real inputs, incrementally. Every such answer becomes a guard.
 
 A trace is built in floors, each a class that calls only what stands below it: which nodes carry
-gradients (trace_tracking.py), memory (trace_buffers.py), Python's side (trace_host.py), the reverse
-walk and `.grad` (trace_autograd.py), and here operations and answers.
+gradients (tracking.py), memory (buffers.py), Python's side (host.py), the reverse walk and `.grad`
+(autograd.py), and here operations and answers.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.eager import check_stored, run_eager_only
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.numbers import TracedNumber
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import Mode, get_mode
-from tracegrad.tracer.tape import weak_category
+from tracegrad.tracer.tape.entries import weak_category
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.trace_autograd import TraceAutograd
-from tracegrad.tracer.trace_buffers import Input, place_of
-from tracegrad.tracer.trace_host import HostAction, HostGuard, HostRead
+from tracegrad.tracer.trace.autograd import TraceAutograd
+from tracegrad.tracer.trace.buffers import Input, place_of
+from tracegrad.tracer.trace.host import HostAction, HostGuard, HostRead
+from tracegrad.tracer.trace.numbers import TracedNumber
 
 __all__ = [
     "Guard", "HostAction", "HostGuard", "HostRead", "Input", "Trace", "place_of", "recording_mode",

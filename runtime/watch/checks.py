@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from types import CellType
 from typing import Any
 
-from tracegrad.runtime.facts import Fact, HostFact, ItemFact
-from tracegrad.runtime.pictures import ABSENT
-from tracegrad.tracer.numbers import is_a, same_bits, truth
+from tracegrad.runtime.watch.facts import Fact, HostFact, ItemFact
+from tracegrad.runtime.watch.pictures import ABSENT
 from tracegrad.tracer.observed import ItemRead, has_key, same_objects
 from tracegrad.tracer.tensor import metadata_changes
+from tracegrad.tracer.trace.numbers import is_a, same_bits, truth
 
 _IN_C = ("__class__", "__code__")  # attributes that are read without running Python code
 _COMPARISONS = {

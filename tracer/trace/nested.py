@@ -14,11 +14,11 @@ import numpy as np
 from tracegrad.ir.graph import Node, placeholder, postorder
 from tracegrad.ir.types import TensorType
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.numbers import TracedNumber
-from tracegrad.tracer.recording import Trace, place_of
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.traced import Cell
+from tracegrad.tracer.trace.numbers import TracedNumber
+from tracegrad.tracer.trace.recording import Trace, place_of
+from tracegrad.tracer.trace.traced import Cell
 
 
 class NestedTrace(Trace):

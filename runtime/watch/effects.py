@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.runtime.facts import CallFact, Place
-from tracegrad.runtime.pictures import ABSENT, new_keys, restored, unchanged
-from tracegrad.runtime.watch_attributes import AttributeWatch
+from tracegrad.runtime.watch.attributes import AttributeWatch
+from tracegrad.runtime.watch.facts import CallFact, Place
+from tracegrad.runtime.watch.pictures import ABSENT, new_keys, restored, unchanged
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten
 

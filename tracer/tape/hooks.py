@@ -12,7 +12,7 @@ from typing import Any
 
 from tracegrad.tracer.errors import GradientError, ShapeError
 from tracegrad.tracer.state import get_mode
-from tracegrad.tracer.tape import Entry, Leaf
+from tracegrad.tracer.tape.entries import Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, metadata_changes
 
 Hook = Callable[[Tensor], Any]

@@ -13,7 +13,7 @@ from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import Program
-from tracegrad.tracer.tape import CONSTANT, LEAF, Entry, Part, program_of
+from tracegrad.tracer.tape.entries import CONSTANT, LEAF, Entry, Part, program_of
 from tracegrad.tracer.tensor import Tensor, wrap
 
 # (entry, cotangents of its outputs by number, entries worth reaching) -> (parent, cotangent) pairs

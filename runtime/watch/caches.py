@@ -10,12 +10,12 @@ import functools
 import gc
 from typing import Any
 
-from tracegrad.runtime.facts import CallFact, ItemFact
-from tracegrad.tracer.recording import Trace
+from tracegrad.runtime.watch.facts import CallFact, ItemFact
 from tracegrad.tracer.state import get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.traced import Cell, TracedValue
+from tracegrad.tracer.trace.recording import Trace
+from tracegrad.tracer.trace.traced import Cell, TracedValue
 
 
 class Filling:

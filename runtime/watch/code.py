@@ -18,11 +18,11 @@ import types
 from typing import Any
 
 from tracegrad.ir.loc import Loc
-from tracegrad.runtime.caches import Filling
-from tracegrad.runtime.effects import holds_traced
-from tracegrad.runtime.facts import Place
-from tracegrad.runtime.pictures import ABSENT
-from tracegrad.runtime.sightings import Sightings, names_in
+from tracegrad.runtime.watch.caches import Filling
+from tracegrad.runtime.watch.effects import holds_traced
+from tracegrad.runtime.watch.facts import Place
+from tracegrad.runtime.watch.pictures import ABSENT
+from tracegrad.runtime.watch.sightings import Sightings, names_in
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here, is_own_code
 from tracegrad.tracer.state import get_mode

@@ -1,7 +1,7 @@
 """Graphs of functions inside other code: the branches of `cond`, the body of `while_loop`, what
 `vmap` batches.
 
-Every tensor from outside is an input of such a graph (see nested_trace.py); the caller passes them
+Every tensor from outside is an input of such a graph (see trace/nested.py); the caller passes them
 on as operands.
 """
 
@@ -17,9 +17,9 @@ from tracegrad.ir.types import TensorType, bool_
 from tracegrad.tracer.dispatch import Weak, apply
 from tracegrad.tracer.errors import ArgumentError, ShapeError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.nested_trace import NestedTrace
 from tracegrad.tracer.state import Mode, get_mode, reset_mode, set_mode
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.nested import NestedTrace
 from tracegrad.tracer.trees import flatten
 
 

@@ -21,10 +21,10 @@ from tracegrad.tracer.inplace import check_allowed, check_view
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import Storage, bring_here, settle
-from tracegrad.tracer.tape import Leaf
+from tracegrad.tracer.tape.entries import Leaf
 from tracegrad.tracer.tensor import Tensor, _new
-from tracegrad.tracer.trace_tracking import Tracking
-from tracegrad.tracer.traced import Cell, TracedValue
+from tracegrad.tracer.trace.traced import Cell, TracedValue
+from tracegrad.tracer.trace.tracking import Tracking
 from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain, mark_unwritable
 
 

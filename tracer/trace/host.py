@@ -17,13 +17,13 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import INPUT, Node, placeholder, postorder
 from tracegrad.ir.types import TensorType, dtype_of, u32
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.numbers import TracedNumber, is_a, same_bits
 from tracegrad.tracer.observed import ItemRead
 from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import EAGER_NO_GRAD, reset_mode, set_mode
-from tracegrad.tracer.tape import weak_category
+from tracegrad.tracer.tape.entries import weak_category
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.trace_buffers import Input, TraceBuffers
+from tracegrad.tracer.trace.buffers import Input, TraceBuffers
+from tracegrad.tracer.trace.numbers import TracedNumber, is_a, same_bits
 
 _COMPARED = (int, float, str, list, type(None))
 

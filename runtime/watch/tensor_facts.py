@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tracegrad.runtime.effects import Slot
-from tracegrad.runtime.facts import CallFact, HostFact, ItemFact, Place
-from tracegrad.runtime.sightings import Sightings
+from tracegrad.runtime.watch.effects import Slot
+from tracegrad.runtime.watch.facts import CallFact, HostFact, ItemFact, Place
+from tracegrad.runtime.watch.sightings import Sightings
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.recording import Input, Trace
-from tracegrad.tracer.tape import Leaf
+from tracegrad.tracer.tape.entries import Leaf
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.recording import Input, Trace
 
 
 def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.tracer.compiled_backward import compiled_for
 from tracegrad.tracer.errors import GradientError
-from tracegrad.tracer.hooks import any_registered, hooks_of, replaced
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode, no_grad
-from tracegrad.tracer.tape import CONSTANT, FREED, LEAF, Entry, Leaf, linearise
-from tracegrad.tracer.tape_walk import entry_gradients, recorded_gradients, walk
+from tracegrad.tracer.tape.compiled import compiled_for
+from tracegrad.tracer.tape.entries import CONSTANT, FREED, LEAF, Entry, Leaf, linearise
+from tracegrad.tracer.tape.hooks import any_registered, hooks_of, replaced
+from tracegrad.tracer.tape.walk import entry_gradients, recorded_gradients, walk
 from tracegrad.tracer.tensor import Tensor, wrap
 
 _retained: weakref.WeakKeyDictionary[Entry, Any] = weakref.WeakKeyDictionary()

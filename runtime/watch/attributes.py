@@ -10,15 +10,15 @@ import sys
 import types
 from typing import Any
 
-from tracegrad.runtime.facts import Place
-from tracegrad.runtime.pictures import ABSENT
-from tracegrad.runtime.sightings import ATTRIBUTE_HOOKS, Sightings, is_library, is_user_class
+from tracegrad.runtime.watch.facts import Place
+from tracegrad.runtime.watch.pictures import ABSENT
+from tracegrad.runtime.watch.sightings import ATTRIBUTE_HOOKS, Sightings, is_library, is_user_class
 from tracegrad.tracer.locate import here, is_own_code
-from tracegrad.tracer.numbers import same_bits
 from tracegrad.tracer.observed import ItemRead, KeysRead, Observed, has_keys
-from tracegrad.tracer.recording import HostGuard, Trace
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.numbers import same_bits
+from tracegrad.tracer.trace.recording import HostGuard, Trace
 
 
 class AttributeWatch:

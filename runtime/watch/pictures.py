@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from tracegrad.runtime.keys import typed_key, value_key
-from tracegrad.tracer.numbers import same_bits
 from tracegrad.tracer.observed import Observed, ParamGroup
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.numbers import same_bits
 
 MAX_ITEMS = 20_000  # values inside one container that are compared at every call
 

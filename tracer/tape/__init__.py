@@ -1,0 +1,1 @@
+"""Eager gradients: the tape, and the walk back over it."""

@@ -1,0 +1,1 @@
+"""One recording: operations as IR nodes, with the memory, gradients and Python state around them."""
