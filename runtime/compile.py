@@ -6,7 +6,6 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any
 
 from tracegrad.backends.base import Options
@@ -43,6 +42,8 @@ def compile_function(
             "mode",
             "recheck",
         )
+        from difflib import get_close_matches  # here, because it takes long to import
+
         near = get_close_matches(unknown[0], [*known, *own], 1)
         raise ArgumentError(
             f"compile() has no option {unknown[0]!r}", where=here(),

@@ -28,6 +28,7 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 
 REQUIRED = inspect.Parameter.empty  # the default of a static attribute that has none
 MOVED = "an operand"  # stands for a factor among the attributes, see UserOp
+_ONE_MOVED = (MOVED,)
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,8 @@ class UserOp:
 
     def _apart(self, operands: tuple, attrs: tuple) -> tuple[tuple, tuple]:
         """The factors among the attributes, but for the usual ones, as operands."""
+        if len(attrs) == 1 and attrs[0].__class__ is float and attrs[0] != 1:  # most calls
+            return (*operands, attrs[0]), _ONE_MOVED
         moved, kept = [], list(attrs)
         for k in self._factors:
             factor = attrs[k]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class TracegradError(Exception):
@@ -130,6 +129,8 @@ class MissingNameError(TracegradError, AttributeError):
         self.known, self.instead = known, instead
 
     def __str__(self) -> str:
+        from difflib import get_close_matches  # here, because it takes long to import
+
         near = get_close_matches(self.wanted, [known for known in self.known if known[0] != "_"], 1)
         return str(self.args[0]).replace(
             "{fix}", f"did you mean {near[0]!r}?" if near else self.instead

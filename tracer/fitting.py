@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.ir.types import DType, bf16
+from tracegrad.ir.types import DType, bf16, f32, f64
 from tracegrad.tracer.errors import InvalidValueError
+
+_USUAL = (f32, f64)
 
 
 @cache
@@ -40,6 +42,10 @@ def fits(value: Any, dtype: DType, halves: bool = True) -> bool:
 
 def check_fits(value: Any, dtype: DType, halves: bool = True) -> None:
     """Raises InvalidValueError if `value` is a number that `dtype` cannot hold."""
+    if value.__class__ is float:
+        low, high = limits(dtype)
+        if low <= value <= high:
+            return
     if isinstance(value, (int, float, complex)) and not fits(value, dtype, halves):
         raise InvalidValueError(
             f"{value} cannot be stored in a {dtype.public_name} tensor without overflow",
@@ -58,6 +64,10 @@ def check_all_fit(array: np.ndarray, dtype: DType) -> None:
 
 def stored(value: Any, dtype: DType) -> np.ndarray:
     """A number as an array of `dtype`, negative integers wrapped and fractions cut off."""
+    if value.__class__ is float and dtype in _USUAL:
+        low, high = limits(dtype)
+        if low <= value <= high:
+            return np.array(value, dtype.np)
     with np.errstate(all="ignore"):
         value = np.asarray(value)
         if value.dtype.kind == "c" and not dtype.is_complex:
