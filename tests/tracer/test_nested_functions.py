@@ -27,6 +27,13 @@ def test_the_step_of_a_schedule(layer):
     assert opt.param_groups[0]["lr"] == 1.0 and sched.last_epoch == 0
 
 
+def test_a_write_to_param_groups(layer):
+    opt = tg.optim.SGD(layer.parameters(), lr=1.0)
+    group = opt.param_groups[0]
+    refused(lambda: group.update(lr=2.0), "a write to param_groups inside cond")
+    assert group["lr"] == 1.0
+
+
 def test_backward_to_an_outside_tensor(layer):
     refused(lambda: layer(tg.ones(1, 2)).sum().backward(), r"backward\(\) to an outside tensor")
     assert layer.weight.grad is None

@@ -110,8 +110,13 @@ class NestedTrace(Trace):
         return self.node_of(self._arrays[id(array)][1])
 
     def run_host_action(self, method: Callable[..., Any], owner: Any, args: tuple[Any, ...]) -> Any:
+        named = (
+            "a write to param_groups"
+            if isinstance(owner, dict)
+            else f"a step of {type(owner).__name__}"
+        )
         self.refuse(
-            f"a step of {type(owner).__name__} inside {self.what}",
+            f"{named} inside {self.what}",
             f"call it before or after the {self.what}",
             "it changes Python's state, whatever branch or trip is run",
         )
