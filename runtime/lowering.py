@@ -17,6 +17,7 @@ from tracegrad.passes.observers import History, Timing
 from tracegrad.tracer.program import LRU
 
 CACHE_SIZE = 256  # executables a compiled function keeps
+LABELS_KEPT = 16  # histories that one of them has, each for other lines or names
 
 
 @dataclass
@@ -46,14 +47,15 @@ class Compiler:
 
         Raises what passes and backends raise.
         """
-        by_labels = self._cache.get((graph.fingerprint(), donate))
+        key = (graph.fingerprint(), donate, *placement(graph, self.options).values())
+        by_labels = self._cache.get(key)
         if by_labels is None:
-            by_labels = self._cache.add((graph.fingerprint(), donate), {})
+            by_labels = self._cache.add(key, LRU(LABELS_KEPT))
         named = labels(graph)
         lowered = by_labels.get(named)
         if lowered is None:
             equal = next(iter(by_labels.values()), None)
-            lowered = by_labels[named] = self._lower(graph, donate, equal)
+            lowered = by_labels.add(named, self._lower(graph, donate, equal))
             self.compiles += equal is None
             self.seconds += sum(lowered.timings.values())
         return lowered  # type: ignore[no-any-return]

@@ -4,6 +4,8 @@ import pytest
 
 import tracegrad as tg
 from tests.runtime.programs import BACKENDS
+from tracegrad.ir import Graph, Loc, TensorType, at, f32, ops, placeholder
+from tracegrad.runtime.lowering import LABELS_KEPT, Compiler
 
 
 def swapping(a, b):
@@ -92,3 +94,14 @@ def test_source_and_memory_name_the_lines_of_their_own_function():
         line = function.__code__.co_firstlineno + 1
         for text in (compiled.source, str(compiled.memory())):
             assert f"test_equal_programs.py:{line}" in text
+
+
+def test_the_histories_of_one_program_are_bounded():
+    compiler = Compiler("numpy", {})
+    x = placeholder(TensorType((2,), f32), Loc("a.py", 1))
+    for line in range(5 * LABELS_KEPT):
+        with at(Loc("a.py", line + 1)):
+            compiler(Graph((x,), (ops.exp(x),)))
+    assert compiler.compiles == 1
+    (histories,) = compiler._cache.values()
+    assert len(histories) + len(histories.old) <= 2 * LABELS_KEPT
