@@ -2,7 +2,14 @@
 
 from tracegrad.tracer.errors import TracegradError
 from tracegrad.tracer.locate import scope
-from tracegrad.tracer.observed import Observed, ParamGroup, host_action, new_state, note_item
+from tracegrad.tracer.observed import (
+    Observed,
+    ParamGroup,
+    ReportingDict,
+    host_action,
+    new_state,
+    note_item,
+)
 from tracegrad.tracer.state import (
     current_trace,
     enable_grad,
@@ -19,6 +26,7 @@ __all__ = [
     "Device",
     "Observed",
     "ParamGroup",
+    "ReportingDict",
     "Size",
     "Tensor",
     "TracegradError",

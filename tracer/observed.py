@@ -54,62 +54,53 @@ class ItemRead:
         return value if self.index is None else value[self.index]
 
 
-class ParamGroup(dict):
-    """An optimiser's parameter group: a plain dict, whose numbers are host inputs while a step is
-    recorded, and whose writes are host actions then.
+class ReportingDict(dict):
+    """A dict that tells a recording what is asked of it.
 
-    So a learning rate that changes on every call never recompiles, and stays a Python number
-    everywhere else.
+    Every question goes through `self[key]`, `key in self` and `_names_read`, every change through
+    `self[key] = value` and `del self[key]`: a subclass says what becomes of these five.
     """
+
+    def _names_read(self) -> None:
+        """All keys count, while recording."""
+        raise NotImplementedError(f"{type(self).__name__} does not report its names")
 
     # -- reads -----------------------------------------------------------------------------------
 
-    def __getitem__(self, key: str) -> Any:
-        value = dict.__getitem__(self, key)
-        trace = get_mode().trace
-        return value if trace is None else self._traced(trace, key, value)
-
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: Any, default: Any = None) -> Any:
         """The value under `key`, or the default."""
         if dict.__contains__(self, key):
             return self[key]
         return self[key] if key in self else default
 
-    def __contains__(self, key: object) -> bool:
-        trace = get_mode().trace
-        if trace is None:
-            return dict.__contains__(self, key)
-        return bool(trace.guard_host(KeysRead(self), has_key, key))
-
     def keys(self) -> Any:
-        """The names of the options."""
+        """The keys."""
         self._names_read()
-        return dict.keys(self)
+        return super().keys()
 
     def items(self) -> Any:
-        """The options with their names."""
-        return dict.items(self) if get_mode().trace is None else self.copy().items()
+        """The keys with their values."""
+        return super().items() if get_mode().trace is None else self.copy().items()
 
     def values(self) -> Any:
-        """The options without their names."""
-        return dict.values(self) if get_mode().trace is None else self.copy().values()
+        """The values."""
+        return super().values() if get_mode().trace is None else self.copy().values()
 
-    def copy(self) -> dict[str, Any]:
-        """A plain dict of the options."""
-        self._names_read()
-        return {key: self[key] for key in dict.keys(self)}
+    def copy(self) -> Any:
+        """A plain dict of the same."""
+        return {key: self[key] for key in self}
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Any]:
         self._names_read()
-        return dict.__iter__(self)
+        return super().__iter__()
 
-    def __reversed__(self) -> Iterator[str]:
+    def __reversed__(self) -> Iterator[Any]:
         self._names_read()
-        return dict.__reversed__(self)
+        return super().__reversed__()
 
     def __len__(self) -> int:
         self._names_read()
-        return dict.__len__(self)
+        return super().__len__()
 
     def __eq__(self, other: object) -> bool:
         return self is other or self.copy() == other
@@ -121,6 +112,68 @@ class ParamGroup(dict):
 
     def __ror__(self, other: Any) -> Any:
         return other | self.copy()
+
+    def __repr__(self) -> str:
+        return super().__repr__() if get_mode().trace is None else repr(self.copy())
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    def update(self, *given: Any, **named: Any) -> None:
+        """Set several values."""
+        for key, value in dict(*given, **named).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """The value under `key`, set to the default if there is none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Take a value out."""
+        if key not in self:
+            if default:
+                return default[0]
+            raise KeyError(key)
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Take out the value that was set last, with its key."""
+        keys = [*self]
+        if not keys:
+            raise KeyError("popitem(): dictionary is empty")
+        return keys[-1], self.pop(keys[-1])
+
+    def clear(self) -> None:
+        """Take out all values."""
+        for key in [*self]:
+            del self[key]
+
+
+class ParamGroup(ReportingDict):
+    """An optimiser's parameter group: its numbers are host inputs while a step is recorded, its
+    writes host actions.
+
+    So a learning rate that changes on every call never recompiles, and stays a Python number
+    everywhere else.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        value = dict.__getitem__(self, key)
+        trace = get_mode().trace
+        return value if trace is None else self._traced(trace, key, value)
+
+    def __contains__(self, key: object) -> bool:
+        trace = get_mode().trace
+        if trace is None:
+            return dict.__contains__(self, key)
+        return bool(trace.guard_host(KeysRead(self), has_key, key))
 
     def _names_read(self) -> None:
         trace = get_mode().trace
@@ -147,8 +200,6 @@ class ParamGroup(dict):
             note_item(self, key, value)
         return value
 
-    # -- writes ----------------------------------------------------------------------------------
-
     def __setitem__(self, key: str, value: Any) -> None:
         self._write(dict.__setitem__, key, value)
 
@@ -156,39 +207,6 @@ class ParamGroup(dict):
         if not dict.__contains__(self, key):
             raise KeyError(key)
         self._write(dict.__delitem__, key)
-
-    def update(self, *options: Any, **named: Any) -> None:
-        """Set several options."""
-        self._write(dict.update, dict(*options, **named))
-
-    def __ior__(self, other: Any) -> Any:
-        self.update(other)
-        return self
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """The value under `key`, set to the default if there is none."""
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-    def pop(self, key: str, *default: Any) -> Any:
-        """Take an option out."""
-        if default and key not in self:
-            return default[0]
-        value = self[key]
-        del self[key]
-        return value
-
-    def popitem(self) -> tuple[str, Any]:
-        """Take out the option that was set last."""
-        keys = [*self]
-        if not keys:
-            raise KeyError("popitem(): dictionary is empty")
-        return keys[-1], self.pop(keys[-1])
-
-    def clear(self) -> None:
-        """Take out all options."""
-        self._write(dict.clear)
 
     def _write(self, method: Callable[..., Any], *args: Any) -> None:
         """While recording, a write is repeated by every call, in order with the numbers read."""

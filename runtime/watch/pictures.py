@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.runtime.keys import typed_key, value_key
-from tracegrad.tracer.observed import Observed, ParamGroup
+from tracegrad.tracer.observed import Observed, ReportingDict
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.numbers import same_bits
 
@@ -33,7 +33,7 @@ MAX_ITEMS = 20_000  # values inside one container that are compared at every cal
 
 PLAIN = (int, str, bool, bytes, type(None), complex, float)
 _IDENTITY = (
-    Tensor, Observed, ParamGroup, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufunc,
+    Tensor, Observed, ReportingDict, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufunc,
     np.dtype, enum.Enum,
 )  # fmt: skip
 # What is compared by what it leads to, and by its fields.

@@ -8,10 +8,9 @@ slot that is bound anew is bound by every run.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
-from tracegrad.tracer import get_mode, note_item
+from tracegrad.tracer import ReportingDict, get_mode, note_item
 
 
 def watch_now() -> Any:
@@ -34,60 +33,18 @@ def refuse_while_recording() -> None:
         )
 
 
-class Watched(dict):
-    """A dict that tells a recording what is asked of it, and drops nothing while one runs."""
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return self[key] if key in self else default
-
-    def setdefault(self, key: Any, default: Any = None) -> Any:
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-    def update(self, *given: Any, **named: Any) -> None:
-        for key, value in dict(*given, **named).items():
-            self[key] = value
+class Watched(ReportingDict):
+    """A dict of slots: it drops nothing while a recording runs."""
 
     def __contains__(self, key: Any) -> bool:
-        self._saw_names()
+        self._names_read()
         return super().__contains__(key)
-
-    def __len__(self) -> int:
-        self._saw_names()
-        return super().__len__()
-
-    def __iter__(self) -> Iterator[Any]:
-        self._saw_names()
-        return super().__iter__()
-
-    def keys(self) -> Any:
-        self._saw_names()
-        return super().keys()
-
-    def items(self) -> Any:
-        return super().items() if watch_now() is None else {k: self[k] for k in self}.items()
-
-    def values(self) -> Any:
-        return super().values() if watch_now() is None else [self[k] for k in self]
 
     def __delitem__(self, key: Any) -> None:
         refuse_while_recording()
         super().__delitem__(key)
 
-    def pop(self, *args: Any) -> Any:
-        refuse_while_recording()
-        return super().pop(*args)
-
-    def popitem(self) -> Any:
-        refuse_while_recording()
-        return super().popitem()
-
-    def clear(self) -> None:
-        refuse_while_recording()
-        super().clear()
-
-    def _saw_names(self) -> None:
+    def _names_read(self) -> None:
         watch = watch_now()
         if watch is not None:
             watch.saw_names(self)
@@ -99,7 +56,7 @@ class Slots(Watched):
     def __getitem__(self, key: Any) -> Any:
         watch = watch_now()
         if watch is None or not dict.__contains__(self, key):
-            self._saw_names()
+            self._names_read()
             return super().__getitem__(key)
         return watch.saw_item(self, key)
 

@@ -148,7 +148,12 @@ class TracedNumber:
         return format(self._exact("formatting"), spec)
 
     def __repr__(self) -> str:
-        return f"<traced {self.category}>"
+        if get_mode().trace is None:  # a debugger, or the message of an error
+            return f"<traced {self.category}>"
+        return repr(self._exact("repr()"))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TracedNumber:
+        return self  # as Python's numbers
 
     def __str__(self) -> str:
         return str(self._exact("str()"))

@@ -114,6 +114,7 @@ def all_ways_to_read(T, compile):
         rates += [group[name] for name in group if name == "lr"]
         rates += [group[name] for name in group.keys() if name == "lr"]
         rates += [v for v in group.values() if isinstance(v, float) or v is rates[0]][:1]
+        rates += [float(str(group).split("'lr': ")[1].split(",")[0]), float(repr(group["lr"]))]
         more = len(group) + (100 if "mine" in group else 0) + group.get("mine", 0)
         return [x * rate for rate in rates], x * more
 

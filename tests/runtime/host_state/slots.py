@@ -1,5 +1,7 @@
 """Slots and parameters made inside a step, and optimizers written by hand."""
 
+import copy
+
 from tests.runtime.host_state.registry import falls_back, program, setting, train
 
 
@@ -82,6 +84,46 @@ def steps_counted_by_hand(T, compile):
     g = compile(lambda x: train(w, optimizer, x))
     for k in range(8):
         yield g(T.ones(2) + k), w, list(optimizer.state[w].values())
+
+
+@program
+def slots_held_under_another_name(T, compile):
+    w, optimizer = written_by_hand(T, None)
+    state = optimizer.state[w]
+    state.update(step=0, buffer=T.zeros(2))
+
+    def step(x):
+        state["step"] += 1
+        with T.no_grad():
+            w.sub_(state["buffer"].mul_(0.5).add_(x) * state["step"])
+        return x * 1
+
+    g = compile(step)
+    for k in range(6):
+        yield g(T.ones(2) + k), w, list(state.values())
+        if k == 2:
+            state["buffer"] = T.ones(2)
+        if k == 4:
+            state["step"] = 10
+    if hasattr(g, "stats"):
+        assert g.stats()["recordings"] == 2  # the buffer is another one
+
+
+@program
+def slots_shown_copied_and_merged(T, compile):
+    def update(state, p, lr):
+        if not state:
+            state["step"] = 0
+        state |= {"step": state["step"] + 1}
+        copied = copy.deepcopy(state)
+        if "2" in repr(state):
+            p.sub_(p.grad)
+        p.sub_(p.grad * copied["step"] * copy.deepcopy(lr))
+
+    w, optimizer = written_by_hand(T, update)
+    g = compile(lambda x: train(w, optimizer, x))
+    for _ in range(3):
+        yield g(T.ones(2)), w, list(optimizer.state[w].values())
 
 
 @falls_back
