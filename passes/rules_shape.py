@@ -324,6 +324,34 @@ def _view_examples(name: str) -> Graph:
     return _graph(n, out=ops.op_named(name)(filled, **attrs[name]))
 
 
+def _reduced_before_broadcast(found: Match) -> Node | None:
+    """sum(broadcast(x)) over axes that x has -> broadcast(sum(x)): the sum sees fewer elements."""
+    wide, axes = found["wide"], found.root.attrs["axes"]
+    dims = wide.attrs["dims"]
+    own = {to: axis for axis, to in enumerate(dims) if found.x.shape[axis] == wide.shape[to]}
+    if not own.keys() >= set(axes) or found.x.type.size >= wide.type.size:
+        return None
+    small = emit(found.root.op, found.x, axes=tuple(sorted(own[axis] for axis in axes)))
+    left = [axis for axis in range(wide.ndim) if axis not in axes]
+    kept = tuple(left.index(to) for to in dims if to not in axes)
+    return ops.broadcast_to(small, shape=found.root.shape, dims=kept)
+
+
+def _example_reduced_broadcast(name: str) -> Graph:
+    n = _input(4, 1, 3)
+    wide = ops.broadcast_to(n, shape=(4, 5, 2, 3), dims=(0, 2, 3))
+    return _graph(n, out=ops.op_named(name)(wide, axes=(0, 3)))
+
+
+def _of_broadcast(name: str) -> Rule:
+    return rule(
+        f"{name}-of-broadcast",
+        op(name, op("broadcast_to", x, label="wide")),
+        to=_reduced_before_broadcast,
+        examples=(lambda: _example_reduced_broadcast(name),),
+    )
+
+
 def _over_nothing(name: str) -> Rule:
     return rule(
         f"{name}-over-nothing",
@@ -365,5 +393,5 @@ SPLATS: tuple[Rule, ...] = tuple(
     _view_rule(name) for name in ("reshape", "transpose", "broadcast_to", "slice")
 )
 REDUCTIONS: tuple[Rule, ...] = tuple(
-    make(name) for name in _REDUCTIONS for make in (_over_nothing, _over_ones)
+    make(name) for name in _REDUCTIONS for make in (_over_nothing, _over_ones, _of_broadcast)
 )

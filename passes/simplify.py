@@ -5,7 +5,7 @@ The canonical form they lead to:
 - subtraction instead of adding a negation; multiplication instead of division by a power of two
 - one reshape, one transpose, one broadcast in a row; none that changes nothing; an axis of length 1
   comes from a reshape, not from a transpose or a broadcast
-- broadcasts come as late as they can: an elementwise op runs on the small operand
+- broadcasts come as late as they can: an elementwise op or a reduction runs on the small operand
 - blocks that make up an array are concatenated, not padded and added
 - a matrix product with one weight for a whole batch is a single 2-D product
 """

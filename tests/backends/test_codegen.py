@@ -14,8 +14,9 @@ from tests.op_samples import SAMPLES
 from tests.sampling import Sample
 from tracegrad.backends.base import BackendError, IndexOutOfRange, KernelError, Options
 from tracegrad.backends.numpy import compile, interpret
+from tracegrad.backends.optimise import optimise
 from tracegrad.ir import ops
-from tracegrad.ir.graph import Graph, Node, placeholder
+from tracegrad.ir.graph import Graph, Node, Op, placeholder
 from tracegrad.ir.loc import Loc, at
 from tracegrad.ir.types import TensorType, bool_, f32, i64
 
@@ -48,6 +49,25 @@ def test_every_sample_equals_its_kernel(op: str, sample: Sample) -> None:
             assert not any(np.may_share_memory(result, array) for array in arrays)
     for array, old in zip(arrays, before):
         np.testing.assert_array_equal(array, old)
+
+
+REDUCTIONS = [ops.sum_, ops.prod, ops.max_, ops.min_]
+
+
+@pytest.mark.parametrize("shape", [(16, 1), (1, 8), (1, 1), ()])
+@pytest.mark.parametrize("reduce", REDUCTIONS, ids=lambda op: op.name)
+def test_a_loop_reduces_what_is_broadcast(reduce: Op, shape: tuple[int, ...]) -> None:
+    """Of (16, 1) each element counts eight times; of (1, 8) every row has the same result."""
+    x, y = tensor(*shape), tensor(16, 8)
+    dims = tuple(range(2 - len(shape), 2))
+    wide = ops.broadcast_to(x, shape=(16, 8), dims=dims)
+    row = ops.broadcast_to(reduce(wide, axes=(1,)), shape=(16, 8), dims=(0,))
+    graph = Graph((x, y), (ops.tanh(y * row + y),))
+    arrays = arrays_for(graph)
+    (expected,) = interpret(graph, arrays)
+    for each in (graph, optimise(graph)):
+        (result,) = compile(each, Options(tile_bytes=256, poison=True))(arrays)
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
 # ------------------------------------------------------------------ random graphs
