@@ -89,7 +89,7 @@ def leading_nodes(
     sources = set(wrt)
     leads: set[Node] = set()
     for node in order:
-        if not _carries_gradient(node):
+        if not carries_gradient(node):
             continue
         if node in sources:
             leads.add(node)
@@ -99,7 +99,8 @@ def leading_nodes(
     return leads
 
 
-def _carries_gradient(node: Node) -> bool:
+def carries_gradient(node: Node) -> bool:
+    """Whether the dtype of the value, or of one of its parts, has gradients."""
     if isinstance(node.type, TupleType):
         return any(part.dtype.is_inexact for part in node.type.parts)
     return bool(node.dtype.is_inexact)
@@ -192,9 +193,9 @@ def gradient_graph(
     One graph is made per graph and choice of indices, so equal calls share it.
     """
     if wrt_indices is None:
-        wrt_indices = [k for k, node in enumerate(graph.inputs) if _carries_gradient(node)]
+        wrt_indices = [k for k, node in enumerate(graph.inputs) if carries_gradient(node)]
     if output_indices is None:
-        output_indices = [k for k, node in enumerate(graph.outputs) if _carries_gradient(node)]
+        output_indices = [k for k, node in enumerate(graph.outputs) if carries_gradient(node)]
     made = _vjp_graphs.setdefault(graph, {})
     key = (tuple(wrt_indices), tuple(output_indices))
     if key not in made:

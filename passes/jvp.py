@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
 from tracegrad.ir.loc import at
-from tracegrad.passes.autodiff import reverse
+from tracegrad.passes.autodiff import carries_gradient, reverse
 
 
 def tangents(
@@ -24,7 +24,7 @@ def tangents(
     """
     found: list[Node | None] = []
     for output in outputs:
-        if not output.dtype.is_inexact:
+        if not carries_gradient(output):
             found.append(None)
             continue
         with at(output.loc.through("jvp")):
@@ -56,9 +56,9 @@ def tangent_graph(
     A tangent is zeros where nothing moves. Raises MissingVJPError as `reverse` does.
     """
     if wrt_indices is None:
-        wrt_indices = [k for k, node in enumerate(graph.inputs) if node.dtype.is_inexact]
+        wrt_indices = [k for k, node in enumerate(graph.inputs) if carries_gradient(node)]
     if output_indices is None:
-        output_indices = [k for k, node in enumerate(graph.outputs) if node.dtype.is_inexact]
+        output_indices = [k for k, node in enumerate(graph.outputs) if carries_gradient(node)]
     wrt = [graph.inputs[k] for k in wrt_indices]
     directions = [placeholder(node.type, node.loc) for node in wrt]
     outputs = [graph.outputs[k] for k in output_indices]

@@ -18,7 +18,7 @@ from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.run import on_numpy
-from tracegrad.tracer.program import VJP, GraphOp, Program, make_runner
+from tracegrad.tracer.program import VJP, GraphOp, Program
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape.compiled import OPAQUE_KINDS
 from tracegrad.tracer.tape.entries import Constant, Entry, Leaf, Part
@@ -31,17 +31,8 @@ class CallProgram(Program):
     def __init__(
         self, graph: Graph, indices: list[int], wanted: tuple[bool, ...], families: dict[Node, int], compiler: Compiler
     ):  # fmt: skip
-        self.op = GraphOp(graph)
-        self.attrs = ()
-        self.specs = tuple(node.type for node in graph.inputs)
-        self.graph = graph
-        self.inputs = graph.inputs
-        self.operand_nodes = graph.inputs
-        self.types = tuple(node.type for node in graph.outputs)
-        self.run = make_runner(graph)
-        self._vjps = {}
-        self._plans = {}
-        self.differentiable = True
+        specs = tuple(node.type for node in graph.inputs)
+        super().__init__(GraphOp(graph), graph, specs, graph.inputs)
         self.indices = indices  # positions of the tracked results among the recording's outputs
         self.wanted = wanted
         self.families = families  # of the leaf that an input's gradient belongs to, where it is not the input's own

@@ -239,7 +239,7 @@ class CompiledFunction(FunctionLike, Inspection):
                 trace.undo_host_actions()
                 observer.put_back()
                 path, specialisation = self._add(
-                    call, recorded, program, observer.facts, specialisation, reason
+                    call, recorded, program, observer.facts, specialisation
                 )
             except MemoryMatters:
                 trace.discard()
@@ -290,8 +290,8 @@ class CompiledFunction(FunctionLike, Inspection):
         if final.plan.grad_left is not None:
             set_mode(mode_with(final.plan.grad_left, get_mode().trace))
 
-    def _add(self, call: Call, recorded: Any, program: Any, facts: list[Any], specialisation: Specialisation | None,
-             reason: str) -> tuple[list[Segment], Specialisation]:  # fmt: skip
+    def _add(self, call: Call, recorded: Any, program: Any, facts: list[Any], specialisation: Specialisation | None
+             ) -> tuple[list[Segment], Specialisation]:  # fmt: skip
         saved = program.saved if program is not None else ()
         fresh = specialisation is None
         if specialisation is None:

@@ -109,24 +109,27 @@ class RecordingPlan:
 
 
 class Program:
-    """One user-level op at one signature.
+    """One user-level op at one signature, as a graph.
 
-    run     operand values (arrays, Python numbers, Nones) -> output arrays
-    single  whether a call gives one tensor, not a tuple
+    specs     of the operands; `operands` are their nodes: Weak for a number, None for nothing
+    run       operand values (arrays, Python numbers, Nones) -> output arrays
+    single    whether a call gives one tensor, not a tuple
     """
 
-    def __init__(self, op: Any, attrs: tuple, specs: tuple):
-        self.op, self.attrs, self.specs = op, attrs, specs
-        with _loc.at(here()):
-            operands, self.inputs = operand_nodes(specs)
-            outputs = op.emit_on(operands, attrs)
-        self.operand_nodes = operands
-        self.graph = Graph(self.inputs, outputs, name=op.name)
-        self.types = tuple(node.type for node in outputs)
-        self.single = len(outputs) == 1 and getattr(op, "results", ()) is None
+    def __init__(self, op: Any, graph: Graph, specs: tuple, operands: tuple[Any, ...]):
+        self.op, self.graph, self.specs, self.operands = op, graph, specs, operands
+        self.types = tuple(node.type for node in graph.outputs)
+        self.single = len(self.types) == 1 and getattr(op, "results", ()) is None
+        self.differentiable = any(type_.dtype.is_inexact for type_ in self.types)
         self._vjps: dict[tuple, VJP] = {}
         self._plans: dict[tuple[bool, ...], RecordingPlan] = {}
-        self.differentiable = any(node.type.dtype.is_inexact for node in outputs)
+
+    @classmethod
+    def of_op(cls, op: Any, attrs: tuple, specs: tuple) -> Program:
+        with _loc.at(here()):
+            operands, inputs = operand_nodes(specs)
+            outputs = op.emit_on(operands, attrs)
+        return cls(op, Graph(inputs, outputs, name=op.name), specs, operands)
 
     @cached_property
     def run(self) -> Runner:
@@ -144,8 +147,8 @@ class Program:
             reads = tuple(sorted({*vjp.reads_in, *bare.reads_in}))
             outs = tuple(sorted({*vjp.reads_out, *bare.reads_out}))
             if vjp.saved:
-                graph = Graph(self.inputs, (*self.graph.outputs, *vjp.saved), name=self.op.name)
-                run = bind(graph, self.specs)
+                outputs = (*self.graph.outputs, *vjp.saved)
+                run = bind(Graph(self.graph.inputs, outputs, name=self.op.name), self.specs)
             else:
                 run = self.run
             found = self._plans[wanted] = RecordingPlan(run, vjp, flags, reads, outs)
@@ -167,7 +170,7 @@ class Program:
         self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool
     ) -> VJP:
         outputs = self.graph.outputs
-        operands = [n.node if isinstance(n, Weak) else n for n in self.operand_nodes]
+        operands = [n.node if isinstance(n, Weak) else n for n in self.operands]
         wrt = [n for n, want in zip(operands, wanted) if want]
         with _loc.at(here()):
             kept = [n for n, has in zip(outputs, with_cotangent) if has]
@@ -175,12 +178,11 @@ class Program:
             gradients = reverse(kept, cotangents, wrt)
             stand_in = {n: placeholder(n.type) for n in outputs if n.op is not INPUT}
         found = [g for g in gradients if g is not None]
-        results = substitute(found, {**stand_in, **{n: n for n in self.inputs}})
-        saved: tuple[Node, ...] = ()
-        if save:
-            saved = worth_saving(results, self.graph)
-            standing = {node: placeholder(node.type, node.loc) for node in saved}
-            results = substitute(results, {**standing, **{n: n for n in self.inputs}})
+        results = substitute(found, stand_in)
+        saved = worth_saving(results, self.graph) if save else ()
+        if saved:
+            stand_in.update({node: placeholder(node.type, node.loc) for node in saved})
+            results = substitute(results, stand_in)
         used = set(postorder(results))
         reads_in = tuple(k for k, n in enumerate(operands) if n is not None and (n in used))
         reads_out = tuple(k for k, n in enumerate(outputs) if stand_in.get(n) in used)
@@ -188,10 +190,8 @@ class Program:
             *cotangents,
             *(operands[k] for k in reads_in),
             *(stand_in[outputs[k]] for k in reads_out),
-            *(standing[n] for n in saved),
-        ) if saved else (
-            *cotangents, *(operands[k] for k in reads_in), *(stand_in[outputs[k]] for k in reads_out)
-        )  # fmt: skip
+            *(stand_in[n] for n in saved),
+        )
         graph = Graph(inputs, tuple(results), name=f"vjp({self.op.name})")
         positions: dict[int, int] = {}
         wanted_operands = [k for k, want in enumerate(wanted) if want]
@@ -249,13 +249,8 @@ def program_for(op: Any, attrs: tuple, specs: tuple) -> Program:
     key = (op, exact(attrs), specs, get_default_dtype())
     program = _programs[key]
     if program is None:
-        program = _programs.add(key, Program(op, attrs, specs))
+        program = _programs.add(key, Program.of_op(op, attrs, specs))
     return program
-
-
-def make_runner(graph: Graph) -> Runner:
-    """`bind` at the first call."""
-    return LazyRunner(graph)
 
 
 def bind(graph: Graph, specs: tuple | None = None) -> Runner:
@@ -293,21 +288,6 @@ def heavy(node: Node) -> bool:
     """
     several = node.op.has(traits.MULTI) and node.op.name not in SHORT
     return several or "strides" in node.op.attrs
-
-
-class LazyRunner:
-    """A graph that is bound to NumPy at its first call, so that unused ones cost nothing."""
-
-    __slots__ = ("graph", "run")
-
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.run: Runner | None = None
-
-    def __call__(self, arrays: list[Array]) -> list[Array]:
-        if self.run is None:
-            self.run = bind(self.graph)
-        return self.run(arrays)
 
 
 def compile_for_numpy(graph: Graph) -> Any:

@@ -42,10 +42,10 @@ def emit_attention(w: Writer, node: Node) -> None:
         emit_kernel(w, node)
         return
     forward = node.op.name == "sdpa"
-    q, k, v = node.inputs[:3] if forward else node.inputs[1:4]
+    q, _, v = node.inputs[:3] if forward else node.inputs[1:4]
     kind = Attention if forward else AttentionBackward
     attrs = dict(causal=node.attrs["causal"], scale=node.attrs["scale"], threads=w.cores.threads)
-    name = plan(w, kind, q.dtype, q.shape, k.shape, v.shape, **attrs)
+    name = plan(w, kind, q.dtype, q.shape, v.shape, **attrs)
     outs = [w.out(node, index) for index in range(len(node.type.parts))]
     w.call(name, *(w.ref(x) for x in node.inputs), *outs)
 

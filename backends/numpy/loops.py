@@ -48,14 +48,14 @@ class Loop:
             seen.setdefault(operand, []).append(axes)
         pairs = []
         for part, output in enumerate(self.graph.outputs):
-            level = self._axes(output.shape, self.source(output) in self.rows)
+            level = self._axes(self.source(output) in self.rows)
             for operand, uses in seen.items():
                 if all(axes == level for axes in uses):
                     if self.graph.inputs[operand].type == output.type:
                         pairs.append((part, operand))
         return pairs
 
-    def _axes(self, shape: Shape, row: bool) -> Axes:
+    def _axes(self, row: bool) -> Axes:
         lead = tuple(range(len(self.domain) - 1))
         return (*lead, None) if row else (*lead, len(self.domain) - 1)
 

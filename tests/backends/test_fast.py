@@ -259,7 +259,7 @@ def test_attention(t: int, s: int, d: int, e: int, causal: bool, lead: tuple[int
     q, k, v = (rng.standard_normal((*lead, *shape)) for shape in ((t, d), (s, d), (s, e)))
     attrs: dict[str, Any] = dict(causal=causal, scale=0.4)
     out, lse = run("sdpa", [q, k, v], **attrs)
-    shapes = (q.shape, k.shape, v.shape)
+    shapes = (q.shape, v.shape)
     forward = attention.Attention(*shapes, dtype=q.dtype, threads=2, **attrs)
     results = [np.full_like(out, np.nan), np.full_like(lse, np.nan)]
     forward(q, k, v, *results)

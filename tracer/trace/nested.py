@@ -17,7 +17,7 @@ from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.numbers import TracedNumber
-from tracegrad.tracer.trace.recording import Trace, place_of
+from tracegrad.tracer.trace.recording import Trace
 from tracegrad.tracer.trace.traced import Cell
 
 
@@ -173,23 +173,18 @@ class NestedTrace(Trace):
                 f"an in-place write on an outside tensor inside {self.what}",
                 "return the new value instead",
             )
-        place_of(target)
         super().write(target, value)
 
-    def guard_bool(self, node: Node) -> bool:
-        return self._no_guard("a branch on a tensor's value")
+    def guard_bool(self, node: Node) -> NoReturn:
+        self.guard_bits(node, "a branch on a tensor's value")
 
-    def guard_bits(self, node: Node, why: str) -> Any:
-        return self._no_guard(why)
-
-    def _no_guard(self, why: str) -> Any:
+    def guard_bits(self, node: Node, why: str) -> NoReturn:
         self.refuse(
             f"{why} inside {self.what}", "use tg.where, or tg.cond",
             "its graph is made once, before values are known",
         )  # fmt: skip
 
-    def next_key(self, generator: Any) -> Tensor:
+    def next_key(self, generator: Any) -> NoReturn:
         self.refuse(
             f"a random operation inside {self.what}", "draw the numbers outside and pass them in"
         )
-        raise AssertionError

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from tracegrad.ir.graph import Node, postorder
+from tracegrad.passes.autodiff import carries_gradient
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
@@ -70,9 +71,3 @@ class Tracking:
         self, what: str, fix: str, why: str = "it cannot be part of a static graph"
     ) -> NoReturn:
         raise UnsupportedError(what, where=here(), why=why, fix=fix)
-
-
-def carries_gradient(node: Node) -> bool:
-    parts = getattr(node.type, "parts", None)
-    types = parts if parts is not None else (node.type,)
-    return any(t.dtype.is_inexact for t in types)

@@ -87,7 +87,7 @@ class Attention:
     """
 
     def __init__(
-        self, q_shape: Ints, k_shape: Ints, v_shape: Ints, *, causal: bool, scale: float,
+        self, q_shape: Ints, v_shape: Ints, *, causal: bool, scale: float,
         dtype: np.dtype[Any], threads: int | None = None,
     ):  # fmt: skip
         b, h, t, d = q_shape
@@ -144,7 +144,7 @@ class AttentionBackward:
     """
 
     def __init__(
-        self, q_shape: Ints, k_shape: Ints, v_shape: Ints, *, causal: bool, scale: float,
+        self, q_shape: Ints, v_shape: Ints, *, causal: bool, scale: float,
         dtype: np.dtype[Any], threads: int | None = None,
     ):  # fmt: skip
         b, h, t, d = q_shape
