@@ -24,6 +24,7 @@ from tracegrad.runtime.plan import make_plan
 from tracegrad.runtime.results import finish
 from tracegrad.runtime.run import Runner
 from tracegrad.runtime.segments import NotDeterministic, Segment, build
+from tracegrad.runtime.settings import Settings
 from tracegrad.runtime.signature import Call, Signature, now
 from tracegrad.runtime.usual import Usual, usual_call
 from tracegrad.runtime.watch.checks import checker
@@ -90,17 +91,10 @@ class Specialisation:
 class CompiledFunction(FunctionLike, Inspection):
     """What `tracegrad.compile` returns for a function. See `compile` for the options."""
 
-    def __init__(self, function: Callable[..., Any], *, backend: str, fullgraph: bool, keep_grads: bool | str,
-                 recheck: int | None, max_paths: int, max_unroll: int, name: str, compiler: Compiler):  # fmt: skip
+    def __init__(self, function: Callable[..., Any], settings: Settings, compiler: Compiler):
         update_wrapper(self, function, updated=())
         self.function = function
-        self.backend = backend
-        self.fullgraph = fullgraph
-        self.keep_grads = keep_grads
-        self.recheck = recheck
-        self.max_paths = max_paths
-        self.max_unroll = max_unroll
-        self.name = name
+        self.settings = settings
         self._compiler = compiler
         self._lock = threading.RLock()
         self._cache: dict[Any, list[Specialisation]] = {}
@@ -114,7 +108,7 @@ class CompiledFunction(FunctionLike, Inspection):
         self._calls = 0
         self._recordings = 0
         self._record_seconds = 0.0
-        self._runner = Runner(backend)
+        self._runner = Runner(settings.backend)
         self._last: Segment | None = None
         self._given: Given | None = None
         self._usual: Usual | None = None  # calls like the last one, the short way
@@ -134,7 +128,7 @@ class CompiledFunction(FunctionLike, Inspection):
         if call.behind and call.key in self._by_memory:
             call = Call(args, kwargs, mode.grad, True, call.by_identity)
         self._calls += 1
-        if self.recheck and self._calls % self.recheck == 0:
+        if self.settings.recheck and self._calls % self.settings.recheck == 0:
             return self._recheck(call)
         while (result := self._answer(call)) is _LOOK_AGAIN:
             if self._eager_reason:
@@ -159,7 +153,7 @@ class CompiledFunction(FunctionLike, Inspection):
                     done, result = self._runner.walk(specialisation.root, call)
                     if done:
                         self._finished(done)
-                        if not self.recheck and self._usual_of is not specialisation:
+                        if not self.settings.recheck and self._usual_of is not specialisation:
                             self._usual = usual_call(specialisation, call)
                             self._usual_of = specialisation if self._usual else None
                         return result
@@ -210,7 +204,7 @@ class CompiledFunction(FunctionLike, Inspection):
             if culprit is not None and self._too_many(call, reason, culprit):
                 return self.function(*call.args, **call.kwargs)
             started = time.perf_counter()
-            trace = Trace(self.max_unroll)
+            trace = Trace(self.settings.max_unroll)
             another_gradient = isinstance(culprit, tuple) and culprit[0] == "grad"
             observer = Observer(trace, self.function, call, gradients_by_name=another_gradient)
             try:
@@ -228,7 +222,7 @@ class CompiledFunction(FunctionLike, Inspection):
                     recorded = finish(
                         trace,
                         returned,
-                        self.keep_grads,
+                        self.settings.keep_grads,
                         call.tensors,
                         observer.effects,
                         observer.origins,
@@ -314,9 +308,9 @@ class CompiledFunction(FunctionLike, Inspection):
             del kept[:-MAX_SPECIALISATIONS]
         specialisation.place_of_argument_seen |= recorded.trace.place_of_argument_seen
         specialisation.fingerprints.add(final.lowered.graph.fingerprint())
-        if len(specialisation.fingerprints) > self.max_paths:
+        if len(specialisation.fingerprints) > self.settings.max_paths:
             self._stay_eager(
-                f"more than {self.max_paths} different paths through the function were taken (max_paths)",
+                f"more than {self.settings.max_paths} different paths through the function were taken (max_paths)",
                 "branch less on values: tg.where, tg.cond or tg.while_loop keep one graph; or raise max_paths",
                 recorded.trace,
             )
@@ -342,7 +336,7 @@ class CompiledFunction(FunctionLike, Inspection):
         return True
 
     def _stay_eager(self, why: str, fix: str, trace: Trace | None = None) -> None:
-        if self.fullgraph:
+        if self.settings.fullgraph:
             where = trace.guards[-1].loc if trace is not None and trace.guards else None
             raise GraphBreakError(f"{self.name} cannot be one graph", where=where, why=why, fix=fix)
         self._eager_reason = why
@@ -352,7 +346,7 @@ class CompiledFunction(FunctionLike, Inspection):
 
     def _break(self, error: UnsupportedError, call: Call) -> Any:
         """Something that cannot be recorded: an error under fullgraph, else eager with one warning."""
-        if self.fullgraph:
+        if self.settings.fullgraph:
             raise GraphBreakError(f"{self.name} cannot be one graph:\n{error}") from None
         self._eager_reason = str(error).splitlines()[0]
         warnings.warn(f"tracegrad: {self.name} runs eagerly from now on:\n{error}", stacklevel=4)

@@ -7,11 +7,13 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from types import MethodType
 from typing import Any
 
 from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.settings import Settings
 from tracegrad.tracer.state import get_mode
 
 OWN_METHODS = "_compiled_methods"  # the attribute of an instance that holds its OwnMethods
@@ -34,13 +36,7 @@ class FunctionLike:
     """The part of a CompiledFunction that stands for a function."""
 
     function: Callable[..., Any]
-    backend: str
-    fullgraph: bool
-    keep_grads: bool | str
-    recheck: int | None
-    max_paths: int
-    max_unroll: int
-    name: str
+    settings: Settings
     _compiler: Compiler
 
     def __get__(self: Any, instance: Any, owner: Any = None) -> Any:
@@ -62,11 +58,7 @@ class FunctionLike:
 
     def _of(self: Any, function: Callable[..., Any]) -> Any:
         """Another function with the same options and executables."""
-        return type(self)(
-            function, backend=self.backend, fullgraph=self.fullgraph, keep_grads=self.keep_grads,
-            recheck=self.recheck, max_paths=self.max_paths, max_unroll=self.max_unroll, name=self.name,
-            compiler=self._compiler,
-        )  # fmt: skip
+        return type(self)(function, self.settings, self._compiler)
 
     def __copy__(self) -> Any:
         return self  # as functions are
@@ -87,8 +79,4 @@ class FunctionLike:
         """What compiles another function with the same options."""
         from tracegrad.runtime.compile import compile_function
 
-        return partial(
-            compile_function, backend=self.backend, fullgraph=self.fullgraph, keep_grads=self.keep_grads,
-            recheck=self.recheck, max_paths=self.max_paths, max_unroll=self.max_unroll, name=self.name,
-            **self._compiler.options,
-        )  # fmt: skip
+        return partial(compile_function, **asdict(self.settings), **self._compiler.options)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tracegrad.ir.graph import Graph
+from tracegrad.runtime.settings import Settings
 from tracegrad.tracer.errors import ArgumentError, NothingCompiledError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
@@ -61,8 +62,17 @@ class Inspection:
     _record_seconds: float
     _eager_reason: str
     function: Callable[..., Any]
-    name: str
-    backend: str
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """What errors and reports call it."""
+        return self.settings.name
+
+    @property
+    def backend(self) -> str:
+        """The backend: "numpy" or "jax"."""
+        return self.settings.backend
 
     def _lowered(self) -> Any:
         if self._last is None:

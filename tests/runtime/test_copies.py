@@ -95,7 +95,7 @@ def test_a_compiled_method_of_a_copied_model_is_the_copys():
     average = copy.deepcopy(model)
     fill(average, 5.0)
     assert value(average) == [5.0, 5.0] and value(model) == [1.0, 1.0]
-    assert average.scaled(tg.ones(2)).tolist() == [5.0, 5.0] and average.scaled.fullgraph
+    assert average.scaled(tg.ones(2)).tolist() == [5.0, 5.0] and average.scaled.settings.fullgraph
 
 
 def test_a_pickled_function_keeps_its_name_or_its_options():
@@ -104,7 +104,11 @@ def test_a_pickled_function_keeps_its_name_or_its_options():
     step(tg.ones(2))
     again = pickle.loads(pickle.dumps(step))
     np.testing.assert_array_equal(again(tg.ones(2)).numpy(), [3.0, 3.0])
-    assert again.fullgraph and again.max_paths == 3 and again.stats()["recordings"] == 1
+    assert (
+        again.settings.fullgraph
+        and again.settings.max_paths == 3
+        and again.stats()["recordings"] == 1
+    )
 
 
 def test_a_local_function_cannot_be_pickled_and_the_error_names_it():
