@@ -164,8 +164,11 @@ class Call:
                     parts.append(leaf._grad is None)
                 if position < len(owners) - 1:
                     parts.append(any(leaf is other for other in tensors[:-1]))
-                if owner is storage and (leaf._chain or leaf._family):
-                    parts.append((leaf._chain, leaf._family, storage.array.shape))
+                if owner is storage:
+                    if leaf._chain or leaf._family:
+                        parts.append((leaf._chain, leaf._family, storage.array.shape))
+                    if (strides := storage.odd_strides) is not None:
+                        parts.append(strides)
                 for name in leaf.__dict__:
                     if name[0] != "_":  # the user's own attributes
                         parts.append(

@@ -66,10 +66,16 @@ class Storage:
 
     @property
     def array(self) -> np.ndarray:
-        """The base array, C-contiguous."""
+        """The base array: C-contiguous, unless it came by `from_numpy`."""
         if self._stale:
             self._refresh()
         return self._array
+
+    @property
+    def odd_strides(self) -> tuple[int, ...] | None:
+        """Strides of the base array in bytes, None if it is C-contiguous."""
+        array = self._array  # a value that lies on a device has the same
+        return None if array.flags.c_contiguous else array.strides
 
     def _refresh(self) -> None:
         from tracegrad.backends.jax import to_numpy

@@ -41,7 +41,7 @@ def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) ->
 
 
 def captured_fact(tensor: Tensor, item: Input) -> CallFact:
-    """Gradient status, shape and dtype of a captured tensor."""
+    """Gradient status, shape, dtype and layout of a captured tensor."""
     key = ("captured", id(tensor))
     tracked = isinstance(tensor._entry, Leaf)
     if not tracked and tensor._entry is not None:  # a captured non-leaf: its history may be any
@@ -49,7 +49,7 @@ def captured_fact(tensor: Tensor, item: Input) -> CallFact:
             lambda: tensor._entry is not None, lambda: f"{item.name}: no longer requires grad", key
         )
     shape, dtype = item.node.shape, item.node.dtype.np
-    owner = item.source
+    owner, strides = item.source, odd_strides(tensor)
     hooks = (tuple(tensor._hooks or ()), tuple(tensor._post_hooks or ()))
 
     def test() -> bool:
@@ -63,6 +63,7 @@ def captured_fact(tensor: Tensor, item: Input) -> CallFact:
             (tensor._entry is not None) is tracked
             and array.shape == shape
             and array.dtype == dtype
+            and odd_strides(tensor) == strides
             and (tuple(tensor._hooks or ()), tuple(tensor._post_hooks or ())) == hooks
         )
 
@@ -73,6 +74,10 @@ def captured_fact(tensor: Tensor, item: Input) -> CallFact:
         )
 
     return CallFact(test, text, key)
+
+
+def odd_strides(tensor: Tensor) -> tuple[int, ...] | None:
+    return None if tensor._storage is None else tensor._storage.odd_strides
 
 
 def alias_fact(tensor: Tensor) -> CallFact:
@@ -88,10 +93,12 @@ def alias_fact(tensor: Tensor) -> CallFact:
 
 
 def seen_fact(tensor: Tensor) -> CallFact:
-    """What can be asked of a tensor whose value the graph does not use: its size, dtype and status."""
+    """What can be asked of a tensor whose value the graph does not use: its size, dtype, status and
+    layout.
+    """
 
     def status() -> tuple:
-        return tuple(tensor.shape), tensor.dtype, tensor.requires_grad
+        return tuple(tensor.shape), tensor.dtype, tensor.requires_grad, odd_strides(tensor)
 
     before = status()
 

@@ -72,6 +72,41 @@ def test_other_strides_are_another_signature(backend):
     assert compiled.why().splitlines()[1].endswith("float32[3, 3] -> float32[3, 3], strides [1, 3]")
 
 
+COLUMNS = np.arange(6, dtype=np.float32).reshape(3, 2).T  # strides (1, 2)
+
+
+def test_an_array_that_is_not_row_major_keeps_its_strides(backend):
+    """A tensor of `from_numpy` has the array's strides: views of it are decided by them."""
+
+    def f(x):
+        return x.permute(0, 1).reshape(3, 2), x.stride(), x.T.is_contiguous()
+
+    compiled = tg.compile(f, backend=backend, fullgraph=True)
+    for array in (np.ascontiguousarray(COLUMNS), COLUMNS, np.ascontiguousarray(COLUMNS)):
+        ours, theirs = compiled(tg.from_numpy(array)), f(tg.from_numpy(array))
+        same(ours[0], theirs[0])
+        assert ours[1:] == theirs[1:] == (theirs[1], array is COLUMNS)
+    assert compiled.stats()["recordings"] == 2
+
+
+def test_state_that_is_not_row_major_keeps_its_strides(backend):
+    state = tg.zeros(2, 3)
+
+    def f():
+        return state * 1, state.T.is_contiguous(), state.stride()
+
+    compiled = tg.compile(f, backend=backend, fullgraph=True)
+    for array in (np.ascontiguousarray(COLUMNS), COLUMNS):
+        state.data = tg.from_numpy(array)
+        ours, theirs = compiled(), f()
+        same(ours[0], theirs[0])
+        assert ours[1:] == theirs[1:] == (array is COLUMNS, theirs[2])
+    looked_at = tg.compile(lambda: state.T.is_contiguous(), backend=backend)
+    assert looked_at()
+    state.data = tg.zeros(2, 3)
+    assert not looked_at()
+
+
 def test_a_detached_tensor_given_again_and_again_is_one_recording(backend):
     noise = data(3)
     compiled = tg.compile(lambda x: x * 2, backend=backend)

@@ -162,6 +162,8 @@ class TraceBuffers(Tracking):
             key = (kind, name) if kind == "argument" else (kind, id(owner))
             self.inputs.append(Input(kind, node, owner, reader_of(owner), name, key, tensor))
             cell = self.cells[id(owner)] = Cell(node, owner, tensor._family)
+            if isinstance(owner, Storage):
+                cell.strides = owner.odd_strides
             self._note_leaf(node, tensor)
         return cell
 
