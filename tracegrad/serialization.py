@@ -61,14 +61,9 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
 
     path = os.fsdecode(f)  # type: ignore[arg-type]
     folder, name = os.path.split(path)
+    temporary = ""
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or os.curdir)
-    except OSError as error:
-        raise SerializationError(
-            f"cannot write {path}: {error.strerror or error}",
-            fix=f"check that the folder {os.path.abspath(folder)} exists and is writable",
-        ) from error
-    try:
         with os.fdopen(handle, "wb") as stream:
             _write_archive(stream, manifest, writer.buffers)
             stream.flush()
@@ -78,10 +73,15 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
+    except BaseException as error:
+        if temporary and os.path.exists(temporary):
             os.unlink(temporary)
-        raise
+        if not isinstance(error, OSError):
+            raise
+        raise SerializationError(
+            f"cannot write {path}: {error.strerror or error}",
+            fix=f"give the path of a file; the folder {os.path.abspath(folder)} must exist, be writable and have room",
+        ) from error
 
 
 def _write_archive(stream: Any, manifest: dict[str, Any], buffers: list[np.ndarray]) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir import loc as _loc
-from tracegrad.ir.graph import Op, emit
-from tracegrad.ir.ops import proj, traits
-from tracegrad.ir.types import TupleType
+from tracegrad.ir.graph import emit
+from tracegrad.ir.ops import proj
+from tracegrad.ir.ops.custom import custom_op
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import Mode, enable_grad, get_mode, no_grad, reset_mode, set_mode
@@ -141,7 +141,7 @@ def leave_entry(
 def record(
     cls: type[Function], ctx: Context, args: tuple[Any, ...], outputs: list[Tensor], trace: Any
 ) -> list[Tensor]:
-    """The composite op of this one call: identity on the outputs, the user's backward as its VJP."""
+    """The op of this one call, with the user's backward as its VJP; see ir/ops/custom.py."""
     tensors = [a for a in args if isinstance(a, Tensor)]
     inputs = [trace.node_of(a) for a in tensors]
     results = [trace.node_of(o) for o in outputs]
@@ -166,13 +166,8 @@ def record(
         finally:
             reset_mode(token)
 
-    op = Op(
-        f"custom_{cls.__name__}", infer=lambda *_: TupleType(types), vjp=vjp,
-        decompose=lambda *operands: tuple(operands[:count]),
-        traits=frozenset({traits.COMPOSITE, traits.MULTI}),
-    )  # fmt: skip
     with _loc.at(here()):
-        whole = emit(op, *results, *inputs)
+        whole = emit(custom_op(cls.__name__, vjp), *results, *inputs)
         parts = [proj(whole, index=k) for k in range(count)]
     trace.mark_active(parts, inputs)
     return [trace.fresh(p) for p in parts]

@@ -304,13 +304,13 @@ class Tensor:
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The values as a NumPy array that shares memory with this tensor.
 
-        Raises GradientError for a tensor that requires grad, unless force=True (detaches).
+        Raises GradientError for a tensor that requires grad, unless under `no_grad` or with force=True.
         """
-        if self.requires_grad and not force:
+        if not force and self.requires_grad and get_mode().grad:
             raise GradientError(
                 "numpy() on a tensor that requires grad",
                 why="the array could be changed without the tape seeing it",
-                fix="use x.detach().numpy()",
+                fix="use x.detach().numpy(), or read it under no_grad",
             )
         from tracegrad.tracer.storage import export
 

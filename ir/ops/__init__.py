@@ -13,6 +13,7 @@ from importlib import import_module
 from tracegrad.ir.errors import IRError
 from tracegrad.ir.graph import INPUT, Op
 from tracegrad.ir.ops.base import OPS
+from tracegrad.ir.ops.custom import PREFIX, custom_op
 from tracegrad.ir.ops.source import literal, ones_like, splat, zeros_like
 
 FAMILIES: tuple[str, ...] = (
@@ -33,6 +34,8 @@ def op_named(name: str) -> Op:
     """The op called `name` in IR text. Raises IRError for an unknown name."""
     if name == INPUT.name:
         return INPUT
+    if name.startswith(PREFIX):
+        return custom_op(name.removeprefix(PREFIX))
     try:
         return OPS[name]
     except KeyError:

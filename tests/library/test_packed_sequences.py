@@ -94,7 +94,7 @@ def test_other_lengths_take_the_same_graph():
 
     compiled = tg.compile(step, fullgraph=True)
     x = tg.randn(5, 3, 3)
-    for sizes in ([5, 3, 1], [2, 5, 5], [1, 1, 5], [5, 5, 5]):
+    for sizes in ([5, 3, 1], [2, 4, 4], [1, 1, 1], [5, 5, 5]):
         agree([compiled(x, tg.tensor(sizes))], [step(x, tg.tensor(sizes))])
     assert compiled.stats()["recordings"] == 1
 

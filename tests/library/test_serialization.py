@@ -154,12 +154,15 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(SerializationError, match="cannot write .*: disk full"):
         tg.save([2], path)
     monkeypatch.undo()
     assert tg.load(path) == [1] and [p.name for p in tmp_path.iterdir()] == ["f"]
     with pytest.raises(SerializationError, match="cannot write"):
         tg.save(1, tmp_path / "missing" / "f")
+    with pytest.raises(SerializationError, match="cannot write .*irectory"):
+        tg.save(1, tmp_path)
+    assert [p.name for p in tmp_path.parent.iterdir() if tmp_path.name in p.name] == [tmp_path.name]
 
 
 def test_saved_files_have_ordinary_permissions(tmp_path):

@@ -190,3 +190,13 @@ def test_cond_has_gradients() -> None:
         tg.cond(x.sum() > 0, lambda v: (v * v).sum(), lambda v: (v * 3).sum(), (x,)).backward()
         expected = [2 * value, 2.0] if value + 1 > 0 else [3.0, 3.0]
         assert x.grad.tolist() == expected
+
+
+def test_counting_with_a_minlength_is_one_graph(backend: str) -> None:
+    count = tg.compile(lambda x: tg.bincount(x, minlength=6), backend=backend)
+    for values in ([0, 5, 5], [1, 2, 2], [0, 0, 0]):
+        x = tg.tensor(values)
+        assert count(x).tolist() == tg.bincount(x, minlength=6).tolist()
+    assert count.stats()["recordings"] == 1
+    x = tg.tensor([7, 0, 0])
+    assert count(x).tolist() == [2, 0, 0, 0, 0, 0, 0, 1]

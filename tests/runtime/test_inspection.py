@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 import tracegrad as tg
+from tracegrad.ir.serialise import from_json, to_json
 from tracegrad.runtime import compiled as compiled_module
 
 
@@ -88,3 +91,31 @@ def test_a_new_path_names_the_line_that_branches():
     branch = f.__code__.co_firstlineno + 2
     assert step.why().splitlines()[1].startswith("recording 1: a new path: the value asked for at ")
     assert f"test_inspection.py:{branch} is a new one" in step.why()
+
+
+def test_every_graph_with_a_custom_function_reads_back():
+    class Scaled(tg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, factor):
+            ctx.factor = factor
+            return x * factor, x.long()
+
+        @staticmethod
+        def backward(ctx, g, _):
+            return g * ctx.factor, None
+
+    w = tg.ones(3, requires_grad=True)
+
+    def step(x):
+        a, b = Scaled.apply(x * w, 3.0)
+        (a.sum() + b.sum()).backward()
+        return a
+
+    f = tg.compile(step)
+    f(tg.ones(3))
+    assert w.grad.tolist() == [3.0, 3.0, 3.0]
+    assert "custom_Scaled(" in str(f.history[0][1])
+    for _, graph in f.history:
+        assert str(tg.ir.parse(str(graph))) == str(graph)
+        assert str(from_json(to_json(graph))) == str(graph)
+        assert str(pickle.loads(pickle.dumps(graph))) == str(graph)

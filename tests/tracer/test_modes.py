@@ -27,6 +27,22 @@ def test_set_grad_enabled_as_a_decorator(T):
 
 
 @BOTH
+def test_numpy_of_a_tensor_that_requires_grad_asks_for_no_grad(T):
+    p = T.nn.Parameter(T.ones(2))
+    with pytest.raises((RuntimeError, tg.errors.GradientError), match="requires grad"):
+        p.numpy()
+    with T.no_grad():
+        p.numpy()[0] = 5.0
+        assert (p * 2).numpy().tolist() == [10.0, 2.0]
+        assert p.requires_grad
+    q = p * p
+    with T.no_grad():
+        assert q.numpy().tolist() == [25.0, 1.0]
+    q.sum().backward()
+    assert p.grad.tolist() == [10.0, 2.0]
+
+
+@BOTH
 @pytest.mark.parametrize("name", ["no_grad", "inference_mode", "set_grad_enabled"])
 def test_a_decorated_generator_has_its_mode_between_yields_only(T, name):
     mode = T.set_grad_enabled(False) if name == "set_grad_enabled" else getattr(T, name)()

@@ -307,7 +307,10 @@ def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
         )
     if not input.numel():
         return zeros(minlength, dtype=i64)
-    return bincount_sized(input, weights, length=max(int(input.max().item()) + 1, minlength))
+    # Compiled, only the comparison is asked of the values: one graph where minlength is enough.
+    largest = input.max().item()
+    length = minlength if largest < minlength else int(largest) + 1
+    return bincount_sized(input, weights, length=length)
 
 
 @user_op

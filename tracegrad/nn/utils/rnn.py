@@ -174,11 +174,12 @@ def pad_packed_sequence(
             fix="give what pack_padded_sequence, or a recurrent layer that was given it, returned",
         )
     padded, lengths = sequence.padded, sequence.lengths
-    longest = int(lengths.max())
-    steps = longest if total_length is None else total_length
-    if steps < longest:
+    # With total_length only a comparison is asked of the lengths: one graph for all of them.
+    longest = lengths.max().item()
+    steps = int(longest) if total_length is None else total_length
+    if longest > steps:
         raise InvalidValueError(
-            f"total_length={total_length} is less than the longest sequence, of {longest}"
+            f"total_length={total_length} is less than the longest sequence, of {int(longest)}"
         )
     padded = padded[:steps]
     missing = steps - padded.shape[0]
