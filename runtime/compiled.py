@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any
@@ -21,6 +20,7 @@ from tracegrad.runtime.function_like import FunctionLike
 from tracegrad.runtime.inspection import Event, Given, Inspection
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.plan import make_plan
+from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.results import finish
 from tracegrad.runtime.run import Runner
 from tracegrad.runtime.segments import NotDeterministic, Segment, build
@@ -31,6 +31,7 @@ from tracegrad.runtime.watch.checks import checker
 from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.runtime.watch.observer import Observer
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
+from tracegrad.tracer.locate import warn
 from tracegrad.tracer.state import get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.tensor import metadata_changes
 from tracegrad.tracer.trace.buffers import MemoryMatters
@@ -177,10 +178,9 @@ class CompiledFunction(FunctionLike, Inspection):
             if old is None or self._last is None or self._eager_reason:
                 return result
             if self._last.lowered.graph.fingerprint() not in old.fingerprints:
-                warnings.warn(
+                warn(
                     f"tracegrad: {self.name} had run a stale graph: something it reads changed unseen since it was "
-                    "recorded. The new graph is used from now on; why() names the values that are watched",
-                    stacklevel=3,
+                    "recorded. The new graph is used from now on; why() names the values that are watched"
                 )
             return result
 
@@ -194,6 +194,8 @@ class CompiledFunction(FunctionLike, Inspection):
         culprit: Any = None,
         events: tuple[int, str] | None = None,
     ) -> Any:
+        """The result by a new recording; by the function itself where there can be none."""
+        recorded = None
         with self._lock:
             if events is not None and events != (self._recordings, self._eager_reason):
                 return _LOOK_AGAIN
@@ -201,62 +203,55 @@ class CompiledFunction(FunctionLike, Inspection):
             if not reason:
                 reason, values_alone = call.signature.compared_with(self._signatures)
                 culprit = _VALUES if values_alone else culprit
-            if culprit is not None and self._too_many(call, reason, culprit):
-                return self.function(*call.args, **call.kwargs)
-            started = time.perf_counter()
-            trace = Trace(self.settings.max_unroll)
-            another_gradient = isinstance(culprit, tuple) and culprit[0] == "grad"
-            observer = Observer(trace, self.function, call, gradients_by_name=another_gradient)
-            try:
-                call.declare(trace)
-                with observer:
-                    token = set_mode(recording_mode(trace, call.grad))
-                    try:
-                        returned = self.function(*call.args, **call.kwargs)
-                        left = get_mode().grad
-                        trace.grad_left = None if left is call.grad else left
-                    finally:
-                        reset_mode(token)
-                token = set_mode(recording_mode(trace, False))
-                try:
-                    recorded = finish(
-                        trace,
-                        returned,
-                        self.settings.keep_grads,
-                        call.tensors,
-                        observer.effects,
-                        observer.origins,
-                    )
-                finally:
-                    reset_mode(token)
-                program = call_program(recorded, call.grad, self._compiler)
-                trace.undo_host_actions()
-                observer.put_back()
-                path, specialisation = self._add(
-                    call, recorded, program, observer.facts, specialisation
-                )
-            except MemoryMatters:
-                trace.discard()
-                observer.put_back()
-                self._by_memory.add(call.key)
-                again = Call(call.args, call.kwargs, call.grad, True, call.by_identity)
-                return self._record(again, reason)
-            except IdentityMatters:
-                trace.discard()
-                observer.put_back()
-                opened: Any = call.opened
-                opened.put_back()
-                self._by_identity |= opened.kinds()
-                again = Call(call.args, call.kwargs, call.grad, by_identity=True)
-                return self._record(again, reason)
-            except UnsupportedError as error:
-                trace.discard()
-                observer.put_back()
-                return self._break(error, call)
-            except BaseException:
-                trace.discard()
-                observer.put_back(traced_only=True)
-                raise
+            if culprit is None or not self._too_many(call, reason, culprit):
+                by_name = isinstance(culprit, tuple) and culprit[0] == "grad"
+                recorded = self._recorded(call, reason, specialisation, by_name)
+        if recorded is None:
+            return self.function(*call.args, **call.kwargs)
+        call, path, trace = recorded
+        done, result = self._runner.walk(path[0], call, path)
+        if isinstance(result, HostFact):
+            self._stay_eager(result.describe(), "call it outside the compiled function", trace)
+            return self.function(*call.args, **call.kwargs)
+        if not done:
+            raise AssertionError("a path just recorded was not found: " + result)
+        self._finished(done)
+        return result
+
+    def _recorded(
+        self,
+        call: Call,
+        reason: str,
+        specialisation: Specialisation | None,
+        gradients_by_name: bool,
+    ) -> tuple[Call, list[Segment], Trace] | None:
+        """Record the call and add its path to a tree; None for what stays eager.
+
+        Returns the call as it had to be looked at, too.
+        """
+        started = time.perf_counter()
+        trace = Trace(self.settings.max_unroll)
+        observer = Observer(trace, self.function, call, gradients_by_name)
+        try:
+            recorded = self._observed_run(call, trace, observer)
+            program = call_program(recorded, call.grad, self._compiler)
+            trace.undo_host_actions()
+            observer.put_back()
+            path = self._add(call, recorded, program, observer.facts, specialisation)
+        except (MemoryMatters, IdentityMatters) as matters:
+            trace.discard()
+            observer.put_back()
+            closer = self._looked_at_closer(call, isinstance(matters, MemoryMatters))
+        except UnsupportedError as error:
+            trace.discard()
+            observer.put_back()
+            self._break(error)
+            return None
+        except BaseException:
+            trace.discard()
+            observer.put_back(traced_only=True)
+            raise
+        else:
             recorded.forget_arguments()
             self._recordings += 1
             self._given = Given(call.args, call.kwargs)
@@ -265,18 +260,38 @@ class CompiledFunction(FunctionLike, Inspection):
             del self._signatures[:-MAX_SIGNATURES]
             self._events.append(Event(reason or "the first call", observer.noticed))
             del self._events[:-MAX_EVENTS]
-        done, result = self._runner.walk(specialisation.root, call, path)
-        if isinstance(result, HostFact):
-            self._stay_eager(
-                result.describe(),
-                "call it outside the compiled function",
-                recorded.trace,
-            )
-            return self.function(*call.args, **call.kwargs)
-        if not done:
-            raise AssertionError("a path just recorded was not found: " + result)
-        self._finished(done)
-        return result
+            return call, path, trace
+        return self._recorded(closer, reason, None, False)
+
+    def _observed_run(self, call: Call, trace: Trace, observer: Observer) -> Recorded:
+        """Run the function while it is recorded and observed."""
+        call.declare(trace)
+        with observer:
+            token = set_mode(recording_mode(trace, call.grad))
+            try:
+                returned = self.function(*call.args, **call.kwargs)
+                left = get_mode().grad
+                trace.grad_left = None if left is call.grad else left
+            finally:
+                reset_mode(token)
+        token = set_mode(recording_mode(trace, False))
+        try:
+            keep_grads, effects = self.settings.keep_grads, observer.effects
+            return finish(trace, returned, keep_grads, call.tensors, effects, observer.origins)
+        finally:
+            reset_mode(token)
+
+    def _looked_at_closer(self, call: Call, by_memory: bool) -> Call:
+        """The call, and all like it from now on, with the memory behind its views or with its
+        containers as what they are.
+        """
+        if by_memory:
+            self._by_memory.add(call.key)
+            return Call(call.args, call.kwargs, call.grad, True, call.by_identity)
+        opened: Any = call.opened
+        opened.put_back()
+        self._by_identity |= opened.kinds()
+        return Call(call.args, call.kwargs, call.grad, by_identity=True)
 
     def _finished(self, final: Segment) -> None:
         """A call has run through `final`."""
@@ -284,8 +299,9 @@ class CompiledFunction(FunctionLike, Inspection):
         if final.plan.grad_left is not None:
             set_mode(mode_with(final.plan.grad_left, get_mode().trace))
 
-    def _add(self, call: Call, recorded: Any, program: Any, facts: list[Any], specialisation: Specialisation | None
-             ) -> tuple[list[Segment], Specialisation]:  # fmt: skip
+    def _add(self, call: Call, recorded: Recorded, program: Any, facts: list[Any],
+             specialisation: Specialisation | None) -> list[Segment]:  # fmt: skip
+        """Add a recording to its tree, or to a new one; its path there."""
         saved = program.saved if program is not None else ()
         fresh = specialisation is None
         if specialisation is None:
@@ -314,7 +330,7 @@ class CompiledFunction(FunctionLike, Inspection):
                 "branch less on values: tg.where, tg.cond or tg.while_loop keep one graph; or raise max_paths",
                 recorded.trace,
             )
-        return path, specialisation
+        return path
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:
         """Count recordings that one fact, or the values or memory of arguments, caused: what changes
@@ -340,14 +356,11 @@ class CompiledFunction(FunctionLike, Inspection):
             where = trace.guards[-1].loc if trace is not None and trace.guards else None
             raise GraphBreakError(f"{self.name} cannot be one graph", where=where, why=why, fix=fix)
         self._eager_reason = why
-        warnings.warn(
-            f"tracegrad: {self.name} runs eagerly from now on: {why}. Fix: {fix}", stacklevel=4
-        )
+        warn(f"tracegrad: {self.name} runs eagerly from now on: {why}. Fix: {fix}")
 
-    def _break(self, error: UnsupportedError, call: Call) -> Any:
+    def _break(self, error: UnsupportedError) -> None:
         """Something that cannot be recorded: an error under fullgraph, else eager with one warning."""
         if self.settings.fullgraph:
             raise GraphBreakError(f"{self.name} cannot be one graph:\n{error}") from None
         self._eager_reason = str(error).splitlines()[0]
-        warnings.warn(f"tracegrad: {self.name} runs eagerly from now on:\n{error}", stacklevel=4)
-        return self.function(*call.args, **call.kwargs)
+        warn(f"tracegrad: {self.name} runs eagerly from now on:\n{error}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 from tracegrad.names import refuse_other_names
 from tracegrad.tracer.errors import UnsupportedError
-from tracegrad.tracer.locate import here
+from tracegrad.tracer.locate import here, warn
 
 __all__ = ["GradScaler", "autocast"]
 
@@ -34,9 +33,7 @@ class autocast:
                 fix="cast the model and its inputs: model.to(tg.bfloat16); or give enabled=False",
             )
         if enabled:
-            warnings.warn(
-                f"autocast for {device_type!r} is off: eager tensors live on the CPU", stacklevel=2
-            )
+            warn(f"autocast for {device_type!r} is off: eager tensors live on the CPU")
 
     def __enter__(self) -> autocast:
         return self
@@ -57,7 +54,7 @@ class GradScaler:
 
     def __init__(self, device: Any = "cuda", *, enabled: bool = True, **ignored: Any):
         if enabled:
-            warnings.warn("GradScaler is off: eager tensors live on the CPU", stacklevel=2)
+            warn("GradScaler is off: eager tensors live on the CPU")
 
     def is_enabled(self) -> bool:
         """False: there is nothing to scale."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from contextvars import ContextVar
 from types import CodeType, FrameType
 
@@ -45,6 +46,14 @@ def user_frame() -> FrameType | None:
     while frame is not None and is_own_code(frame.f_code):
         frame = frame.f_back
     return frame
+
+
+def warn(message: str) -> None:
+    """A UserWarning at the user's line."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and is_own_code(frame.f_code):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def here() -> Loc:

@@ -248,3 +248,64 @@ def test_slots_of_an_own_optimiser_do_not_outlive_a_failed_recording(backend):
     assert not opt.state[w] and w.grad is None
     compiled(False)
     assert opt.state[w]["m"].tolist() == [2.0, 2.0]
+
+
+def drawn(step):
+    return lambda: step(tg.ones(2))
+
+
+def changing(step):
+    def calls():
+        for k in range(10):
+            step(tg.ones(2), k + 0.5)
+
+    return calls
+
+
+def branching(step):
+    def calls():
+        for k in range(4):
+            step(tg.ones(2) * k)
+
+    return calls
+
+
+def of_a_draw(x):
+    return x * np.random.rand()
+
+
+def of_a_number(x, number):
+    return x * number
+
+
+def of_paths(x):
+    return x if x.sum() > 3 else x * 2 if x.sum() > 1 else x * 3
+
+
+@pytest.mark.parametrize(
+    "calls, function", [(drawn, of_a_draw), (changing, of_a_number), (branching, of_paths)]
+)
+def test_the_warning_of_the_way_to_eager_stands_at_the_users_line(calls, function, backend):
+    run = calls(tg.compile(function, backend=backend, max_paths=1))
+    with pytest.warns(UserWarning, match="runs eagerly from now on") as warned:
+        run()
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_an_error_of_the_eager_run_is_the_users_alone(backend):
+    def step(x):
+        if x.unique().numel() > 1:  # cannot be recorded
+            raise KeyError("mine")
+
+    with pytest.warns(UserWarning), pytest.raises(KeyError, match="mine") as caught:
+        tg.compile(step, backend=backend)(tg.arange(3))
+    assert caught.value.__context__ is None
+
+
+def test_warnings_of_layers_stand_at_the_users_line():
+    mse = tg.nn.MSELoss()
+    with pytest.warns(UserWarning) as warned:
+        mse(tg.ones(2), tg.ones(2, 1))
+        tg.nn.LSTM(2, 2, dropout=0.5)
+        tg.autocast("cuda")
+    assert [warning.filename for warning in warned] == [__file__] * 3

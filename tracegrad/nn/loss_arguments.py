@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from tracegrad.tracer import Tensor
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
+from tracegrad.tracer.locate import warn
 
 
 def legacy_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
@@ -50,11 +50,10 @@ def pair(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both, after PyTorch's warning if their shapes differ: [N] and [N, 1] make [N, N]."""
     tensors(name, input, target)
     if input.shape != target.shape:
-        warnings.warn(
+        warn(
             f"{name}: using a target size ({tuple(target.shape)}) that is different to the input "
             f"size ({tuple(input.shape)}). This will likely lead to incorrect results due to "
-            "broadcasting. Please ensure they have the same size.",
-            stacklevel=3,
+            "broadcasting. Please ensure they have the same size."
         )
     return input, target
 

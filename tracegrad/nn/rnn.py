@@ -8,7 +8,6 @@ U(+-1/sqrt(hidden)).
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import tracegrad as tg
@@ -19,6 +18,7 @@ from tracegrad.nn.parameter import Parameter
 from tracegrad.nn.utils.rnn import PackedSequence, filled, within
 from tracegrad.tracer import Tensor
 from tracegrad.tracer.errors import InvalidValueError, ShapeError
+from tracegrad.tracer.locate import warn
 
 SHUT = 1e4  # sigmoid is exactly 0 at -SHUT and 1 at SHUT, in every dtype
 _GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
@@ -42,11 +42,10 @@ class _Recurrent(Module):
         if hidden_size <= 0 or num_layers <= 0:
             raise InvalidValueError("hidden_size and num_layers must be greater than zero")
         if dropout > 0 and num_layers == 1:
-            warnings.warn(
+            warn(
                 "dropout option adds dropout after all but last recurrent layer, so non-zero "
                 f"dropout expects num_layers greater than 1, but got dropout={dropout} and "
-                f"num_layers={num_layers}",
-                stacklevel=3,
+                f"num_layers={num_layers}"
             )
         self.input_size = input_size
         self.hidden_size = hidden_size
