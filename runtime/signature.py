@@ -137,6 +137,7 @@ class Call:
                 if position < len(owners) - 1:
                     parts.append(True)  # the same tensor again
             elif isinstance(leaf, Tensor):
+<<<<<<< Updated upstream
                 entry, storage = leaf._entry, leaf._storage
                 if storage is None:
                     owner: Any = leaf
@@ -174,10 +175,49 @@ class Call:
                         parts.append(
                             (name, type(leaf.__dict__[name]), value_key(leaf.__dict__[name]))
                         )
+=======
+                self._add_tensor(leaf, parts, first, by_memory)
+>>>>>>> Stashed changes
             else:
                 parts.append(type(leaf))
                 parts.append(value_key(leaf))
         self.key = tuple(parts)
+
+    def _add_tensor(
+        self, leaf: Tensor, parts: list[Any], first: dict[int, int], by_memory: bool
+    ) -> None:
+        """A tensor with history, aliases, attributes of the user's, or of a class of its own.
+
+        first  position of the first owner by its id, and of a view by value by the view's
+        """
+        tensors, owners = self.tensors, self.owners
+        entry, storage = leaf._entry, leaf._storage
+        if storage is None:
+            owner: Any = leaf
+        elif not by_memory and is_given_by_value(leaf):
+            k = first.get(id(leaf))
+            owner = by_value(leaf) if k is None else owners[k]
+            first.setdefault(id(leaf), len(owners))
+            self.behind.append(storage)
+            if not leaf._data.flags.c_contiguous:
+                parts.append(leaf._data.strides)
+        else:
+            owner = storage
+        position = first.setdefault(id(owner), len(owners))
+        tensors.append(leaf)
+        owners.append(owner)
+        holder = leaf if owner is storage else owner
+        array = holder._jax if holder._jax is not None else holder._data
+        parts.append((array.shape, array.dtype, leaf.__class__, entry.__class__, position))
+        if entry is not None:
+            parts.append(leaf._grad is None)
+        if position < len(owners) - 1:
+            parts.append(any(leaf is other for other in tensors[:-1]))
+        if owner is storage and (leaf._chain or leaf._family):
+            parts.append((leaf._chain, leaf._family, storage.array.shape))
+        for name, value in leaf.__dict__.items():
+            if name[0] != "_":  # the user's own attributes
+                parts.append((name, type(value), value_key(value)))
 
     @property
     def signature(self) -> Signature:
@@ -256,6 +296,14 @@ class Call:
 def now(owner: Any) -> Any:
     """The storage of what was captured as a tensor, if it has got one since."""
     return owner if isinstance(owner, Storage) or owner._storage is None else owner._storage
+
+
+def is_given_by_value(tensor: Tensor) -> bool:
+    """Whether it is a view (or detached alias) without history: its elements are all that counts."""
+    entry = tensor._entry
+    if entry is None:
+        return bool(tensor._chain or tensor._family)
+    return entry.__class__ is Leaf and bool(tensor._chain)
 
 
 def by_value(view: Tensor) -> Tensor:
