@@ -137,47 +137,7 @@ class Call:
                 if position < len(owners) - 1:
                     parts.append(True)  # the same tensor again
             elif isinstance(leaf, Tensor):
-<<<<<<< Updated upstream
-                entry, storage = leaf._entry, leaf._storage
-                if storage is None:
-                    owner: Any = leaf
-                elif not by_memory and (
-                    entry is None
-                    and (leaf._chain or leaf._family)
-                    or entry.__class__ is Leaf
-                    and leaf._chain
-                ):
-                    k = first.get(id(leaf))
-                    owner = by_value(leaf) if k is None else owners[k]
-                    first.setdefault(id(leaf), len(owners))
-                    self.behind.append(storage)
-                    if not leaf._data.flags.c_contiguous:
-                        parts.append(leaf._data.strides)
-                else:
-                    owner = storage
-                position = first.setdefault(id(owner), len(owners))
-                tensors.append(leaf)
-                owners.append(owner)
-                array = leaf if owner is storage else owner
-                array = array._jax if array._jax is not None else array._data
-                parts.append((array.shape, array.dtype, leaf.__class__, entry.__class__, position))
-                if entry is not None:
-                    parts.append(leaf._grad is None)
-                if position < len(owners) - 1:
-                    parts.append(any(leaf is other for other in tensors[:-1]))
-                if owner is storage:
-                    if leaf._chain or leaf._family:
-                        parts.append((leaf._chain, leaf._family, storage.array.shape))
-                    if (strides := storage.odd_strides) is not None:
-                        parts.append(strides)
-                for name in leaf.__dict__:
-                    if name[0] != "_":  # the user's own attributes
-                        parts.append(
-                            (name, type(leaf.__dict__[name]), value_key(leaf.__dict__[name]))
-                        )
-=======
                 self._add_tensor(leaf, parts, first, by_memory)
->>>>>>> Stashed changes
             else:
                 parts.append(type(leaf))
                 parts.append(value_key(leaf))
@@ -213,8 +173,11 @@ class Call:
             parts.append(leaf._grad is None)
         if position < len(owners) - 1:
             parts.append(any(leaf is other for other in tensors[:-1]))
-        if owner is storage and (leaf._chain or leaf._family):
-            parts.append((leaf._chain, leaf._family, storage.array.shape))
+        if owner is storage:
+            if leaf._chain or leaf._family:
+                parts.append((leaf._chain, leaf._family, storage.array.shape))
+            if (strides := storage.odd_strides) is not None:
+                parts.append(strides)
         for name, value in leaf.__dict__.items():
             if name[0] != "_":  # the user's own attributes
                 parts.append((name, type(value), value_key(value)))
