@@ -10,9 +10,10 @@ from tracegrad.runtime.made import copied
 from tracegrad.runtime.origins import follow
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.signature import Call
+from tracegrad.tracer.bundle import value_in_xla
 from tracegrad.tracer.inplace import rebase_family
 from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
-from tracegrad.tracer.storage import UNTOUCHED, Storage
+from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape.entries import FREED, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
 from tracegrad.tracer.trace.recording import Input
@@ -34,22 +35,22 @@ class Committer:
             return owner._storage
         return owner
 
-    def commit(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> Any:
+    def commit(self, plan: Plan, outputs: list[Any], call: Call) -> Any:
         """State, random position, gradients, results."""
-        self.commit_state(plan, outputs, call, arrays)
-        return self.commit_rest(plan, outputs, call)
+        self.commit_state(plan, outputs, call)
+        result = self.commit_rest(plan, outputs, call)
+        if call.only_in_jax and plan.updated is not None:
+            plan.updated.keep_together(outputs)
+        return result
 
-    def commit_state(self, plan: Plan, outputs: list[Any], call: Call, arrays: list[Any]) -> None:
+    def commit_state(self, plan: Plan, outputs: list[Any], call: Call) -> None:
         """Captured tensors and storages take their new values."""
         updated = plan.updated
         if updated is None:
             for item, index in plan.writes:
                 self.store(self.owner_of(item, call), outputs[index])
         elif call.only_in_jax:
-            UNTOUCHED.clear()
-            state = updated.put(arrays, outputs)
-            if call.state is not None:
-                UNTOUCHED[updated.sources.key] = state
+            updated.bundle.store(updated.outputs(outputs))
         else:
             for tensor, value in zip(updated.tensors, updated.outputs(outputs)):
                 self.store(tensor if tensor._storage is None else tensor._storage, value)
@@ -85,13 +86,13 @@ class Committer:
 
     def store(self, owner: Any, value: Any) -> None:
         """The new value of a captured storage."""
-        UNTOUCHED.clear()
         if owner.__class__ is Storage:
             if self.jax:
                 owner.take_jax(value)
             elif value is not owner.array:
                 np.copyto(owner.array, value)
         elif self.jax:
+            value_in_xla(owner)  # out of a bundle, which would write it back
             owner._jax = value
             owner.__dict__.pop("_data", None)
             if owner._const is not None:

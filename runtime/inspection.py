@@ -12,6 +12,7 @@ from typing import Any
 
 from tracegrad.ir.graph import Graph
 from tracegrad.runtime.settings import Settings
+from tracegrad.tracer.bundle import value_in_xla
 from tracegrad.tracer.errors import ArgumentError, NothingCompiledError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
@@ -182,7 +183,7 @@ class Inspection:
 def block(value: Any) -> None:
     """Wait for an asynchronous result."""
     for leaf in flatten_in_order(value)[0]:
-        array = getattr(leaf, "_jax", None)
+        array = value_in_xla(leaf) if isinstance(leaf, Tensor) else None
         if array is not None:
             array.block_until_ready()
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from itertools import repeat
-from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -14,15 +11,16 @@ from tracegrad.runtime.commit import Committer
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
+from tracegrad.runtime.state import on_jax, state_of
 from tracegrad.runtime.steady import steady_step
 from tracegrad.runtime.watch.facts import HostFact
-from tracegrad.tracer.storage import STATE_LOCK, UNTOUCHED, Storage, protect_saved, writable
+from tracegrad.tracer.bundle import STATE_LOCK, Bundled, value_in_xla
+from tracegrad.tracer.storage import Storage, protect_saved, writable
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.recording import HostAction, HostRead
 
 _NONE: dict[int, Any] = {}
 _NUMBERS = frozenset({float, int, bool})
-_JAX = repeat("_jax")
 
 
 class AnotherAnswer(Exception):
@@ -91,13 +89,9 @@ class Runner(Committer):
         if self.jax:
             with STATE_LOCK:  # what we hold from here on, a step in another thread does not donate
                 arrays = [for_xla(owners[k]) for k in sources.arguments]
-                state = UNTOUCHED.pop(sources.key, None)
-                call.only_in_jax = state is not None
-                if state is None:
-                    with suppress(KeyError):  # one is not there yet, or under a storage
-                        state = tuple(map(getitem, sources.fields, _JAX))
-                call.state = state
-                arrays += state if state is not None else map(on_jax, sources.tensors)
+                updated = sources.updated
+                call.only_in_jax = updated is not None and updated.bundle.values is not None
+                arrays += updated.state() if call.only_in_jax else state_of(sources)
                 arrays += map(on_jax, sources.storages)
         else:
             arrays = [on_numpy(owners[k]) for k in sources.arguments]
@@ -158,7 +152,7 @@ class Runner(Committer):
         self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
     ) -> Any:
         arrays = self.fetch(segment.fetch, call, exports, call.numbers)
-        return self.commit(plan, self.execute(segment, plan, arrays, call), call, arrays)
+        return self.commit(plan, self.execute(segment, plan, arrays, call), call)
 
     def finish_with_actions(
         self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
@@ -187,9 +181,9 @@ class Runner(Committer):
                 if self.jax:
                     raise_pending()
             except BaseException:
-                self.commit_state(plan, outputs, call, arrays)  # as it was: only XLA has it now
+                self.commit_state(plan, outputs, call)  # as it was: only XLA has it now
                 raise
-            result = self.commit(plan, outputs, call, arrays)
+            result = self.commit(plan, outputs, call)
         except BaseException:
             for action in reversed(done):
                 action.undo()
@@ -229,12 +223,11 @@ class Runner(Committer):
         updated = plan.updated
         if updated is None:
             return False
-        if not call.only_in_jax:
-            call.only_in_jax = updated.only_in_jax() or (updated.let_go() and updated.only_in_jax())
-            if not call.only_in_jax:
-                return False
-        held = call.state if updated.in_order and call.state is not None else updated.inputs(arrays)
-        return may_donate(held, 3)  # one in the tensor, two in sequences of ours
+        if updated.bundle.values is not None:
+            return True
+        call.only_in_jax = updated.only_in_jax() or (updated.let_go() and updated.only_in_jax())
+        # References: of the tensor, of `arrays`, of the sequence given here.
+        return call.only_in_jax and may_donate(updated.inputs(arrays), 3)
 
 
 def is_free(tensor: Tensor) -> bool:
@@ -259,25 +252,8 @@ def for_xla(owner: Any) -> Any:
     fields = owner.__dict__
     array = fields.get("_jax")
     if array is not None:
-        return array
+        return array if array.__class__ is not Bundled else value_in_xla(owner)
     if "_given" not in fields:
         fields["_given"] = True
         return owner._data
     return on_jax(owner)
-
-
-def on_jax(owner: Any) -> Any:
-    """The value for XLA, kept on its owner; copied at every call while NumPy code outside may write
-    the buffer.
-    """
-    if owner.__class__ is not Storage:
-        if owner._storage is None:
-            if owner._jax is None:
-                owner._jax = from_numpy(owner._data)
-            return owner._jax
-        owner = owner._storage
-    if owner.exported:
-        return from_numpy(owner.array)
-    if owner.jax is None:
-        owner.jax = from_numpy(owner.array)
-    return owner.jax

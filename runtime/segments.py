@@ -8,7 +8,6 @@ Executables are shared by fingerprint, so a loop compiles once, not once an iter
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,23 +19,22 @@ from tracegrad.ir.types import TensorType
 from tracegrad.runtime.lowering import Compiler, Lowered
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.tracer.errors import UnsupportedError
-from tracegrad.tracer.storage import UNTOUCHED, Storage
+from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.trace.recording import Guard, HostRead, Input
 
 
 class Sources:
     """Where a segment's inputs come from, grouped: a call fetches them without asking each.
 
-    key  in UNTOUCHED, of the state that its step left; what stands there goes with it
+    updated  the tensors among them that the segment updates, if it updates nothing else (state.py)
     """
 
     __slots__ = (
-        "arguments", "tensors", "fields", "storages", "outside", "imports", "key", "__weakref__",
+        "arguments", "tensors", "fields", "storages", "outside", "imports", "updated", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, sources: list[Any]):
-        self.key = object()
-        weakref.finalize(self, UNTOUCHED.pop, self.key, None).atexit = False
+        self.updated: Any = None
         state = [s.source for s in sources if isinstance(s, Input) and s.kind == "state"]
         self.arguments = [
             int(s.name[3:]) for s in sources if isinstance(s, Input) and s.kind == "argument"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
@@ -83,7 +82,6 @@ class Call:
         "found",
         "only_in_jax",
         "resident",
-        "state",
         "opened",
         "by_identity",
     )
@@ -98,8 +96,7 @@ class Call:
     ):
         self.args, self.kwargs, self.grad = args, kwargs, grad
         self.before = _NOTHING  # see autograd_call.CallProgram.before
-        # The values of the captured tensors, if all are jax arrays; whether updated ones are there alone.
-        self.state: Sequence[Any] | None = None
+        # Whether the values of the tensors that the run updates are jax arrays and nothing else.
         self.only_in_jax = False
         self.resident = False  # whether all inputs of the executable are jax arrays
         self.numbers = _NOTHING  # read in this call, by the id of their HostRead

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain, repeat
-from operator import itemgetter, setitem
+from operator import getitem, itemgetter
 from typing import Any
 
+from tracegrad.backends.jax.arrays import from_numpy, may_donate
 from tracegrad.runtime.segments import Segment, Sources
-from tracegrad.tracer.storage import protect_saved
+from tracegrad.tracer.bundle import Bundle, Bundled, value_in_xla
+from tracegrad.tracer.storage import Storage, protect_saved
 from tracegrad.tracer.tensor import Tensor
 
 # Fields of a tensor by which more than its own `_jax` may hold or want its value.
@@ -22,21 +23,32 @@ class UpdatedTensors:
 
     Works on the tensors' field dicts with iterators written in C: attribute by attribute, a step of
     100 parameters would spend more time here than XLA does around its own call.
+
+    bundle   their values between two runs that nothing came between, on XLA
+    inputs   picks them out of a program's inputs
+    outputs  picks their new values out of its outputs
     """
 
-    def __init__(self, sources: Sources, places: list[tuple[Tensor, int, int]], inputs: int):
-        """`places`: tensor, input, output; `inputs`: how many the program has in all."""
-        self.sources = sources
+    def __init__(self, sources: Sources, places: list[tuple[Tensor, int, int]]):
+        """`places`: tensor, input, output."""
         self.tensors = [tensor for tensor, _, _ in places]
+        self.bundle = Bundle(self.tensors, sources)
         self._fields = [tensor.__dict__ for tensor in self.tensors]
         self.inputs = picker([position for _, position, _ in places])
         self.outputs = picker([index for _, _, index in places])
-        # Of all captured tensors, in the order of the inputs, out of inputs and outputs together.
-        first = len(sources.arguments)
-        after = {position: inputs + index for _, position, index in places}
-        state = range(first, first + len(sources.tensors))
-        self.in_order = [position for _, position, _ in places] == list(state)
-        self._after = picker([after.get(position, position) for position in state])
+        # All captured tensors in the order of the inputs, out of the updated ones and the others.
+        known = {id(tensor): k for k, tensor in enumerate(self.tensors)}
+        self.read_only = [tensor for tensor in sources.tensors if id(tensor) not in known]
+        for tensor in self.read_only:
+            known[id(tensor)] = len(known)
+        self._arrange = picker([known[id(tensor)] for tensor in sources.tensors])
+
+    def state(self) -> Sequence[Any]:
+        """While the bundle has values: those of all captured tensors, in the order of the inputs."""
+        values: Any = self.bundle.values
+        if not self.read_only:
+            return values  # type: ignore[no-any-return]
+        return self._arrange([*values, *map(on_jax, self.read_only)])
 
     def only_in_jax(self) -> bool:
         """Whether each value is a jax array that nothing of the tensor's own holds a look at."""
@@ -54,17 +66,13 @@ class UpdatedTensors:
                 fields.pop("_const", None)
         return True
 
-    def put(self, arrays: list[Any], outputs: list[Any]) -> Sequence[Any]:
-        """Store the new values, where `only_in_jax` held before the run and the state lock since.
-
-        Returns the values of all captured tensors, the new ones and those only read, for the next run.
-        """
-        values = self.put_values(self.outputs(outputs))
-        return values if self.in_order else self._after([*arrays, *outputs])
-
-    def put_values(self, values: Sequence[Any]) -> Sequence[Any]:
-        deque(map(setitem, self._fields, _JAX, values), 0)
-        return values
+    def keep_together(self, outputs: list[Any]) -> None:
+        """After a run: bundle the new values, if only their tensors and `outputs` hold them."""
+        bundle = self.bundle
+        if bundle.values is None and self.only_in_jax():
+            values = self.outputs(outputs)
+            if may_donate(values, 3):
+                bundle.take(values)
 
 
 def picker(positions: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
@@ -86,4 +94,32 @@ def updated_tensors(final: Segment, recorded: Any) -> UpdatedTensors | None:
             return None
         places.append((item.source, positions[id(item)], index))
     places.sort(key=lambda place: place[1])  # as they are read: then nothing has to be put in order
-    return UpdatedTensors(final.fetch, places, len(final.sources))
+    final.fetch.updated = UpdatedTensors(final.fetch, places)
+    return final.fetch.updated
+
+
+def state_of(sources: Sources) -> Sequence[Any]:
+    """The values of the captured tensors, each asked for its own."""
+    try:
+        state = [*map(getitem, sources.fields, _JAX)]
+    except KeyError:  # one is not there yet, or under a storage
+        return [*map(on_jax, sources.tensors)]
+    return state if Bundled not in map(type, state) else [*map(on_jax, sources.tensors)]
+
+
+def on_jax(owner: Any) -> Any:
+    """The value for XLA, kept on its owner; copied at every call while NumPy code outside may write
+    the buffer.
+    """
+    if owner.__class__ is not Storage:
+        if owner._storage is None:
+            array = value_in_xla(owner)
+            if array is None:
+                array = owner._jax = from_numpy(owner._data)
+            return array
+        owner = owner._storage
+    if owner.exported:
+        return from_numpy(owner.array)
+    if owner.jax is None:
+        owner.jax = from_numpy(owner.array)
+    return owner.jax

@@ -11,10 +11,8 @@ from typing import Any
 
 from numpy import ndarray
 
-from tracegrad.backends.jax.arrays import may_donate
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment
-from tracegrad.tracer.storage import UNTOUCHED
 from tracegrad.tracer.tape.entries import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, _new
 
@@ -30,24 +28,24 @@ def steady_step(
     """
     updated, sources = plan.updated, segment.fetch
     if (
-        updated is None or not updated.in_order or plan.program is not None or plan.single < 0
+        updated is None or plan.program is not None or plan.single < 0
         or plan.host or plan.switched or plan.kept or sources.storages or sources.imports
     ):  # fmt: skip
         return None
-    executable, new_state, put = segment.lowered.executable, updated.outputs, updated.put_values
-    arguments, others, key = sources.arguments, sources.outside, sources.key
+    executable, new_state, bundle = segment.lowered.executable, updated.outputs, updated.bundle
+    arguments, others, get_state = sources.arguments, sources.outside, updated.state
     draws, unset, single, freed = plan.draws, plan.unset, plan.single, plan.freed
 
     def step(owners: Sequence[Any]) -> Any:
-        state = UNTOUCHED.get(key)
-        if state is None or not may_donate(state, 2):  # held by its tensor and by this sequence
+        if bundle.values is None:
             return None
         given = [for_xla(owners[k]) for k in arguments]
         read = [outside(*other) for other in others] if others else []
+        if bundle.values is None:  # one of these was there
+            return None
         resident = ndarray not in map(type, given) and ndarray not in map(type, read)
-        UNTOUCHED.clear()
-        outputs = executable([*given, *state, *read], True, resident)
-        UNTOUCHED[key] = put(new_state(outputs))
+        outputs = executable([*given, *get_state(), *read], True, resident)
+        bundle.values = new_state(outputs)
         for generator, count in draws:
             generator._count += count
         for fields, dropped_at in unset:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tracegrad.runtime.signature import Call, is_plain, value_of
+from tracegrad.tracer.bundle import STATE_LOCK
 from tracegrad.tracer.state import get_default_dtype
-from tracegrad.tracer.storage import STATE_LOCK
 from tracegrad.tracer.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -15,12 +15,13 @@ import numpy as np
 
 from tracegrad.backends.numpy import quiet
 from tracegrad.ir.types import TensorType, dtype_of
+from tracegrad.tracer.bundle import value_in_xla
 from tracegrad.tracer.errors import ArgumentError, InPlaceError, ShapeError
 from tracegrad.tracer.fitting import check_fits, stored
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
-from tracegrad.tracer.storage import UNTOUCHED, Storage, protect_saved, storage_of, writable
+from tracegrad.tracer.storage import Storage, protect_saved, storage_of, writable
 from tracegrad.tracer.tape.entries import Constant, Entry, Leaf
 from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
 from tracegrad.tracer.views import IDENTITY, WriteBack, view_entry
@@ -273,7 +274,7 @@ def set_data(self: Tensor, value: Tensor) -> None:
     if self._storage is not None:
         self._storage.leave(self)
     metadata_changes[0] += 1
-    UNTOUCHED.clear()
+    value_in_xla(self)  # out of a bundle, which would write it back
     for name in ("_jax", "_const"):
         self.__dict__.pop(name, None)
     self._data, self._storage, self._chain = array, storage, chain

@@ -8,27 +8,17 @@ gradient history (`detach()` opens a new one).
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Sequence
 from typing import Any
 from weakref import ref
 
 import numpy as np
 
+from tracegrad.tracer.bundle import STATE_LOCK, value_in_xla
 from tracegrad.tracer.errors import GradientError, LeakedTensorError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tape.entries import Entry, Leaf, Part
 
 ndarray = np.ndarray
-
-# Held by runs that write state, one after the other whatever thread they are called in, and by
-# whoever notes a look at a value that such a run may be replacing.
-STATE_LOCK = threading.RLock()
-
-# What the last compiled step left: {key of its Sources: jax arrays of its captured tensors}, one
-# entry at most, dropped as soon as the value of a captured tensor is looked at or comes to lie
-# elsewhere. While it stands the next step need not ask each tensor where its value is.
-UNTOUCHED: dict[Any, Sequence[Any]] = {}
 
 
 class Storage:
@@ -167,7 +157,6 @@ def _new_storage(tensor: Any) -> Storage:
         from tracegrad.tracer.tensor import metadata_changes
 
         metadata_changes[0] += 1
-        UNTOUCHED.clear()
     return storage
 
 
@@ -199,7 +188,7 @@ def bring_here(tensor: Any) -> np.ndarray:
             fix=traced.trace.way_out,
         )
     with STATE_LOCK:  # what we hold from here on, a step in another thread does not donate
-        storage, array = tensor._storage, tensor._jax
+        storage, array = tensor._storage, value_in_xla(tensor)
     if storage is not None:
         result = tensor._data = storage.derive(tensor._chain)
         return result
@@ -211,8 +200,6 @@ def bring_here(tensor: Any) -> np.ndarray:
     with STATE_LOCK:
         if tensor._jax is array:
             tensor._data = result
-            if tensor._captured:
-                UNTOUCHED.clear()
     return result
 
 
@@ -232,9 +219,8 @@ def writable(tensor: Any) -> np.ndarray:
 
 
 def _leave_jax(tensor: Any) -> None:
-    if tensor._jax is not None:
+    if value_in_xla(tensor) is not None:
         del tensor._jax
-        UNTOUCHED.clear()
 
 
 def export(tensor: Any) -> np.ndarray:

@@ -4,6 +4,7 @@ The attributes of an instance, all with class-level defaults so that making a te
     _data     the NumPy array; absent while the value lives elsewhere (a jax array, a trace): then
               `__getattr__` brings it here or explains why it cannot
     _entry    tape entry if gradients are tracked, else None
+    _jax      the value as a jax array, or where a compiled step keeps it (bundle.py)
     _storage  the Storage shared with views (storage.py), made when the first alias appears
     _chain    how this view is derived from its storage's base: a tuple of (view op, attributes)
     _traced   the traced value (trace/traced.py), for tensors born inside a trace

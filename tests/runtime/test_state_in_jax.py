@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import tracegrad as tg
-from tracegrad.tracer.storage import UNTOUCHED
+from tracegrad.tracer.bundle import Bundled
 
 Between = Callable[[list[Any], Any], Any]
 
@@ -151,6 +151,10 @@ def test_what_happens_between_calls_is_seen(name, on):
     assert same(run("jax", BETWEEN[name], on), theirs)
 
 
+def is_bundled(parameter: Any) -> bool:
+    return isinstance(parameter._jax, Bundled)
+
+
 def test_a_step_that_nothing_came_between_finds_its_state_at_once():
     parameters = [tg.nn.Parameter(tg.ones(2)) for _ in range(2)]
 
@@ -162,13 +166,15 @@ def test_a_step_that_nothing_came_between_finds_its_state_at_once():
 
     for _ in range(3):  # made on the host; then in jax, with looks; then in jax alone
         step()
-    assert len(UNTOUCHED) == 1
+    assert all(map(is_bundled, parameters))
+    assert parameters[1].shape == (2,) and parameters[1].dtype is tg.float32
+    assert all(map(is_bundled, parameters))
     parameters[1].sum()
-    assert not UNTOUCHED
+    assert not any(map(is_bundled, parameters))
     step()
-    assert len(UNTOUCHED) == 1
+    assert all(map(is_bundled, parameters))
     assert parameters[1].tolist() == [5.0, 5.0]
-    assert not UNTOUCHED
+    assert not any(map(is_bundled, parameters))
 
 
 @pytest.mark.parametrize("backend", [None, "jax"])
@@ -251,9 +257,10 @@ def test_gradients_from_xla_are_looks_at_its_memory_until_somebody_writes():
     np.testing.assert_array_equal(model.weight.grad.numpy(), 3 * before)
 
 
-def test_the_last_state_goes_with_its_step():
+def test_a_step_that_dies_gives_the_state_back():
+    model = tg.nn.Linear(4, 4)
+
     def train():
-        model = tg.nn.Linear(4, 4)
         optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
 
         def step(x):
@@ -266,8 +273,86 @@ def test_the_last_state_goes_with_its_step():
         compiled = tg.compile(step, backend="jax")
         for _ in range(3):
             compiled(tg.ones(2, 4))
-        assert len(UNTOUCHED) == 1
+        assert is_bundled(model.weight)
 
     train()
     gc.collect()
-    assert not UNTOUCHED
+    assert not is_bundled(model.weight)
+
+
+def test_what_is_only_read_may_change_beside_bundled_state():
+    parameter, scale = tg.nn.Parameter(tg.zeros(3)), tg.ones(3)
+
+    @tg.compile(backend="jax")
+    def step(x):
+        with tg.no_grad():
+            parameter.add_(x * scale)
+        return x.sum()
+
+    x = tg.ones(3)
+    for _ in range(4):
+        step(x)
+    assert is_bundled(parameter)
+    scale.mul_(10.0)
+    step(x)
+    scale[0] = 0.0
+    step(x)
+    assert is_bundled(parameter)
+    assert parameter.tolist() == [14.0, 24.0, 24.0]
+
+
+def test_a_new_value_that_is_also_returned_stays_what_it_was():
+    parameter = tg.nn.Parameter(tg.zeros(3))
+
+    @tg.compile(backend="jax")
+    def step(x):
+        with tg.no_grad():
+            parameter.add_(x)
+        return parameter.detach().clone()
+
+    shown = [step(tg.ones(3)) for _ in range(6)]
+    assert [value.tolist() for value in shown] == [[float(k)] * 3 for k in range(1, 7)]
+
+
+def test_bundled_state_given_as_an_argument():
+    parameter = tg.nn.Parameter(tg.zeros(3))
+
+    @tg.compile(backend="jax")
+    def step(x):
+        with tg.no_grad():
+            parameter.add_(1.0)
+        return x.sum()
+
+    for _ in range(4):
+        step(tg.ones(3))
+    assert is_bundled(parameter)
+    for k in range(3):
+        assert step(parameter).item() == 3.0 * (5 + k)
+    assert parameter.tolist() == [7.0] * 3
+
+
+def test_two_steps_that_share_state_take_turns():
+    shared, own = tg.nn.Parameter(tg.zeros(2)), tg.nn.Parameter(tg.zeros(2))
+
+    @tg.compile(backend="jax")
+    def first(x):
+        with tg.no_grad():
+            shared.add_(x)
+        return x.sum()
+
+    @tg.compile(backend="jax")
+    def second(x):
+        with tg.no_grad():
+            own.add_(shared * x)
+        return x.sum()
+
+    x = tg.ones(2)
+    for _ in range(4):
+        first(x)
+        second(x)
+    for _ in range(4):
+        first(x)
+    for _ in range(4):
+        second(x)
+    assert shared.tolist() == [8.0, 8.0]
+    assert own.tolist() == [42.0, 42.0]
