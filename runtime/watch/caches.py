@@ -11,6 +11,7 @@ import gc
 from typing import Any
 
 from tracegrad.runtime.watch.facts import CallFact, ItemFact
+from tracegrad.tracer.bundle import value_in_xla
 from tracegrad.tracer.state import get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tensor import Tensor
@@ -36,6 +37,7 @@ class Filling:
     def _hide(self, trace: Trace, cell: Cell) -> None:
         owner = cell.owner
         for tensor in owner.members() if isinstance(owner, Storage) else [owner]:
+            value_in_xla(tensor)  # out of a bundle, which others may open meanwhile
             fields = tensor.__dict__
             self._hidden.append((tensor, dict(fields)))
             fields.clear()

@@ -7,6 +7,7 @@ against an eager twin.
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import sys
 import threading
@@ -356,3 +357,31 @@ def test_two_steps_that_share_state_take_turns():
         second(x)
     assert shared.tolist() == [8.0, 8.0]
     assert own.tolist() == [42.0, 42.0]
+
+
+def test_a_cache_filled_while_recording_reads_beside_hidden_bundled_state():
+    first, second = tg.nn.Parameter(tg.zeros(2)), tg.nn.Parameter(tg.zeros(2))
+
+    @tg.compile(backend="jax")
+    def step(x):
+        with tg.no_grad():
+            first.add_(x)
+            second.add_(x)
+        return x.sum()
+
+    for _ in range(4):
+        step(tg.ones(2))
+    assert is_bundled(first) and is_bundled(second)
+
+    @functools.lru_cache
+    def table():
+        return second.detach() * 10.0
+
+    @tg.compile(backend="jax")
+    def other(x):
+        with tg.no_grad():
+            first.add_(x)
+        return first.detach() + table()
+
+    assert other(tg.ones(2)).tolist() == [45.0, 45.0]
+    assert first.tolist() == [5.0, 5.0] and second.tolist() == [4.0, 4.0]
