@@ -8,6 +8,7 @@ from tracegrad.ir.types import DType, f64
 from tracegrad.tracer import functions, view_methods
 from tracegrad.tracer.creation import tensor
 from tracegrad.tracer.errors import ShapeError
+from tracegrad.tracer.indexing import index_put
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.ranges import arange, linspace
 from tracegrad.tracer.strided_views import diagonal
@@ -256,6 +257,7 @@ FUNCTIONS = {
         vdot,
         diagflat,
         adjoint,
+        index_put,
         select_scatter,
         diagonal_scatter,
         slice_scatter,

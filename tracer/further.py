@@ -109,6 +109,8 @@ def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
 def cumulative_trapezoid(y: Tensor, x: Any = None, *, dx: float = 1, dim: int = -1) -> Tensor:
     """Running integral by the trapezoidal rule."""
     size = y.shape[dim]
+    if not size:
+        return functions.cumsum(y, dim)  # type: ignore[no-any-return]
     pairs = view_methods.narrow(y, dim, 1, size - 1) + view_methods.narrow(y, dim, 0, size - 1)  # type: ignore[operator]
     width = dx if x is None else functions.diff(x, dim=dim if x.ndim == y.ndim else -1)
     return functions.cumsum(pairs * width / 2, dim)  # type: ignore[no-any-return]

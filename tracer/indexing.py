@@ -75,15 +75,35 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
             value = as_tensor(value)
     if value.dtype is not self.dtype:
         value = value.to(self.dtype)  # type: ignore[attr-defined]
+    while value.ndim > view.ndim and value.shape[0] == 1:
+        value = value[0]  # type: ignore[index]
     if not advanced:
-        while value.ndim > view.ndim and value.shape[0] == 1:
-            value = value[0]  # type: ignore[index]
         write(view, fitted(view, value, "x[...] = value"))
         return
     positions, indices = place(
         view, advanced, "writing x[mask] = values", "use x.masked_scatter_(mask, values), or tg.where(mask, other, x)"
     )  # fmt: skip
     write(view, functions.index_put(view, value, *indices, positions=positions, accumulate=False))
+
+
+def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
+    """A copy with values stored at (added to) the places that a tuple of index tensors and masks
+    names.
+    """
+    advanced, axis = [], 0
+    for item in map(as_index, indices):
+        if not isinstance(item, Tensor):
+            raise ArgumentError(
+                f"index_put() takes a tuple of tensors, one is {item!r}", fix="use x[...] = values"
+            )
+        advanced.append((axis, item))
+        axis += consumes(item)
+    positions, places = place(
+        input, advanced, "index_put() at a mask", "use tg.where(mask, values, x)"
+    )
+    return functions.index_put(  # type: ignore[no-any-return]
+        input, values, *places, positions=positions, accumulate=accumulate
+    )
 
 
 def store(self: Tensor, steps: tuple[ViewStep, ...], value: Any) -> bool:

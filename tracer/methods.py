@@ -7,6 +7,7 @@ from typing import Any
 
 from tracegrad.tracer import functions
 from tracegrad.tracer.functions import ALIASES, FUNCTIONS
+from tracegrad.tracer.indexing import index_put
 
 # Functions that are methods under their own name.
 _NAMES = """
@@ -17,7 +18,7 @@ bitwise_or bitwise_right_shift bitwise_xor bmm ceil cholesky clamp clamp_max cla
 conj copysign corrcoef cos cosh count_nonzero cov cross cummax cummin cumprod cumsum deg2rad det
 diag diag_embed diff digamma dist div divide dot eq equal erf erfc erfinv exp exp2 expm1 fix flip
 fliplr flipud float_power floor floor_divide fmax fmin fmod frac gather gcd ge ger greater
-greater_equal gt hardshrink heaviside histc hypot index index_add index_copy index_fill index_put
+greater_equal gt hardshrink heaviside histc hypot index index_add index_copy index_fill
 index_select inner inverse isclose isfinite isinf isnan isneginf isposinf kron kthvalue le lerp
 less less_equal lgamma log log10 log1p log2 log_softmax logaddexp logaddexp2 logcumsumexp logdet
 logical_and logical_not logical_or logical_xor logit logsumexp lt masked_fill masked_scatter
@@ -49,14 +50,6 @@ def with_sizes(function: Method) -> Method:
 def where(self: Any, condition: Any, other: Any) -> Any:
     """This tensor where condition, else other."""
     return functions.where(condition, self, other)
-
-
-def index_put(self: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
-    """A copy with values stored at (added to) the places that a tuple of index tensors names."""
-    positions = tuple(range(len(indices)))
-    return FUNCTIONS["index_put"](
-        self, values, *indices, positions=positions, accumulate=accumulate
-    )
 
 
 def reflected(function: Method) -> Method:

@@ -60,6 +60,13 @@ def axis_of(dim: int, ndim: int, what: str = "dim") -> int:
     return dim % limit
 
 
+def dimension_of(dim: int, ndim: int) -> int:
+    """As `axis_of`, of a tensor that has dimensions: a 0-d one has nothing along `dim`."""
+    if not ndim:
+        raise OutOfRangeError(f"dim {dim} of a tensor of 0 dimensions")
+    return axis_of(dim, ndim)
+
+
 def resolve_shape(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
     """`shape` with its one -1 filled in. Raises ShapeError when the element counts differ."""
     if shape.count(-1) == 1:

@@ -10,7 +10,15 @@ from typing import Any
 from tracegrad.ir.types import DType
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, OutOfRangeError, ShapeError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.resolving import Shape, Steps, axis_of, ints, remembered, resolve_shape
+from tracegrad.tracer.resolving import (
+    Shape,
+    Steps,
+    axis_of,
+    dimension_of,
+    ints,
+    remembered,
+    resolve_shape,
+)
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.views import (
@@ -112,6 +120,8 @@ def movedim(input: Shape, source: Any, destination: Any) -> Steps:
     targets = [axis_of(d, len(input)) for d in ints((destination,))]
     if len(sources) != len(targets):
         raise ShapeError(f"movedim: {len(sources)} dimensions to {len(targets)} places")
+    if not input:
+        return ()
     perm: list[Any] = [None] * len(input)
     for s, t in zip(sources, targets):
         perm[t] = s
@@ -240,7 +250,7 @@ def narrowing(shape: Shape, dim: int, start: int, length: int) -> Slice:
 @by_shape
 def select(input: Shape, dim: int, index: int) -> Steps:
     """One position of an axis, the axis dropped."""
-    k = axis_of(dim, len(input))
+    k = dimension_of(dim, len(input))
     index = int(index)
     if not -input[k] <= index < input[k]:
         raise OutOfRangeError(f"index {index} is out of range for dimension {k} of size {input[k]}")
@@ -249,7 +259,7 @@ def select(input: Shape, dim: int, index: int) -> Steps:
 
 
 def unbinding(input: Shape, dim: int) -> Steps:
-    k = axis_of(dim, len(input))
+    k = dimension_of(dim, len(input))
     parts = [narrowing(input, k, place, 1) for place in range(input[k])]
     return tuple(Pick(part.start, part.stop, part.step, (k,)) for part in parts)
 
@@ -260,7 +270,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def splitting(input: Shape, split_size_or_sections: Any, dim: int) -> Steps:
-    size = input[axis_of(dim, len(input))]
+    size = input[dimension_of(dim, len(input))]
     if isinstance(split_size_or_sections, int):
         step = split_size_or_sections
         if step <= 0:
@@ -310,8 +320,8 @@ def several(input: Tensor, steps: Steps) -> tuple[Tensor, ...]:
 def chunking(input: Shape, chunks: int, dim: int) -> Steps:
     if chunks <= 0:
         raise InvalidValueError(f"chunk into {chunks} pieces", fix="give a number above 0")
-    size = input[axis_of(dim, len(input))]
-    return splitting(input, max(1, -(-size // chunks)), dim)
+    size = input[dimension_of(dim, len(input))]
+    return splitting(input, -(-size // chunks) or [0] * chunks, dim)
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:

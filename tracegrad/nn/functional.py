@@ -219,7 +219,7 @@ def batch_norm(
             )
         return functions.batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)
     y, mean, variance = functions.batch_norm_train(input, weight, bias, eps=eps)
-    count = input.numel() // input.shape[1]
+    count = input.numel() // max(input.shape[1], 1)
     _move(running_mean, mean, momentum, 1.0)
     _move(running_var, variance, momentum, count / max(count - 1, 1))
     return y
@@ -241,7 +241,7 @@ def instance_norm(
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     y, mean, variance = functions.instance_norm(input, weight, bias, eps=eps)
-    count = input.numel() // (input.shape[0] * input.shape[1])
+    count = input.numel() // max(input.shape[0] * input.shape[1], 1)
     if running_mean is not None:
         _move(running_mean, mean.detach().mean(0), momentum, 1.0)
     if running_var is not None:

@@ -9,7 +9,7 @@ from tracegrad.ir.ops.build import full, full_like
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, i64
 from tracegrad.tracer.dispatch import user_op
-from tracegrad.tracer.functions.axes import axis_of, reshape
+from tracegrad.tracer.functions.axes import axis_of, dimension_of, reshape
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -207,7 +207,7 @@ def threshold(input: Operand, /, threshold: float, value: float) -> Node:
 def glu(input: Operand, /, dim: int = -1) -> Node:
     """First half * sigmoid(second half) along dim."""
     x = floating("glu", input)
-    axis = axis_of(dim, x.ndim)
+    axis = dimension_of(dim, x.ndim)
     size = x.shape[axis]
     if size % 2:
         raise IRTypeError(f"glu() halves dimension {axis}, whose size {size} is odd")

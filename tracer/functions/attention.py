@@ -80,7 +80,7 @@ def attention_(
     if enable_gqa:
         k, v = _grouped(k, q.shape[-3]), _grouped(v, q.shape[-3])
     batch = broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    factor = 1.0 / math.sqrt(q.shape[-1] or 1) if scale is None else float(scale)
     shape = (*batch, q.shape[-2], v.shape[-1])
     if attn_mask is not None:
         mask = additive(as_node(attn_mask), q)
@@ -89,6 +89,8 @@ def attention_(
         mask = expand(mask, (*batch, q.shape[-2], k.shape[-2]))
         mask = four(mask, batch)
     q, k, v = four(q, batch), four(k, batch), four(v, batch)
+    if not k.shape[-2]:  # no keys: zeros
+        return reshape(ops.matmul(ops.matmul(q, swap(k)), v), shape)
     if dropout_p:
         assert random_key is not None
         weight = ops.matmul(q * factor, swap(k))

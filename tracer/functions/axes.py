@@ -22,6 +22,13 @@ def axis_of(dim: int, ndim: int) -> int:
     return int(dim) % limit
 
 
+def dimension_of(dim: int, ndim: int) -> int:
+    """As `axis_of`, of a tensor that has dimensions: a 0-d one has nothing along `dim`."""
+    if not ndim:
+        raise OutOfRangeError(f"dim {dim} of a tensor of 0 dimensions")
+    return axis_of(dim, ndim)
+
+
 def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
     """Sorted axes of `dim`: an int, several, or all for None or (). Raises OutOfRangeError."""
     if dim is None or dim == ():

@@ -12,7 +12,7 @@ from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import TensorType, bool_, i64
 from tracegrad.tracer.dispatch import Factor, Weak, apply, hashable, user_op
 from tracegrad.tracer.functions.arithmetic import scaled
-from tracegrad.tracer.functions.axes import axis_of, moved, reshape
+from tracegrad.tracer.functions.axes import axis_of, dimension_of, moved, reshape
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -215,7 +215,7 @@ def take_along_dim(input: Operand, indices: Operand, /, dim: int | None = None) 
     x, at = as_node(input), as_node(indices)
     if dim is None:
         x, at, dim = reshape(x, (x.type.size,)), reshape(at, (at.type.size,)), 0
-    axis = axis_of(dim, x.ndim)
+    axis = dimension_of(dim, x.ndim)
     shape = broadcast_shapes(
         tuple(1 if k == axis else n for k, n in enumerate(x.shape)),
         tuple(1 if k == axis else n for k, n in enumerate(at.shape)),

@@ -11,7 +11,7 @@ from tracegrad.ir.ops.build import wide_dtype
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, i64, u8
 from tracegrad.tracer.dispatch import user_op
-from tracegrad.tracer.functions.axes import axis_of
+from tracegrad.tracer.functions.axes import axis_of, dimension_of
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -103,8 +103,10 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
 def trapezoid(y: Operand, /, *, dx: float = 1.0, dim: int = -1) -> Node:
     """The integral along dim by the trapezoid rule, with spacing dx."""
     x = to_float(y)
-    axis = axis_of(dim, x.ndim)
+    axis = dimension_of(dim, x.ndim)
     size = x.shape[axis]
+    if not size:
+        return summed(x, (axis,))
     pairs = ops.add(take_range(x, axis, 1, size), take_range(x, axis, 0, size - 1))
     return summed(pairs, (axis,)) * (dx / 2)
 

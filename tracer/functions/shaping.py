@@ -14,7 +14,7 @@ from tracegrad.ir.types import DType, TensorType, i32, i64
 from tracegrad.tracer.creation import check_device
 from tracegrad.tracer.dispatch import apply, hashable, user_op
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
-from tracegrad.tracer.functions.axes import axes_of, axis_of, moved, reshape
+from tracegrad.tracer.functions.axes import axes_of, axis_of, dimension_of, moved, reshape
 from tracegrad.tracer.functions.indexing import index_select
 from tracegrad.tracer.functions.promotion import Operand, as_node, cast, promote
 
@@ -222,7 +222,7 @@ def roll(input: Operand, /, shifts: Any, dims: Any = None) -> Node:
         return reshape(rolled(reshape(x, (x.type.size,)), shifts[0], 0), x.shape)
     dims = (dims,) if isinstance(dims, int) else tuple(dims)
     for shift, dim in zip(shifts, dims, strict=True):
-        x = rolled(x, shift, axis_of(dim, x.ndim))
+        x = rolled(x, shift, dimension_of(dim, x.ndim))
     return x
 
 

@@ -200,10 +200,9 @@ def quantile(
         raise IRTypeError(f"quantile(): interpolation must be one of {', '.join(_INTERPOLATIONS)}")
     wanted = cast(q.node if isinstance(q, Weak) else q, x.dtype)
     ndim = x.ndim
-    if dim is None:
-        x, axis = reshape(x, (x.type.size,)), 0
-    else:
-        axis = axis_of(dim, x.ndim)
+    axis = 0 if dim is None else axis_of(dim, ndim)
+    if dim is None or not ndim:
+        x, dim = reshape(x, (x.type.size,)), None
     last = [k for k in range(x.ndim) if k != axis]
     x = ops.transpose(x, perm=(axis, *last)) if last else x
     values, _ = sorted_along(x, 0, False)
@@ -329,11 +328,11 @@ def histc_(input: Operand, /, *, bins: int, min: float, max: float) -> Node:
 
 
 def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
-    """Counts in equal bins between min and max (both 0: the extremes of input)."""
-    if min == 0 and max == 0:
+    """Counts in equal bins between min and max (if they are equal: the extremes of input)."""
+    if min == max and input.numel():
         min, max = float(input.min()), float(input.max())
-        if min == max:
-            min, max = min - 1, max + 1
+    if min == max:
+        min, max = min - 1, max + 1
     return histc_(input, bins=bins, min=float(min), max=float(max))
 
 
