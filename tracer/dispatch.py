@@ -45,19 +45,6 @@ class Weak:
 
 Factor = int | float | complex | Weak  # of a term: as an attribute, or as an operand
 
-# The names under which users call ops that only parts of functions stand on.
-PUBLIC_NAMES = {
-    "batch_norm_eval": "batch_norm", "batch_norm_train": "batch_norm", "bernoulli_p": "bernoulli_",
-    "binary_cross_entropy_values": "binary_cross_entropy", "bincount_sized": "bincount",
-    "cross_entropy_mean": "cross_entropy", "cross_entropy_rows": "cross_entropy",
-    "fold_image": "fold", "gru_layer": "gru", "lstm_layer": "lstm", "lstsq_solution": "lstsq",
-    "mask_positions": "masked_select", "max_dim": "max", "median_all": "median",
-    "median_dim": "median", "min_dim": "min", "nanmedian_all": "nanmedian",
-    "nanmedian_dim": "nanmedian", "normal_like": "normal", "one_hot_classes": "one_hot",
-    "repeat_interleave_each": "repeat_interleave", "repeat_interleave_int": "repeat_interleave",
-    "rnn_layer": "rnn", "svd_parts": "linalg.svd", "unfold_image": "unfold", "vander_increasing": "linalg.vander",
-}  # fmt: skip
-
 
 class UserOp:
     """A function on tensors with PyTorch's calling convention, defined by an emit function.
@@ -65,6 +52,9 @@ class UserOp:
     Positional-only parameters are operands (tensors, numbers or None); the others are static
     attributes. One annotated as a `Factor` (alpha, value) is a static 1 or another operand, after
     those given: a step size that changes at every call needs no new program.
+
+    One of varargs (`cat_`) is handed to `apply` by a function: as many operands as there are, are no
+    form of a call.
     """
 
     def __init__(
@@ -73,27 +63,28 @@ class UserOp:
         results: tuple[str, ...] = (),
         eager_only: str = "",
         stores: str = "",
+        shown: str = "",
     ):
         self.emit = emit
         self.stores = stores
         self.name = (
             emit.__name__.rstrip("_") if not emit.__name__.startswith("_") else emit.__name__
         )
-        self.shown = PUBLIC_NAMES.get(self.name, self.name)  # in messages
+        self.shown = shown or self.name  # in messages
         self.__name__ = emit.__name__
         self.__qualname__ = emit.__qualname__
         self.__doc__ = emit.__doc__
         self.__module__ = emit.__module__
         self.__wrapped__ = emit
         self.eager_only = eager_only
-        self.results = namedtuple(self.name, results) if results else None  # type: ignore[misc]
+        shown = self.shown.rpartition(".")[2]
+        self.results = namedtuple(shown, results) if results else None  # type: ignore[misc]
         # Read from the code object: inspect.signature takes 30 us, for 350 ops at every import.
         code, defaults = emit.__code__, emit.__defaults__ or ()
         names = code.co_varnames[: code.co_argcount]
         given = dict(zip(names[len(names) - len(defaults) :], defaults))
         self.operands = list(names[: code.co_posonlyargcount])
         self.optional = {name: given[name] for name in self.operands if name in given}
-        self.variadic = bool(code.co_flags & inspect.CO_VARARGS)
         self.static = {name: given.get(name, REQUIRED) for name in names[len(self.operands) :]}
         keyword_only = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
         only = emit.__kwdefaults__ or {}
@@ -109,9 +100,7 @@ class UserOp:
         # How it is called (positional arguments, names given) -> `bind` for that form. As many as
         # there are right forms in programs.
         self._forms: dict[tuple, Callable[[tuple, dict[str, Any]], tuple[tuple, tuple]]] = {}
-        self._plain_arity = (
-            -1 if self.variadic or REQUIRED in self.static.values() else len(self.operands)
-        )
+        self._plain_arity = -1 if REQUIRED in self.static.values() else len(self.operands)
 
     def __repr__(self) -> str:
         return f"<function {self.name}>"
@@ -134,14 +123,10 @@ class UserOp:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, tuple]:
         """Split a call into operands and static attributes (a tuple of values in declared order)."""
-        if self.variadic:
-            operands = args
-            rest: tuple[Any, ...] = ()
-        else:
-            count = len(self.operands)
-            operands, rest = args[:count], args[count:]
-            if len(operands) < count:
-                operands = (*operands, *map(self._missing(kwargs), self.operands[len(operands) :]))
+        count = len(self.operands)
+        operands, rest = args[:count], args[count:]
+        if len(operands) < count:
+            operands = (*operands, *map(self._missing(kwargs), self.operands[len(operands) :]))
         values = dict(self.static)
         if not kwargs.keys().isdisjoint(NUMPY_NAMES):
             kwargs = {self._own_name(name): value for name, value in kwargs.items()}
@@ -222,17 +207,15 @@ _PLAIN = frozenset((int, float, str, bool, type(None), DType))
 
 def binder(op: UserOp, count: int, *names: str) -> Callable[[tuple, dict[str, Any]], tuple]:
     """`op.bind` for calls with `count` positional arguments and these names, as one expression."""
-    operands = [] if op.variadic else op.operands
-    known = [*operands, *op.static]
-    positional = 0 if op.variadic else count
-    given = {name: f"args[{k}]" for k, name in enumerate(known[:positional])}
-    if positional > len(known) or any(name in given or name not in known for name in names):
+    known = [*op.operands, *op.static]
+    given = {name: f"args[{k}]" for k, name in enumerate(known[:count])}
+    if count > len(known) or any(name in given or name not in known for name in names):
         return op.bind  # varargs of sizes, or a mistake
     given.update({name: f"kwargs[{name!r}]" for name in names})
     constants = {**op.optional, **dict(zip(op.static, op.default_attrs))}
     if any(constants.get(name, REQUIRED) is REQUIRED for name in known if name not in given):
         return op.bind
-    first = "args" if op.variadic else "".join(f"{given.get(n, f'c[{n!r}]')}, " for n in operands)
+    operands = "".join(f"{given.get(name, f'c[{name!r}]')}, " for name in op.operands)
     factors = any(list(op.static)[k] in given for k in op._factors)
     attrs = "".join(
         f"c[{name!r}], "
@@ -243,7 +226,7 @@ def binder(op: UserOp, count: int, *names: str) -> Callable[[tuple, dict[str, An
         for name in op.static
     )
     last = f"({attrs})" if any(name in given for name in op.static) else "default"
-    text = f"({first if op.variadic else f'({first})'}, {last})"
+    text = f"(({operands}), {last})"
     text = f"lambda args, kwargs: {f'apart{text}' if factors else text}"
     # our own text: parameter names of emit functions
     scope = {
@@ -280,6 +263,7 @@ def user_op(
     results: tuple[str, ...] = (),
     eager_only: str = "",
     stores: str = "",
+    shown: str = "",
 ) -> Any:
     """Decorator that makes a user-level op of an emit function.
 
@@ -288,10 +272,11 @@ def user_op(
                  NumPy arrays
     stores       "exact" if numbers among the operands must fit the result's dtype, "wide" if
                  16-bit floats may overflow to inf
+    shown        the name that users call it by, where it is only a part of that function
     """
     if emit is None:
-        return lambda function: UserOp(function, results, eager_only, stores)
-    return UserOp(emit, results, eager_only, stores)
+        return lambda function: UserOp(function, results, eager_only, stores, shown)
+    return UserOp(emit)
 
 
 def apply(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...] = ()) -> Any:

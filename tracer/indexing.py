@@ -45,7 +45,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     positions, indices = place(
         view, advanced, "reading x[mask]", "use tg.where(mask, x, other), or x * mask"
     )
-    return functions.index(view, *indices, positions=positions)  # type: ignore[no-any-return]
+    return apply(functions.index, (view, *indices), (positions,))  # type: ignore[no-any-return]
 
 
 def setitem(self: Tensor, index: Any, value: Any) -> None:
@@ -83,7 +83,7 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     positions, indices = place(
         view, advanced, "writing x[mask] = values", "use x.masked_scatter_(mask, values), or tg.where(mask, other, x)"
     )  # fmt: skip
-    write(view, functions.index_put(view, value, *indices, positions=positions, accumulate=False))
+    write(view, apply(functions.index_put_at, (view, value, *indices), (positions, False)))
 
 
 def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch_oracle import agree, bools, convert, floats, integers
 
 from tracegrad.tracer import functions as F
+from tracegrad.tracer.dispatch import apply
 
 TF = torch.nn.functional
 
@@ -168,14 +169,16 @@ def test_advanced_indexing(positions, key, shapes):
         shapes = (shapes[0], (1,))
     x = floats(3, 4, 5)
     used = [integers(*shape, low=-3, high=3) for shape in shapes][: len(positions)]
-    agree(lambda a, *i: F.index(a, *i, positions=positions), lambda a, *i: a[at(key, i)], x, *used)
+    agree(
+        lambda a, *i: apply(F.index, (a, *i), (positions,)), lambda a, *i: a[at(key, i)], x, *used
+    )
 
     def accumulated(a, v, *i):
         flat = torch.arange(a.numel()).reshape(a.shape)[at(key, i)].reshape(-1)
         return a.reshape(-1).index_add(0, flat, v.reshape(-1)).reshape(a.shape)
 
     agree(
-        lambda a, v, *i: F.index_put(a, v, *i, positions=positions, accumulate=True),
+        lambda a, v, *i: apply(F.index_put_at, (a, v, *i), (positions, True)),
         accumulated,
         x,
         floats(*x[at(key, used)].shape),
@@ -197,12 +200,27 @@ def test_index_put_stores():
     i, j = torch.tensor([0, 2, 1]), torch.tensor([3, 0, -1])
     for value in (floats(3, 4), floats(4), floats()):
         agree(
-            lambda a, v, *k: F.index_put(a, v, *k, positions=(0, 2)),
+            lambda a, v, *k: apply(F.index_put_at, (a, v, *k), ((0, 2), False)),
             theirs,
             floats(3, 4, 5),
             value,
             i,
             j,
+        )
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_index_put_as_a_function(accumulate):
+    i, j = torch.tensor([0, 2, 2]), torch.tensor([1, 3, 3])
+    for indices in ((i,), (i, j)):
+        x = floats(3, 4, 5)
+        value = floats(*x[indices].shape) if accumulate else floats()
+        agree(
+            lambda a, v, *k: F.index_put(a, k, v, accumulate),
+            lambda a, v, *k: torch.index_put(a, k, v, accumulate),
+            x,
+            value,
+            *indices,
         )
 
 

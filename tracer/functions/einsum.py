@@ -10,7 +10,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import i64
-from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.dispatch import apply, user_op
 from tracegrad.tracer.functions.axes import reshape, transpose
 from tracegrad.tracer.functions.promotion import as_node, cast, promote_types, require_same_dtype
 from tracegrad.tracer.functions.reductions import summed
@@ -148,7 +148,7 @@ def einsum(equation: str, *operands: Any) -> Any:
     """The sum of products that `equation` describes: einsum("bij,bjk->bik", x, y)."""
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
-    return einsum_(*operands, equation=equation)
+    return apply(einsum_, operands, (equation,))
 
 
 PLAIN = (einsum,)

@@ -26,7 +26,7 @@ def indicator(target: Node, classes: int) -> Node:
     return ops.eq(ops.iota(shape=shape, axis=target.ndim, dtype=i64), wide)
 
 
-@user_op
+@user_op(shown="one_hot")
 def one_hot_classes(input: Operand, /, num_classes: int) -> Node:
     """1 at the class, 0 elsewhere, int64 [.., num_classes]."""
     target = as_node(input)

@@ -68,14 +68,14 @@ def index(input: Operand, /, *indices: Operand, positions: tuple[int, ...]) -> N
     return ops.transpose(taken, perm=perm)
 
 
-@user_op(stores="wide")
-def index_put(
+@user_op(stores="wide", shown="index_put")
+def index_put_at(
     input: Operand,
     values: Operand,
     /,
     *indices: Operand,
     positions: tuple[int, ...],
-    accumulate: bool = False,
+    accumulate: bool,
 ) -> Node:
     """A copy of x with `values` (broadcast) stored at, or added to, x[...] on the axes
     `positions`.
@@ -372,6 +372,12 @@ def index_add(input: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1) 
     return index_add_(input, index, source, dim=dim, alpha=alpha)
 
 
+def index_put(input: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
+    """A copy with values stored at (added to) the places that a tuple of index tensors names."""
+    positions = tuple(range(len(indices)))
+    return apply(index_put_at, (input, values, *indices), (positions, accumulate))
+
+
 def index_copy(input: Any, dim: int, index: Any, source: Any) -> Any:
     """A copy of input with source stored at the entries `index` of dim."""
     return index_copy_(input, index, source, dim=dim)
@@ -388,6 +394,7 @@ PLAIN = (
     scatter_add,
     scatter_reduce,
     index_select,
+    index_put,
     index_add,
     index_copy,
     index_fill,

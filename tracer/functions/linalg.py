@@ -199,7 +199,7 @@ def qr(A: Operand, /, mode: str = "reduced") -> tuple[Node, Node]:
     return q, r
 
 
-@user_op(results=("U", "S", "Vh"))
+@user_op(results=("U", "S", "Vh"), shown="linalg.svd")
 def svd_parts(A: Operand, /, *, full_matrices: bool) -> tuple[Node, Node, Node]:
     """A = U diag(S) Vh: reduced, or with square U and Vh."""
     u, s, vh = (part(ops.svd(matrix("svd", A)), k) for k in (0, 1, 2))
@@ -322,7 +322,7 @@ def vander(x: Operand, /, N: int | None = None, increasing: bool = False) -> Nod
     return ops.concatenate(*(columns if increasing else reversed(columns)), axis=1)
 
 
-@user_op
+@user_op(shown="linalg.vander")
 def vander_increasing(x: Operand, /, *, N: int | None = None) -> Node:
     """Powers 0 .. N - 1 of the elements as a last dimension; a 0-d tensor is a vector of one."""
     v = as_node(x)
@@ -333,7 +333,7 @@ def vander_increasing(x: Operand, /, *, N: int | None = None) -> Node:
     return ops.concatenate(*_powers(v, v.shape[-1] if N is None else N), axis=v.ndim)
 
 
-@user_op
+@user_op(shown="lstsq")
 def lstsq_solution(A: Operand, B: Operand, /) -> Node:
     """X that minimises |A X - B|, A of full column rank: R X = Q^T B."""
     a, b = matrix("lstsq", A), matrix("lstsq", B)

@@ -22,7 +22,7 @@ def require_classes(name: str, target: Node) -> None:
         )
 
 
-@user_op
+@user_op(shown="binary_cross_entropy")
 def binary_cross_entropy_values(input: Operand, target: Operand, /) -> Node:
     """-(t log x + (1 - t) log(1 - x)) of probabilities; each logarithm is cut off at -100."""
     x, t = common(input, target)
@@ -33,7 +33,7 @@ def binary_cross_entropy_values(input: Operand, target: Operand, /) -> Node:
     return ops.binary_cross_entropy(x, t)
 
 
-@user_op
+@user_op(shown="cross_entropy")
 def cross_entropy_rows(logits: Operand, target: Operand, /, *, ignore_index: int = -100) -> Node:
     """-log softmax(logits[N, C]) at target[N] (integers), 0 where target is ignore_index."""
     x, classes = floating("cross_entropy", logits), as_node(target)
@@ -46,7 +46,7 @@ def cross_entropy_rows(logits: Operand, target: Operand, /, *, ignore_index: int
     return ops.cross_entropy(x, cast(classes, i64), ignore_index=int(ignore_index))
 
 
-@user_op
+@user_op(shown="cross_entropy")
 def cross_entropy_mean(logits: Operand, target: Operand, /, *, ignore_index: int = -100) -> Node:
     """The mean of `cross_entropy_rows` over the rows that are not ignored (nan if all are)."""
     rows = cross_entropy_rows.emit(logits, target, ignore_index=ignore_index)

@@ -82,7 +82,7 @@ def rms_norm(
     return rms_norm_(input, weight, normalized_shape=normalized_shape, eps=eps)
 
 
-@user_op
+@user_op(shown="batch_norm")
 def batch_norm_train(
     input: Operand,
     weight: Operand | None = None,
@@ -110,7 +110,7 @@ def _channels(name: str, x: Node) -> tuple[int]:
     return (x.shape[1],)
 
 
-@user_op
+@user_op(shown="batch_norm")
 def batch_norm_eval(
     input: Operand,
     mean: Operand,

@@ -38,7 +38,7 @@ def _grid(
     )
 
 
-@user_op
+@user_op(shown="unfold")
 def unfold_image(
     input: Operand, /, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Node:
@@ -57,7 +57,7 @@ def unfold_image(
     return unbatched(reshape(columns, (n, c * kh * kw, oh * ow)), lacked)
 
 
-@user_op
+@user_op(shown="fold")
 def fold_image(
     input: Operand,
     /,

@@ -95,7 +95,7 @@ def normal(
     return z + mean if mean else z
 
 
-@user_op
+@user_op(shown="normal")
 def normal_like(mean: Operand, std: Operand, key: Operand, /) -> Node:
     """Normal, one mean and standard deviation per element."""
     m, s = common_float(mean, std)
@@ -137,7 +137,7 @@ def bernoulli(input: Operand, key: Operand, /, *, dtype: DType | None = None) ->
     return cast(ops.lt(uniform_of(as_node(key), p.shape, p.dtype), p), dtype or p.dtype)
 
 
-@user_op
+@user_op(shown="bernoulli_")
 def bernoulli_p(key: Operand, /, *, p: float, shape: Shape, dtype: DType = f32) -> Node:
     """1 with probability p, else 0."""
     shape = tuple(shape)

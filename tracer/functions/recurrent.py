@@ -27,7 +27,7 @@ def _bias(value: Operand | None, w: Node) -> Node:
     return full((w.shape[0],), w.dtype, 0.0) if value is None else as_node(value)
 
 
-@user_op
+@user_op(shown="lstm")
 def lstm_layer(
     input: Operand,
     h0: Operand,
@@ -64,7 +64,7 @@ def _scanned(
     return part(out, 1 + len(consts)), part(out, 0)
 
 
-@user_op
+@user_op(shown="gru")
 def gru_layer(
     input: Operand,
     h0: Operand,
@@ -109,7 +109,7 @@ def gru_layer(
     return reverse_axes(y, (0,)) if reverse else y, last
 
 
-@user_op
+@user_op(shown="rnn")
 def rnn_layer(
     input: Operand,
     h0: Operand,

@@ -177,14 +177,14 @@ def picked(x: Node, index: Node, axis: int, keepdim: bool) -> tuple[Node, Node]:
     return reshape(values, shape), reshape(index, shape)
 
 
-@user_op(results=("values", "indices"))
+@user_op(results=("values", "indices"), shown="max")
 def max_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[Node, Node]:
     """The largest along dim and its index; the gradient goes to that element."""
     x = as_node(input)
     return picked(x, position(ops.argmax, "max", x, dim, True), axis_of(dim, x.ndim), keepdim)
 
 
-@user_op(results=("values", "indices"))
+@user_op(results=("values", "indices"), shown="min")
 def min_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[Node, Node]:
     """The smallest along dim and its index; the gradient goes to that element."""
     x = as_node(input)

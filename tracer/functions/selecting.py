@@ -28,7 +28,7 @@ def argwhere(input: Any) -> Any:
     return nonzero_(input)
 
 
-@user_op(eager_only="how many mask elements are true decides the shape")
+@user_op(eager_only="how many mask elements are true decides the shape", shown="masked_select")
 def mask_positions(mask: Any, /) -> np.ndarray:
     """Flat indices of the true elements."""
     return np.flatnonzero(mask).astype(np.int64)

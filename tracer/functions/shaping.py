@@ -126,7 +126,7 @@ def tiled(x: Node, times: tuple[int, ...]) -> Node:
     return reshape(wide, tuple(t * n for t, n in zip(times, shape)))
 
 
-@user_op
+@user_op(shown="repeat_interleave")
 def repeat_interleave_int(input: Operand, /, repeats: int, dim: int | None = None) -> Node:
     """Every element (along dim; of the flat tensor if None) repeated in place."""
     x = as_node(input)
@@ -140,7 +140,9 @@ def repeat_interleave_int(input: Operand, /, repeats: int, dim: int | None = Non
     return reshape(wide, (*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :]))
 
 
-@user_op(eager_only="the number of repeats of each element decides the shape")
+@user_op(
+    eager_only="the number of repeats of each element decides the shape", shown="repeat_interleave"
+)
 def repeat_interleave_each(repeats: Any, /, size: int) -> np.ndarray:
     """The position, out of `size`, of the element that stands at every place of the result."""
     if repeats.dtype.kind not in "iu" or repeats.ndim > 1:
@@ -375,7 +377,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
     """Coordinates of a grid, one tensor per vector; dimension k follows vector k ("ij")."""
     if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
         tensors = tuple(tensors[0])
-    result = meshgrid_(*tensors, indexing=indexing)
+    result = apply(meshgrid_, tensors, (hashable(indexing),))
     return result if isinstance(result, tuple) else (result,)
 
 

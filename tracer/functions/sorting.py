@@ -129,25 +129,25 @@ def _median_dim(input: Operand, dim: int, keepdim: bool, ignore_nan: bool) -> tu
     return picked(x, middle(x, axis, ignore_nan), axis, keepdim)
 
 
-@user_op
+@user_op(shown="median")
 def median_all(input: Operand, /) -> Node:
     """The lower median of all elements; nan if there is one."""
     return _median(input, False, "median")
 
 
-@user_op(results=("values", "indices"))
+@user_op(results=("values", "indices"), shown="median")
 def median_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[Node, Node]:
     """The lower median along dim and its index; nan wins."""
     return _median_dim(input, dim, keepdim, False)
 
 
-@user_op
+@user_op(shown="nanmedian")
 def nanmedian_all(input: Operand, /) -> Node:
     """The lower median of what is not nan."""
     return _median(input, True, "nanmedian")
 
 
-@user_op(results=("values", "indices"))
+@user_op(results=("values", "indices"), shown="nanmedian")
 def nanmedian_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[Node, Node]:
     """The lower median along dim of what is not nan, and its index."""
     return _median_dim(input, dim, keepdim, True)
@@ -283,7 +283,7 @@ def isin(elements: Operand, test_elements: Operand, /, *, invert: bool = False) 
     return ops.bitwise_not(found) if invert else found
 
 
-@user_op
+@user_op(shown="bincount")
 def bincount_sized(input: Operand, weights: Operand | None = None, /, *, length: int) -> Node:
     """How often (with what total weight) each of 0 .. length - 1 occurs in a vector."""
     x = cast(as_node(input), i64)
