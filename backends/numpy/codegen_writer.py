@@ -170,6 +170,8 @@ class Writer:
     def view(self, view: View) -> str:
         """Name of a view of the arena (bound once) or of a result (made at every call)."""
         storage = view.storage.root()
+        if 0 in view.shape:  # nowhere: its offset may lie behind the end of an empty storage
+            view = View(view.storage, view.shape, view.strides, 0, view.dtype)
         if storage.kind == "result":
             return self._result_view(view, storage)
         assert storage.kind == "arena", storage

@@ -9,7 +9,7 @@ from tracegrad.ir.hazards import DEFINITE, FINITE, FINITE_LOWER, Hazard
 from tracegrad.ir.ops.base import register, tensor, traits
 from tracegrad.ir.ops.build import along, full_like, given, part, plus, swap, triangle
 from tracegrad.ir.ops.shape import take_range
-from tracegrad.ir.ops.traits import EXPENSIVE, MULTI
+from tracegrad.ir.ops.traits import COMPOSITE, EXPENSIVE, MULTI
 from tracegrad.ir.types import TensorType, TupleType, i64
 
 Parts = tuple[Node | None, ...]
@@ -248,6 +248,47 @@ svd = register(
         traits=traits(EXPENSIVE, MULTI),
         flops=lambda node: 14.0 * node.inputs[0].type.size * min(node.inputs[0].shape[-2:]),
         hazards=lambda node: [Hazard(FINITE, node.inputs[0])],  # as for eigh
+    )
+)
+
+
+# ---- pinv(x[.., m, n]; rtol) -> [.., n, m]: v s^-1 u^T, the s up to rtol * max(s) counting as 0 ----
+
+
+def _pinv_type(x: TensorType, *, rtol: float) -> TensorType:
+    *batch, m, n = _matrix(x).shape
+    return x.with_shape((*batch, n, m))
+
+
+def _pinv(x: Node, *, rtol: float) -> Node:
+    u, s, vh = (part(ops.svd(x), k) for k in (0, 1, 2))
+    axis = s.ndim - 1
+    largest = along(ops.max_(s, axes=(axis,)) * rtol, s.shape, range(axis))
+    inverse = _reciprocal(s, ops.lt(largest, s))
+    v = swap(vh)
+    return ops.matmul(v * _columns(inverse, v.shape), swap(u))
+
+
+def _pinv_vjp(ct: Node, out: Node, x: Node, *, rtol: float) -> tuple[Node]:
+    # Golub and Pereyra 1973. Where the rank does not change no singular vector is needed, so equal
+    # singular values do no harm: -p^T ct p^T + (1 - x p) ct^T p p^T + p^T p ct^T (1 - p x)
+    p, back = out, swap(ct)
+    inner = ops.matmul(back, p)
+    left = ops.matmul(inner, swap(p))
+    right = ops.matmul(ops.matmul(swap(p), p), back - ops.matmul(inner, x))
+    grad = left - ops.matmul(ops.matmul(x, p), left) + right
+    return (grad - swap(ops.matmul(p, inner)),)
+
+
+pinv = register(
+    Op(
+        "pinv",
+        attrs=("rtol",),
+        infer=_pinv_type,
+        vjp=_pinv_vjp,
+        decompose=_pinv,
+        traits=traits(COMPOSITE),
+        flops=lambda node: 20.0 * node.inputs[0].type.size * min(node.inputs[0].shape[-2:]),
     )
 )
 

@@ -70,6 +70,19 @@ def test_a_loop_reduces_what_is_broadcast(reduce: Op, shape: tuple[int, ...]) ->
         np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_parts_of_what_has_no_elements(kept: bool) -> None:
+    """Their place would lie behind the end of a storage without bytes."""
+    x = tensor(0, 40, 30)
+    y = x * 2.0
+    part = ops.slice_(y, start=(0, 39, 29), stop=(0, 40, 30), step=(1, 1, 1))
+    outputs = (part * 3.0, ops.concatenate(y, x * 4.0, axis=2), *(y, part)[: 2 * kept])
+    graph = Graph((x,), outputs)
+    for options in (Options(), Options(fuse=False, poison=True)):
+        results = compile(graph, options)(arrays_for(graph))
+        assert [result.shape for result in results] == [node.shape for node in outputs]
+
+
 # ------------------------------------------------------------------ random graphs
 
 VARIANTS = [

@@ -45,6 +45,12 @@ def linalg_samples() -> Table:
             label=label,
         )
 
+    def pseudo_inverse(*shape: int) -> Sample:
+        label = "x".join(map(str, shape))
+        return Sample(
+            lambda rng: (well_conditioned(rng, *shape),), {"rtol": 1e-6}, (0,), label=label
+        )
+
     symmetric = [
         matrix(positive_definite, 3, 3, grad=False),
         matrix(positive_definite, 2, 3, 3, grad=False),
@@ -60,6 +66,7 @@ def linalg_samples() -> Table:
         "qr": [matrix(well_conditioned, *shape) for shape in ((3, 3), (2, 4, 3), (3, 5))],
         "eigh": symmetric,
         "svd": [matrix(well_conditioned, *shape) for shape in ((3, 3), (2, 4, 3), (3, 5))],
+        "pinv": [pseudo_inverse(3, 3), pseudo_inverse(2, 4, 3), pseudo_inverse(3, 5)],
         "lu": [matrix(diagonal_heavy, 3, 3), matrix(diagonal_heavy, 2, 4, 4),
                Sample(lambda rng: (normal(rng, 4, 3),), label="tall")],
     }  # fmt: skip

@@ -1,9 +1,12 @@
 """Linear algebra against PyTorch."""
 
+import numpy as np
 import pytest
 import torch
+from everywhere import MODES, agree_everywhere
 from torch_oracle import agree, convert, floats, integers, same
 
+import tracegrad as tg
 from tracegrad.tracer import functions as F
 
 L = torch.linalg
@@ -109,7 +112,7 @@ def test_decompositions(shape):
 
     agree(whole_svd(F.svd_parts), whole_svd(L.svd), floats(*shape), rtol=1e-5, atol=1e-6)
     agree(F.svdvals, L.svdvals, floats(*shape), **CLOSE)
-    agree(lambda x: F.pinv(x), lambda x: L.pinv(x), floats(*shape), grad=False, **CLOSE)
+    agree(lambda x: F.pinv(x), lambda x: L.pinv(x), floats(*shape), **CLOSE)
     agree(F.matrix_rank, L.matrix_rank, floats(*shape), grad=False)
     if shape[-2] >= shape[-1]:
         agree(
@@ -161,3 +164,23 @@ def test_namespace():
     agree(linalg.vecdot, L.vecdot, x, floats(4))
     agree(linalg.inv, L.inv, regular(3, 3), **CLOSE)
     agree(linalg.lstsq, lambda a, b: L.lstsq(a, b).solution, floats(5, 3), floats(5, 2), grad=False)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "array", [2 * np.eye(3), np.eye(3)[:, :2], np.eye(3)[:2], np.zeros((2, 3)), np.eye(3)[None] * [2, 2, 0]],
+    ids=["square", "tall", "wide", "zeros", "a batch without full rank"],
+)  # fmt: skip
+def test_pinv_of_equal_singular_values_has_gradients(array, mode):
+    agree_everywhere(mode, lambda t, F, x: t.linalg.pinv(x), array, legal=True)
+
+
+def test_second_gradient_of_pinv():
+    def twice(library, array):
+        x = library.tensor(array, requires_grad=True)
+        (first,) = library.autograd.grad(library.linalg.pinv(x)[0].sum(), x, create_graph=True)
+        (second,) = library.autograd.grad((first**2).sum(), x)
+        return second.numpy()
+
+    for array in (2 * np.eye(3), np.arange(6.0).reshape(2, 3) ** 2):
+        np.testing.assert_allclose(twice(tg, array), twice(torch, array), rtol=1e-6, atol=1e-9)

@@ -247,18 +247,8 @@ def pinv(A: Operand, /, *, rtol: float | None = None) -> Node:
     x = matrix("pinv", A)
     if not x.type.size:
         return ops.zeros_like(swap(x))
-    u, s, vh = (part(ops.svd(x), k) for k in (0, 1, 2))
-    epsilon = 2.0**-52 if s.dtype is f64 else 2.0**-23
-    share = max(x.shape[-2:]) * epsilon if rtol is None else rtol
-    axis = s.ndim - 1
-    largest = ops.max_(s, axes=(axis,)) * share
-    kept = ops.lt(along(largest, s.shape, range(axis)), s)
-    inverse = ops.where(
-        kept, ops.div(ops.ones_like(s), ops.where(kept, s, ops.ones_like(s))), ops.zeros_like(s)
-    )
-    v = adjoint(vh)
-    scaled = ops.mul(v, along(cast(inverse, v.dtype), v.shape, (*range(v.ndim - 2), v.ndim - 1)))
-    return ops.matmul(scaled, adjoint(u))
+    epsilon = 2.0**-52 if x.dtype is f64 else 2.0**-23
+    return ops.pinv(x, rtol=max(x.shape[-2:]) * epsilon if rtol is None else float(rtol))
 
 
 @user_op
