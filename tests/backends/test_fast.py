@@ -15,6 +15,7 @@ from tracegrad.backends.numpy.fast import (
     attention,
     blas,
     columns,
+    conv,
     lstm,
     pool,
     reduce,
@@ -114,6 +115,29 @@ def test_conv_in_bands(low: int, stride: int, monkeypatch: pytest.MonkeyPatch) -
     assert check_conv(x, w, strides=(stride, 1), rhs_dilation=(1, 2), **attrs) == "columns"
     wide = rng.standard_normal((4, 3, 14 + low, 9 + low))
     assert check_conv(x, wide, strides=(stride, 1), rhs_dilation=(1, 1), **attrs) == "gradient"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradient_of_the_filters_of_groups(threads: int) -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 3 * 5, 9, 8)), rng.standard_normal((3 * 4, 5, 9, 8))
+    attrs: dict[str, Any] = dict(strides=(1, 1), **(SAME | dict(groups=3)))
+    assert check_conv(x, w, threads, **attrs) == "gradient"
+
+
+@pytest.mark.parametrize(
+    "size", [1, 1_000, 4_000]
+)  # one channel, some channels, some images a block
+@pytest.mark.parametrize("padding", [((0, 3), (1, -2)), ((-2, 1), (-1, 2))])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+def test_depthwise_in_blocks(
+    size: int, padding: Any, strides: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv, "DEPTHWISE_BYTES", size)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((5, 3, 12, 11)), rng.standard_normal((3, 1, 3, 2))
+    attrs = dict(strides=strides, padding=padding, lhs_dilation=(1, 1), rhs_dilation=(1, 2))
+    assert check_conv(x, w, groups=3, **attrs) == "depthwise"
 
 
 def test_conv_images_last_and_shared_over_threads() -> None:

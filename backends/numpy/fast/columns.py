@@ -201,16 +201,16 @@ class ColumnConv:
 class GradientConv:
     """A convolution whose window is large and whose output is small: the gradient of a filter.
 
-    x [C, N, *S] and w [O, N, *K] contract over the images N and all of the window; every output
+    In each group, x [C, N, *S] and w [O, N, *K] contract over the images N and all of the window; every output
     position is one row of the column matrix: out [C, O, *out] = sum over chunks of columns @ w^T.
     """
 
     def __init__(
         self, x_shape: Ints, w_shape: Ints, out: Ints, strides: Ints, padding: Pairs,
-        dilation: Ints, dtype: np.dtype[Any], threads: int | None,
+        dilation: Ints, groups: int, dtype: np.dtype[Any], threads: int | None,
     ):  # fmt: skip
-        c, n, o, window = x_shape[0], x_shape[1], w_shape[0], w_shape[2:]
-        self.out = out
+        c, n, o, window = x_shape[0], w_shape[1], w_shape[0] // groups, w_shape[2:]
+        self.groups, self.images, self.filters, self.out = groups, n, o, out
         # the roles of output and window change places, and with them strides and dilation
         self.columns = ColumnBuffers(
             c, o, x_shape[2:], out, window, dilation, padding, strides, n, dtype, threads
@@ -232,6 +232,12 @@ class GradientConv:
         return self.columns.nbytes + weights + 2 * sum(total.nbytes for total in self.totals)
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
+        for group in range(self.groups):
+            images = slice(group * self.images, (group + 1) * self.images)
+            filters = slice(group * self.filters, (group + 1) * self.filters)
+            self._group(x[:, images], w[filters], out[:, filters])
+
+    def _group(self, x: Array, w: Array, out: Array) -> None:
         def share(index: int) -> None:
             total, product_ = self.totals[index], self.products[index]
             total.fill(0)

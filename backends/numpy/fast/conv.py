@@ -11,7 +11,7 @@ pointwise  1x1, stride 1: a batched GEMM
 gradient   large window, small output (the gradient of a filter): columns^T
 phases     input dilation (the gradient of a strided convolution): one small convolution for every
            phase of the output, none of which multiplies by an inserted zero
-depthwise  one channel a group: shifted multiply-adds
+depthwise  one channel a group: shifted multiply-adds of flat padded images
 columns    everything else: im2col + GEMM
 plain      dtypes without a BLAS
 
@@ -30,13 +30,13 @@ from tracegrad.backends.numpy.fast.columns import (
     ColumnConv,
     GradientConv,
     Ints,
-    tap_slices,
 )
 from tracegrad.backends.numpy.fast.matmul import cut_of, share_matmul
 from tracegrad.backends.numpy.fast.work import Array
 from tracegrad.backends.numpy.kernels.contract import Pairs
 from tracegrad.backends.numpy.kernels.contract import conv as plain_conv
 
+DEPTHWISE_BYTES = 1 << 17  # of a block of padded images
 BLAS_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -78,14 +78,13 @@ class ConvPlan:
                 self.kind, self._run = "plain", self._plain
         elif prod(window) == 1 and strides == ones and no_padding and groups == 1:
             self.kind, self._run = "pointwise", _Pointwise(self.out_shape, x_shape[1], threads)
-        elif groups == 1 and prod(window) > prod(out):
+        elif prod(window) > prod(out):
             self.kind = "gradient"
             self._run = GradientConv(x_shape, w_shape, out, strides, padding, rhs_dilation,
-                                     self.dtype, threads)  # fmt: skip
+                                     groups, self.dtype, threads)  # fmt: skip
         elif groups > 1 and w_shape[1] == 1 and w_shape[0] == groups:
             self.kind = "depthwise"
-            taps = tap_slices(size, out, window, strides, padding, rhs_dilation)
-            self._run = _Depthwise(taps, self.out_shape, self.dtype)
+            self._run = _Depthwise(x_shape, window, out, strides, padding, rhs_dilation, self.dtype)
         else:
             self.kind = "columns"
             self._run = ColumnConv(x_shape, w_shape, out, strides, padding, rhs_dilation, groups,
@@ -128,25 +127,65 @@ class _Pointwise:
 
 
 class _Depthwise:
-    """out = sum over taps of x shifted by the tap, times the tap's weight of each channel."""
+    """out = sum over taps of x shifted by the tap, times the tap's weight of each channel.
 
-    def __init__(self, taps: list[Any], out_shape: Ints, dtype: np.dtype[Any]):
-        self.taps = taps
-        self.product = np.empty(out_shape, dtype)
+    The padded image lies flat, so a tap shifts all of it by one offset, in long runs. What is computed
+    between the rows, and between the steps of a stride, is left out at the end.
+    """
+
+    def __init__(
+        self, x_shape: Ints, window: Ints, out: Ints, strides: Ints, padding: Pairs, dilation: Ints,
+        dtype: np.dtype[Any],
+    ):  # fmt: skip
+        images, channels, *size = x_shape
+        padded = [low + n + high for n, (low, high) in zip(size, padding)]
+        # A negative padding cuts off what lies outside.
+        begin = [max(low, 0) for low, _ in padding]
+        end = [min(low + n, p) for n, p, (low, _) in zip(size, padded, padding)]
+        self.inside = (..., *map(slice, begin, end))
+        self.read = (..., *(slice(b - p[0], e - p[0]) for b, e, p in zip(begin, end, padding)))
+        self.kept = (..., *(slice(0, (o - 1) * s + 1, s) for o, s in zip(out, strides)))
+        steps = [prod(padded[axis + 1 :]) for axis in range(len(padded))]
+        self.taps = [
+            (tap, sum(t * d * step for t, d, step in zip(tap, dilation, steps)))
+            for tap in np.ndindex(*window)
+        ]
+        self.length = prod(padded) - self.taps[-1][1]
+        fitting = max(1, DEPTHWISE_BYTES // (prod(padded) * dtype.itemsize))
+        self.channels = min(channels, fitting)
+        self.images = min(images, max(1, fitting // channels))
+        self.image, self.total, self.product = (
+            np.zeros((self.images, self.channels, *padded), dtype) for _ in range(3)
+        )
 
     @property
     def nbytes(self) -> int:
-        return self.product.nbytes
+        return 3 * self.product.nbytes
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
-        everything = (slice(None), slice(None))
-        per_channel = (slice(None), *(None,) * (x.ndim - 2))
-        out.fill(0)
-        for tap, target, read in self.taps:
-            target = (*everything, *target)
-            weight = w[(slice(None), 0, *tap)][per_channel]
-            np.multiply(x[(*everything, *read)], weight, out=self.product[target])
-            np.add(out[target], self.product[target], out=out[target])
+        for first in range(0, len(x), self.images):
+            images = slice(first, first + self.images)
+            for channel in range(0, len(w), self.channels):
+                channels = slice(channel, channel + self.channels)
+                self._block(x[images, channels], w[channels, 0], out[images, channels])
+
+    def _block(self, x: Array, w: Array, out: Array) -> None:
+        images, channels = x.shape[:2]
+        image, total, product = (
+            buffer[:images, :channels] for buffer in (self.image, self.total, self.product)
+        )
+        image[self.inside] = x[self.read]
+        flat, summed, summand = (
+            buffer.reshape(images, channels, -1, copy=False) for buffer in (image, total, product)
+        )
+        summed, summand = summed[..., : self.length], summand[..., : self.length]
+        for number, (tap, offset) in enumerate(self.taps):
+            weight = w[(slice(None), *tap, None)]
+            target = summand if number else summed
+            np.multiply(flat[..., offset : offset + self.length], weight, out=target)
+            if number:
+                np.add(summed, summand, out=summed)
+        np.copyto(out, total[self.kept])
 
 
 class _Phases:
