@@ -12,7 +12,13 @@ from typing import Any
 
 from tracegrad.runtime.watch.facts import Place
 from tracegrad.runtime.watch.pictures import ABSENT
-from tracegrad.runtime.watch.sightings import ATTRIBUTE_HOOKS, Sightings, is_library, is_user_class
+from tracegrad.runtime.watch.sightings import (
+    ATTRIBUTE_HOOKS,
+    Sightings,
+    fields_of,
+    is_library,
+    is_user_class,
+)
 from tracegrad.tracer.locate import here, is_own_code
 from tracegrad.tracer.observed import ItemRead, KeysRead, Observed, has_keys
 from tracegrad.tracer.state import get_mode
@@ -232,14 +238,6 @@ def _tensor_setattr(self: Any, name: str, value: Any) -> None:
 
 _OWN_FIELDS = frozenset({*Tensor.__dict__, *Tensor.__annotations__})
 _HOOK_FUNCTIONS = dict(zip(ATTRIBUTE_HOOKS, (_observed_getattribute, _observed_setattr)))
-
-
-def fields_of(owner: Any) -> dict | None:
-    """An instance's own attributes, or None if it has slots only."""
-    try:
-        return object.__getattribute__(owner, "__dict__")  # type: ignore[no-any-return]
-    except AttributeError:
-        return None
 
 
 def static_attribute(kind: type, name: str) -> tuple[Any, type | None]:

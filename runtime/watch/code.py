@@ -41,7 +41,6 @@ _READ_ENVIRONMENT = frozenset(
     function.__code__ for name in ("getenv", "getenvb") if (function := getattr(os, name, None))
 )
 _IMPORT_MODULE = importlib.import_module.__code__
-_STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
 _IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 
 
@@ -175,10 +174,9 @@ class CodeWatch:
         sightings = self.sightings
         named = names_in(code)
         names = names_in(code, [namespace.get(name) for name in named])
+        sightings.names |= names
+        sightings.note_namespace("item", namespace)
         loc = Loc(code.co_filename, code.co_firstlineno)
-        for name in bound_globals(code):
-            if name not in namespace:
-                sightings.add(Place("item", namespace, name), ABSENT, loc)
         for name in sorted(names):
             if name in namespace and not name.startswith("__"):
                 value = namespace[name]
@@ -253,13 +251,6 @@ def called_by_us(frame: types.FrameType) -> bool:
 
 def has_code(function: Any, code: types.CodeType) -> bool:
     return isinstance(function, types.FunctionType) and function.__code__ is code
-
-
-def bound_globals(code: types.CodeType) -> list[str]:
-    """Globals that a function's own code assigns."""
-    if _STORE_GLOBAL not in code.co_code[::2]:
-        return []
-    return [step.argval for step in dis.get_instructions(code) if step.opcode == _STORE_GLOBAL]
 
 
 def imported_modules(code: types.CodeType, namespace: dict[str, Any]) -> list[str]:

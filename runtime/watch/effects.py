@@ -8,6 +8,7 @@ refused. All is put back once the recording is over.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from tracegrad.runtime.watch.attributes import AttributeWatch
 from tracegrad.runtime.watch.facts import CallFact, Place
 from tracegrad.runtime.watch.pictures import ABSENT, new_keys, restored, unchanged
+from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten
 
@@ -58,6 +60,8 @@ class Effects:
                 "return the values instead",
                 _ONLY_NAMES,
             )
+        for place, held in list(self._changed_unseen()):
+            self.sightings.add(place, held, here())  # it may have been read past the hooks too
         bound = dict(self.watch.stored)
         for fact in self.sightings.of_values():
             now = fact.place.read()
@@ -81,6 +85,12 @@ class Effects:
         ]
         for place, value in self.found:
             self._make_slot(place, value)
+
+    def _changed_unseen(self) -> Iterator[tuple[Place, Any]]:
+        """What was written past all hooks, but for what the actions of each call write anew."""
+        for place, held in self.sightings.changed_unseen():
+            if not self.trace.reached_by_host_action(place.holder):
+                yield place, held
 
     def _make_slot(self, place: Place, value: Any) -> None:
         """State kept under a name bound anew at every call (`self.h = f(self.h, x)`): read by name.
@@ -113,6 +123,8 @@ class Effects:
         def wanted(now: Any) -> bool:
             return not traced_only or holds_traced(now)
 
+        for place, held in self._changed_unseen():
+            self.watch.stored.setdefault(place.key, (place, held))
         facts = self.sightings.of_values()
         for fact in facts:
             now = fact.place.read()

@@ -11,6 +11,7 @@ import functools
 import gc
 import inspect
 import io
+import operator
 import random
 import sys
 import types
@@ -22,9 +23,10 @@ import numpy as np
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.inspection import Inspection
 from tracegrad.runtime.watch.facts import CallFact, Fact, HostFact, ItemFact, Place
-from tracegrad.runtime.watch.pictures import Picture, TooLargeError
+from tracegrad.runtime.watch.pictures import ABSENT, Picture, TooLargeError
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here, is_own_code
+from tracegrad.tracer.observed import Observed
 from tracegrad.tracer.tensor import Tensor
 
 _LIBRARIES = frozenset(
@@ -42,7 +44,9 @@ _PLAIN_LIBRARIES = frozenset(
         "multiprocessing",
     }
 )
-_LOOKUPS = frozenset({"getattr", "hasattr", "vars", "globals", "__dict__", "modules"})
+_LOOKUPS = frozenset({
+    "getattr", "hasattr", "setattr", "delattr", "__setattr__", "__delattr__", "vars", "globals", "__dict__", "modules",
+})  # fmt: skip
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by attributes.py
@@ -80,6 +84,7 @@ class Sightings:
     tensors  those met in places, whether or not the graph uses them
     met      ids of all values met so, arguments that lie in such a place too among them
     opened   ids of containers among the arguments that are known by their content
+    names    all that the code run so far mentions
     cached   functions under functools.lru_cache, by the code that fills their caches
     """
 
@@ -91,22 +96,47 @@ class Sightings:
         self.tensors: list[Tensor] = []
         self.met: set[int] = set()
         self.opened: set[int] = set()
+        self.names: set[str] = set()
         self.functions: dict[types.CodeType, list[types.FunctionType]] = {}
         self.cached: dict[types.CodeType, functools._lru_cache_wrapper] = {}
         self.complaint: UnsupportedError | None = None
         self._seen: set[tuple] = set()  # keys of places, and modules with the names read of them
         self._classes: set[type] = set()
+        # What the namespaces of objects, functions, classes and modules held at first sight, by the
+        # id of their holder: (kind of place, holder, names with values).
+        self._namespaces: dict[int, tuple[str, Any, dict[str, Any]]] = {}
 
     def add(self, place: Place, value: Any, loc: Loc, of_metadata: bool = False) -> None:
-        """A fact: `place` holds `value`. Only the first sight of a place counts."""
+        """A fact: `place` holds `value`. Only the first sight of a place counts.
+
+        Where a write that no hook saw came before, as `functools.cached_property` writes, it held
+        what it held at the first sight of its namespace.
+        """
         if place.key in self._seen:
             return
         self._seen.add(place.key)
+        if (known := self._namespaces.get(id(place.holder))) is not None:
+            value = known[2].get(place.name, ABSENT)
         self.outside.setdefault(id(place.holder), place.holder)
         self.facts.append(Fact(place, value, self.picture(place.name, value), loc, of_metadata))
 
     def has_seen(self, key: tuple) -> bool:
         return key in self._seen
+
+    def note_namespace(self, kind: str, holder: Any) -> None:
+        """Remember what the places of this kind in `holder` hold now, to notice every write."""
+        if id(holder) not in self._namespaces:
+            self._namespaces[id(holder)] = (kind, holder, dict(names_of(kind, holder)))
+
+    def changed_unseen(self) -> Iterator[tuple[Place, Any]]:
+        """Places that were written, or deleted, past all hooks, with what they held."""
+        for kind, holder, before in self._namespaces.values():
+            now = names_of(kind, holder)
+            if not same_content(before, now):
+                for name in self.names.intersection({**before, **now}).difference(ATTRIBUTE_HOOKS):
+                    place, held = Place(kind, holder, name), before.get(name, ABSENT)
+                    if place.key not in self._seen and place.read() is not held:
+                        yield place, held
 
     def written(self, place: Place) -> None:
         """What is read from `place` from now on was written by the recording itself."""
@@ -175,6 +205,9 @@ class Sightings:
             self.outside[id(value)] = value
             kind = type(value)
             self.add_class(kind)
+            fields = fields_of(value)
+            if fields is not None and (is_user_class(kind) or isinstance(value, Observed)):
+                self.note_namespace("item", fields)
             if is_user_class(kind):
                 loc = Loc(getattr(kind, "__module__", "?"), 0)
                 self.add(Place("attribute", value, "__class__"), kind, loc)
@@ -194,6 +227,7 @@ class Sightings:
         for cls in (*kind.__mro__, *metaclass.__mro__):
             if is_user_class(cls) and (cls is kind or cls not in self._classes):
                 self._classes.add(cls)
+                self.note_namespace("class", cls)
                 loc = Loc(getattr(cls, "__module__", "?"), 0)
                 for name, value in list(cls.__dict__.items()):
                     special = name.startswith("__") and name.endswith("__")
@@ -229,6 +263,7 @@ class Sightings:
         for name in ("__defaults__", "__kwdefaults__"):
             if value := getattr(function, name):
                 self.add(Place("attribute", function, name), value, loc)
+        self.note_namespace("item", function.__dict__)
         for name, value in function.__dict__.items():
             self.add(Place("item", function.__dict__, name), value, loc)
 
@@ -245,6 +280,7 @@ class Sightings:
                 for name in sorted(names & sys.modules.keys()):
                     self.add_module(sys.modules[name], names, loc)
             return
+        self.note_namespace("item", fields)
         for name in sorted(names & fields.keys()):
             self.add(Place("item", fields, name), fields[name], loc)
             if isinstance(fields[name], types.ModuleType) and fields[name] is not module:
@@ -253,6 +289,28 @@ class Sightings:
     def of_values(self) -> list[Fact]:
         """The facts that say what a place held."""
         return [fact for fact in self.facts if isinstance(fact, Fact)]
+
+
+def fields_of(owner: Any) -> dict | None:
+    """An instance's own attributes, or None if it has slots only."""
+    try:
+        return object.__getattribute__(owner, "__dict__")  # type: ignore[no-any-return]
+    except AttributeError:
+        return None
+
+
+def names_of(kind: str, holder: Any) -> Any:
+    """The mapping behind the places of this kind in `holder`."""
+    return holder.__dict__ if kind == "class" else holder
+
+
+def same_content(before: dict[str, Any], now: Any) -> bool:
+    """Whether the very names and objects are there still, in order."""
+    return (
+        len(before) == len(now)
+        and all(map(operator.is_, before, now))
+        and all(map(operator.is_, before.values(), now.values()))
+    )
 
 
 def names_in(code: types.CodeType, values: Iterable[Any] = ()) -> set[str]:

@@ -248,7 +248,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_a_tensor_that_outlives_its_trace():
     class Kept:
-        hidden = None
+        __slots__ = ("hidden",)
 
     kept = Kept()
 
