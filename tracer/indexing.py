@@ -101,8 +101,8 @@ def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False
     positions, places = place(
         input, advanced, "index_put() at a mask", "use tg.where(mask, values, x)"
     )
-    return functions.index_put(  # type: ignore[no-any-return]
-        input, values, *places, positions=positions, accumulate=accumulate
+    return apply(  # type: ignore[no-any-return]
+        functions.index_put_at, (input, values, *places), (positions, accumulate)
     )
 
 

@@ -69,6 +69,7 @@ def _methods() -> dict[str, Method]:
     table["tile"] = with_sizes(FUNCTIONS["tile"])
     table["flip"] = with_sizes(FUNCTIONS["flip"])
     table["where"] = where
+    table["index_put"] = index_put
     operators = {
         "abs": "abs", "invert": "bitwise_not", "pos": "positive", "pow": "pow",
         "floordiv": "floor_divide", "mod": "remainder", "lt": "lt", "le": "le", "gt": "gt",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch_oracle import agree, bools, convert, floats, integers
 
+import tracegrad as tg
 from tracegrad.tracer import functions as F
 from tracegrad.tracer.dispatch import apply
 
@@ -216,7 +217,7 @@ def test_index_put_as_a_function(accumulate):
         x = floats(3, 4, 5)
         value = floats(*x[indices].shape) if accumulate else floats()
         agree(
-            lambda a, v, *k: F.index_put(a, k, v, accumulate),
+            lambda a, v, *k: tg.index_put(a, k, v, accumulate),
             lambda a, v, *k: torch.index_put(a, k, v, accumulate),
             x,
             value,

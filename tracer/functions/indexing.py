@@ -372,12 +372,6 @@ def index_add(input: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1) 
     return index_add_(input, index, source, dim=dim, alpha=alpha)
 
 
-def index_put(input: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
-    """A copy with values stored at (added to) the places that a tuple of index tensors names."""
-    positions = tuple(range(len(indices)))
-    return apply(index_put_at, (input, values, *indices), (positions, accumulate))
-
-
 def index_copy(input: Any, dim: int, index: Any, source: Any) -> Any:
     """A copy of input with source stored at the entries `index` of dim."""
     return index_copy_(input, index, source, dim=dim)
@@ -394,7 +388,6 @@ PLAIN = (
     scatter_add,
     scatter_reduce,
     index_select,
-    index_put,
     index_add,
     index_copy,
     index_fill,
