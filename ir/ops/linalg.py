@@ -289,6 +289,7 @@ pinv = register(
         decompose=_pinv,
         traits=traits(COMPOSITE),
         flops=lambda node: 20.0 * node.inputs[0].type.size * min(node.inputs[0].shape[-2:]),
+        hazards=svd.hazards,
     )
 )
 
