@@ -286,3 +286,47 @@ def test_dampening_after_a_state_is_loaded(when):
             opt.step()
         found.append(p.detach().numpy())
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
+def averaged_run(lib, compile_):
+    """An optimiser written by hand, with a count and a copy of the parameter, reset on its way."""
+
+    class Averaged(lib.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 0.1})
+
+        def step(self):
+            with lib.no_grad():
+                for p in self.param_groups[0]["params"]:
+                    state = self.state[p]
+                    if len(state) == 0:
+                        state["step"], state["mean"] = 0, p.detach().clone()
+                    state["step"] += 1
+                    p.add_(p.grad, alpha=-self.param_groups[0]["lr"])
+                    state["mean"].mul_(0.5).add_(p, alpha=0.5)
+                    p.copy_(state["mean"])
+
+    p = lib.nn.Parameter(lib.ones(3))
+    opt = Averaged([p])
+    empty = copy.deepcopy(opt.state_dict())
+
+    @compile_
+    def step():
+        opt.zero_grad()
+        (p * p).sum().backward()
+        opt.step()
+
+    for k in range(6):
+        if k == 3:
+            opt.load_state_dict(empty)
+            assert len(opt.state) == 0
+        step()
+    return p.detach().numpy(), opt.state[p]["step"]
+
+
+@pytest.mark.parametrize("backend", ["eager", "numpy", "jax"])
+def test_slots_that_are_missing_from_a_loaded_state_are_made_anew(backend):
+    found, count = averaged_run(tg, lambda f: tg.compile(f, backend=backend))
+    expected, expected_count = averaged_run(torch, lambda f: f)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert count == expected_count == 3

@@ -186,10 +186,8 @@ class Optimizer(Observed):
         with no_grad():
             for parameter, slots in loaded.items():
                 self._load_slots(parameter, slots)
-            for parameter, slots in self.state.items():
-                if parameter not in loaded:
-                    for name in slots:
-                        self._reset_slot(parameter, name)
+            for parameter in [p for p in self.state if p not in loaded]:
+                del self.state[parameter]
         for mine, theirs in zip(self.param_groups, saved):
             options = {k: v for k, v in copy.deepcopy(dict(theirs)).items() if k != "params"}
             for key in [k for k in mine if k != "params" and k not in options]:
@@ -204,7 +202,7 @@ class Optimizer(Observed):
         """
         own = self.state[parameter]
         for name in [name for name in own if name not in slots]:
-            self._reset_slot(parameter, name)
+            del own[name]  # it will be made anew, as before the first step
         for name, slot in slots.items():
             if not isinstance(slot, Tensor):
                 own[name] = copy.deepcopy(slot)
@@ -215,10 +213,6 @@ class Optimizer(Observed):
             else:
                 dtype = slot.dtype if name == "step" else getattr(parameter, "dtype", slot.dtype)
                 own[name] = slot.detach().clone().to(dtype)
-
-    def _reset_slot(self, parameter: Any, name: str) -> None:
-        """Make a slot what it was before the first step, as it is missing from what is loaded."""
-        self.state[parameter][name].zero_()
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]

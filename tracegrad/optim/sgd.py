@@ -89,8 +89,3 @@ class SGD(Optimizer):
         before = flag.item()
         flag.fill_(1.0)
         return before
-
-    def _reset_slot(self, parameter: Any, name: str) -> None:
-        super()._reset_slot(parameter, name)
-        if parameter in self._started:
-            self._started[parameter].zero_()
