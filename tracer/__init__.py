@@ -9,6 +9,7 @@ from tracegrad.tracer.observed import (
     host_action,
     new_state,
     note_item,
+    recording_watch,
 )
 from tracegrad.tracer.state import (
     current_trace,
@@ -38,6 +39,7 @@ __all__ = [
     "new_state",
     "note_item",
     "no_grad",
+    "recording_watch",
     "scope",
     "set_grad_enabled",
 ]

@@ -41,6 +41,16 @@ def note_item(holder: dict, key: Any, value: Any) -> None:
         trace.noted.append((holder, key, value))
 
 
+def recording_watch() -> Any:
+    """Who is told what this thread's recording reads and writes of Python's state; None where nothing
+    is recorded (runtime/watch/attributes.py).
+    """
+    trace: Any = get_mode().trace
+    while trace is not None and trace.outer is not None:
+        trace = trace.outer
+    return None if trace is None else trace.watch
+
+
 class ItemRead:
     """Reads `holder[key]`, or one number of a sequence there: as it is when called, past any tracing."""
 

@@ -20,8 +20,13 @@ from tracegrad.runtime.watch.sightings import (
     is_user_class,
 )
 from tracegrad.tracer.locate import here, is_own_code
-from tracegrad.tracer.observed import ItemRead, KeysRead, Observed, has_keys
-from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.observed import (
+    ItemRead,
+    KeysRead,
+    Observed,
+    has_keys,
+    recording_watch,
+)
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.numbers import same_bits
 from tracegrad.tracer.trace.recording import HostGuard, Trace
@@ -37,7 +42,6 @@ class AttributeWatch:
         self.trace = trace
         self.sightings = Sightings(self.watch_class)
         self.stored: dict[tuple, tuple[Place, Any]] = {}
-        trace.item_watch = self
 
     def saw_attribute(self, owner: Any, name: str, value: Any) -> Any:
         """A read of `owner.name` while recording; value is ABSENT if there is none.
@@ -154,7 +158,7 @@ class AttributeWatch:
     # -- installing the hooks --------------------------------------------------------------------
 
     def install(self) -> None:
-        _watches.append(self)
+        self.trace.watch = self
         for name in ATTRIBUTE_HOOKS:
             self._hook(Observed, name)
         self._hook(Tensor, "__setattr__", _tensor_setattr)
@@ -178,7 +182,7 @@ class AttributeWatch:
             users.append(self)
 
     def uninstall(self) -> None:
-        _watches.remove(self)
+        self.trace.watch = None
         for cls, users in list(_hooked.items()):
             if self in users:
                 users.remove(self)
@@ -189,37 +193,26 @@ class AttributeWatch:
                         type.__delattr__(cls, name)
 
 
-_watches: list[AttributeWatch] = []
 _hooked: dict[type, list[AttributeWatch]] = {}
-
-
-def watch_of_this_thread() -> AttributeWatch | None:
-    trace: Any = get_mode().trace
-    while trace is not None:
-        for watch in _watches:
-            if watch.trace is trace:
-                return watch
-        trace = trace.outer
-    return None
 
 
 def _observed_getattribute(self: Any, name: str) -> Any:
     try:
         value = object.__getattribute__(self, name)
     except AttributeError:
-        if name[:2] != "__" and (watch := watch_of_this_thread()) is not None:
+        if name[:2] != "__" and (watch := recording_watch()) is not None:
             watch.saw_attribute(self, name, ABSENT)
         raise
-    if name[:2] != "__" and (watch := watch_of_this_thread()) is not None:
+    if name[:2] != "__" and (watch := recording_watch()) is not None:
         return watch.saw_attribute(self, name, value)
     elif name == "__dict__" and not is_own_code(sys._getframe(1).f_code):
-        if (watch := watch_of_this_thread()) is not None:
+        if (watch := recording_watch()) is not None:
             watch.saw_fields(self, value)
     return value
 
 
 def _observed_setattr(self: Any, name: str, value: Any) -> None:
-    if (watch := watch_of_this_thread()) is not None:
+    if (watch := recording_watch()) is not None:
         watch.will_store(self, name)
     object.__setattr__(self, name, value)
 
@@ -227,7 +220,7 @@ def _observed_setattr(self: Any, name: str, value: Any) -> None:
 def _tensor_setattr(self: Any, name: str, value: Any) -> None:
     """Only what the class does not know itself is asked about: tensors write their fields often."""
     if name not in _OWN_FIELDS and self._traced is None and not hasattr(type(self), name):
-        if (watch := watch_of_this_thread()) is not None:
+        if (watch := recording_watch()) is not None:
             watch.sightings.complain(
                 f"an attribute ({name}) of a tensor from outside is set",
                 "set it on a module or another object, or outside the compiled function",

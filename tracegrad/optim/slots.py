@@ -10,15 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from tracegrad.tracer import ReportingDict, get_mode, note_item
-
-
-def watch_now() -> Any:
-    """Who is told of reads and writes: the watch of the recording in this thread, if there is one."""
-    trace: Any = get_mode().trace
-    while trace is not None and trace.outer is not None:
-        trace = trace.outer
-    return None if trace is None else trace.item_watch
+from tracegrad.tracer import ReportingDict, get_mode, note_item, recording_watch
 
 
 def refuse_while_recording() -> None:
@@ -45,7 +37,7 @@ class Watched(ReportingDict):
         super().__delitem__(key)
 
     def _names_read(self) -> None:
-        watch = watch_now()
+        watch = recording_watch()
         if watch is not None:
             watch.saw_names(self)
 
@@ -54,14 +46,14 @@ class Slots(Watched):
     """The slots of one parameter."""
 
     def __getitem__(self, key: Any) -> Any:
-        watch = watch_now()
+        watch = recording_watch()
         if watch is None or not dict.__contains__(self, key):
             self._names_read()
             return super().__getitem__(key)
         return watch.saw_item(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        watch = watch_now()
+        watch = recording_watch()
         if watch is not None:
             watch.will_store_item(self, key)
         super().__setitem__(key, value)
@@ -79,13 +71,13 @@ class SlotTable(Watched, defaultdict):
         slots = super().__getitem__(key)
         if slots.__class__ is Slots:  # tells of its items itself
             note_item(self, key, slots)
-        elif (watch := watch_now()) is not None:
+        elif (watch := recording_watch()) is not None:
             watch.saw_item(self, key)
         return slots
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if dict.__contains__(self, key):
             refuse_while_recording()
-        elif (watch := watch_now()) is not None:
+        elif (watch := recording_watch()) is not None:
             watch.will_store_item(self, key)
         super().__setitem__(key, value)

@@ -153,7 +153,7 @@ class TraceHost(TraceBuffers):
     host    reads, actions, and what was asked after an action, in order
     phase   number of actions so far
     noted   reads reported by `note_item` (observed.py)
-    item_watch  told of reads and writes of optimizers' slots; set by the runtime
+    watch   see `recording_watch` (observed.py); set by the runtime
     grad_left  the gradient mode that the function left behind, if it is another than before
     undo    drops state made while recording, should the recording be thrown away
     """
@@ -163,7 +163,7 @@ class TraceHost(TraceBuffers):
         self.host: list[HostRead | HostAction | HostGuard] = []
         self.phase = 0
         self.grad_left: bool | None = None
-        self.item_watch: Any = None
+        self.watch: Any = None
         self.host_guards: list[HostGuard] = []
         self.array_inputs: dict[int, tuple[np.ndarray, Node]] = {}
         self.noted: list[tuple[dict, Any, Any]] = []
