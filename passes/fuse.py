@@ -115,7 +115,9 @@ class _Fuser:
         if (
             node.attrs["axes"] == (x.ndim - 1,)
             and x not in self.rows
-            and x not in self.absorbed  # a tile shows its elements once, not as often as they count
+            # What a row shares has one element in a tile, however often it counts.
+            and x.op.name != "broadcast_to"
+            and x not in self.absorbed
             and x.type.size >= self.rules.min_size
             and 1 < x.shape[-1] <= self.rules.max_row
             and x.dtype.name in self.rules.dtypes

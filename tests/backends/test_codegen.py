@@ -70,6 +70,17 @@ def test_a_loop_reduces_what_is_broadcast(reduce: Op, shape: tuple[int, ...]) ->
         np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("reduce", REDUCTIONS, ids=lambda op: op.name)
+def test_a_loop_reduces_a_row_value_that_it_has_broadcast(reduce: Op) -> None:
+    x = tensor(16, 8)
+    row = ops.broadcast_to(ops.max_(ops.tanh(x), axes=(1,)), shape=(16, 8), dims=(0,))
+    again = ops.broadcast_to(reduce(row, axes=(1,)), shape=(16, 8), dims=(0,))
+    graph = Graph((x,), (ops.tanh(x - again),))
+    arrays = arrays_for(graph)
+    (result,) = compile(graph, Options(tile_bytes=256, poison=True))(arrays)
+    np.testing.assert_allclose(result, interpret(graph, arrays)[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_parts_of_what_has_no_elements(kept: bool) -> None:
     """Their place would lie behind the end of a storage without bytes."""
