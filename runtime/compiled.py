@@ -330,6 +330,13 @@ class CompiledFunction(FunctionLike, Inspection):
                 "branch less on values: tg.where, tg.cond or tg.while_loop keep one graph; or raise max_paths",
                 recorded.trace,
             )
+        elif asked := [s for s in path if s.values_asked() > self.settings.max_paths]:
+            self._stay_eager(
+                f"more than {self.settings.max_paths} different values were asked for at "
+                f"{asked[0].guard_line} (max_paths)",
+                "compare the tensor itself (loss > 10), ask outside the compiled function, or raise max_paths",
+                recorded.trace,
+            )
         return path
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:

@@ -85,6 +85,10 @@ class Segment:
     def __post_init__(self) -> None:
         self.fetch = Sources(self.sources)
 
+    def values_asked(self) -> int:
+        """How many exact values of its guard have been recorded; one may be known by two roundings."""
+        return len({*map(id, self.children.values())}) if self.guard_kind == "bits" else 0
+
 
 class NotDeterministic(Exception):
     """A second run of the Python function did not reproduce the recorded prefix."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -155,6 +159,30 @@ def test_too_many_paths_falls_back_with_a_warning() -> None:
     whole = tg.compile(function, max_paths=3, fullgraph=True)
     with pytest.raises(GraphBreakError, match="test_control_flow.py"):
         for k in range(6):
+            whole(tg.tensor([float(k)]))
+
+
+@pytest.mark.parametrize("use", [math.isfinite, "{:.3f}".format])
+def test_a_value_that_no_graph_depends_on_is_not_recorded_for_ever(
+    use: Callable[[Any], Any], backend: str
+) -> None:
+    """The graph is the same for every value, so that its fingerprint tells no paths apart."""
+
+    def function(x: tg.Tensor) -> tg.Tensor:
+        use(x.sum().item())
+        return x * 2
+
+    compiled = tg.compile(function, backend=backend, max_paths=3)
+    with pytest.warns(
+        UserWarning, match=r"more than 3 different values .*test_control_flow.py:.*max_paths"
+    ):
+        for k in range(8):
+            assert compiled(tg.tensor([float(k)])).tolist() == [2.0 * k]
+    assert compiled.stats()["eager"] and compiled.stats()["recordings"] == 4
+
+    whole = tg.compile(function, backend=backend, max_paths=3, fullgraph=True)
+    with pytest.raises(GraphBreakError, match="test_control_flow.py"):
+        for k in range(8):
             whole(tg.tensor([float(k)]))
 
 
