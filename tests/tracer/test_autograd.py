@@ -294,3 +294,15 @@ def test_grad_takes_only_inputs_and_variables_are_tensors():
     (v * v).sum().backward()
     assert v.grad.tolist() == [6.0]
     assert not tg.autograd.Variable(x).requires_grad
+
+
+def test_a_gradient_never_shares_memory_with_the_cotangent_that_was_given():
+    """Entry by entry, as at the first sighting of a structure, and compiled, as at the second."""
+    for through in (lambda x: x, lambda x: x.reshape(1, 3).reshape(3), lambda x: x.clone()):
+        for _ in range(3):
+            x, given = tg.ones(3, requires_grad=True), tg.ones(3)
+            through(x).backward(given)
+            x.grad.add_(1)
+            assert given.tolist() == [1.0, 1.0, 1.0]
+            given.fill_(9)
+            assert x.grad.tolist() == [2.0, 2.0, 2.0]

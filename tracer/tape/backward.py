@@ -182,13 +182,15 @@ def run(
         if compiled is not None:
             return compiled(order, cotangents)  # type: ignore[no-any-return]
     found = walk(order, roots, cotangents, targets, entry_gradients, hooks)
-    separate(targets, found)
+    separate(targets, found, cotangents)
     return [found.get(t) for t in targets]
 
 
-def separate(targets: list[Entry], results: dict[Entry, Any]) -> None:
-    """Two leaves never share one gradient array (a later in-place accumulation would change both)."""
-    seen: set[int] = set()
+def separate(targets: list[Entry], results: dict[Entry, Any], given: list[np.ndarray]) -> None:
+    """Two leaves never share one gradient array (a later in-place accumulation would change both),
+    nor one with a cotangent that was given.
+    """
+    seen = {id(ct if ct.base is None else ct.base) for ct in given}
     for target in targets:
         array = results.get(target)
         if array is None:
