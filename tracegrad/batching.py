@@ -33,6 +33,31 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
     """
 
     def transformed(*args: Any, **kwargs: Any) -> Any:
+        given = Batch(args, in_dims)
+        one = partial(func, **kwargs) if kwargs else func
+        traced = trace_function(one, given.example_types(), "vmap")
+        shared = (None,) * len(traced.captured)
+        batched = _batched(traced.graph, (*given.in_axes(), *shared), given.size)
+        results = apply(GraphOp(batched), (*given.tensors(), *traced.captured))
+        out = out_dims if isinstance(out_dims, (tuple, list)) else (out_dims,) * len(results)
+        if len(out) != len(results) or not all(isinstance(axis, int) for axis in out):
+            raise ArgumentError(
+                f"vmap: out_dims={out_dims!r} for {len(results)} results", where=here(),
+                fix="give one axis for all, or one for each tensor that the function returns",
+            )  # fmt: skip
+        placed = [r if axis == 0 else r.movedim(0, axis) for r, axis in zip(results, out)]
+        return traced.treedef.unflatten(placed)
+
+    return transformed
+
+
+class Batch:
+    """The arguments of one call: their leaves, those that are batched along axis 0.
+
+    batched  whether each leaf is; `size` examples are in it then
+    """
+
+    def __init__(self, args: tuple[Any, ...], in_dims: Any):
         dims = in_dims if isinstance(in_dims, (tuple, list)) else (in_dims,) * len(args)
         if len(dims) != len(args):
             raise ArgumentError(
@@ -42,10 +67,10 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
             )
         leaves: list[Any] = []
         axes: list[int | None] = []
-        trees = []
+        self.trees = []
         for argument, dim in zip(args, dims):
             flat, treedef = flatten(argument)
-            trees.append((treedef, len(flat)))
+            self.trees.append((treedef, len(flat)))
             leaves += flat
             if dim is None or isinstance(dim, int):
                 axes += [dim if _is_tensor(leaf) else None for leaf in flat]
@@ -62,34 +87,30 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
                 where=here(),
                 fix="check shapes and in_dims; None stands for an argument that all examples share",
             )  # fmt: skip
-        size = sizes.pop()
-        moved = [
+        self.size = sizes.pop()
+        self.batched = [axis is not None for axis in axes]
+        self.leaves = [
             leaf if axis is None else leaf.movedim(axis, 0) for leaf, axis in zip(leaves, axes)
         ]
-        examples = iter(
-            leaf if not _is_tensor(leaf)
-            else TensorType(tuple(leaf.shape) if axis is None else tuple(leaf.shape)[1:], leaf.dtype)
-            for leaf, axis in zip(moved, axes)
-        )  # fmt: skip
-        types = tuple(
-            treedef.unflatten([next(examples) for _ in range(count)]) for treedef, count in trees
-        )
-        traced = trace_function(partial(func, **kwargs) if kwargs else func, types, "vmap")
-        tensors = [(leaf, axis) for leaf, axis in zip(moved, axes) if _is_tensor(leaf)]
-        batched = _batched(
-            traced.graph,
-            tuple(0 if axis is not None else None for _, axis in tensors)
-            + (None,) * len(traced.captured),
-            size,
-        )
-        results = apply(GraphOp(batched), (*(leaf for leaf, _ in tensors), *traced.captured))
-        out = out_dims if isinstance(out_dims, (tuple, list)) else (out_dims,) * len(results)
-        if len(out) != len(results) or not all(isinstance(axis, int) for axis in out):
-            raise ArgumentError(
-                f"vmap: out_dims={out_dims!r} for {len(results)} results", where=here(),
-                fix="give one axis for all, or one for each tensor that the function returns",
-            )  # fmt: skip
-        placed = [r if axis == 0 else r.movedim(0, axis) for r, axis in zip(results, out)]
-        return traced.treedef.unflatten(placed)
 
-    return transformed
+    def example_types(self) -> tuple[Any, ...]:
+        """The arguments of one example, with types in the place of tensors."""
+        examples = iter([
+            TensorType(tuple(leaf.shape)[batched:], leaf.dtype) if _is_tensor(leaf) else leaf
+            for leaf, batched in zip(self.leaves, self.batched)
+        ])  # fmt: skip
+        return tuple(
+            treedef.unflatten([next(examples) for _ in range(count)])
+            for treedef, count in self.trees
+        )
+
+    def tensors(self) -> list[Tensor]:
+        return list(filter(_is_tensor, self.leaves))
+
+    def in_axes(self) -> list[int | None]:
+        """For each tensor, the axis that the examples lie along."""
+        return [
+            0 if batched else None
+            for leaf, batched in zip(self.leaves, self.batched)
+            if _is_tensor(leaf)
+        ]

@@ -23,14 +23,11 @@ from tracegrad.backends.numpy.straight_index import signed_index
 from tracegrad.backends.numpy.straight_ops import EXPRESSIONS
 from tracegrad.ir.graph import INPUT, Graph, Node
 from tracegrad.ir.ops import traits
+from tracegrad.ir.ops.base import no_flops
 from tracegrad.ir.types import TupleType, i64
 
 Array = np.ndarray[Any, Any]
 Runner = Callable[[Sequence[Any]], list[Array]]
-# Ops that only move values: nothing in them can overflow or divide by zero, and warn.
-MOVES = frozenset(
-    ("constant", "broadcast_to", "reshape", "transpose", "slice", "concatenate", "gather", "take_along")
-)  # fmt: skip
 EXACT = 2**53  # Python ints up to here are exact as float64
 
 
@@ -58,7 +55,8 @@ def straight(graph: Graph, arguments: Sequence[str] | None = None) -> Runner:
     names = [w.name[node] if node is not None else "_" for node in given]
     unpack = f"    [{', '.join(names)}] = arguments" if names else "    pass"
     before, after = [], []
-    if not all(node.op is INPUT or node.op.name in MOVES for node in w.written):
+    # What only moves values cannot overflow or divide by zero, and warn.
+    if not all(node.op is INPUT or node.op.flops is no_flops for node in w.written):
         w.names.update(enter=quiet.enter, leave=quiet.leave)
         before, after = ["    token = enter()"], ["    finally:", "        leave(token)"]
     w.names["locate"] = partial(fail_again, graph, given, numbers)
@@ -228,10 +226,9 @@ def fail_again(
     interpret(graph, arrays)
 
 
-# Ops besides views and markers whose kernels may return memory of an operand.
-_HANDS_ON = frozenset(
-    ("proj", "real", "imag", "bitcast", "dynamic_slice", "dropout", "check", "lstm", "fused", "call", "rebind")
-)  # fmt: skip
+# Whose kernels may return memory of an operand: ops of these traits, and these.
+_HANDING_ON = (traits.VIEW, traits.IDENTITY_MARKER, traits.CONTROL)
+_HANDS_ON = frozenset(("real", "imag", "bitcast", "dynamic_slice", "dropout", "check", "lstm"))
 
 
 def may_alias_input(node: Node) -> bool:
@@ -247,6 +244,3 @@ def may_alias_input(node: Node) -> bool:
         if same or op.name in _HANDS_ON or any(map(op.has, _HANDING_ON)):
             stack += node.inputs
     return False
-
-
-_HANDING_ON = (traits.VIEW, traits.IDENTITY_MARKER, traits.CONTROL)
