@@ -125,7 +125,7 @@ class AttributeWatch:
         fields = fields_of(owner)
         place = Place("attribute", owner, name) if fields is None else Place("item", fields, name)
         if id(owner) in self.sightings.outside and place.key not in self.stored:
-            self.stored[place.key] = (place, place.read())
+            self.stored[place.key] = (place, self.sightings.held(place, place.read()))
         self.sightings.written(place)
 
     # -- items of optimizers' slots (tracegrad/optim/slots.py) ------------------------------------

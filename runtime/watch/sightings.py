@@ -107,21 +107,23 @@ class Sightings:
         self._namespaces: dict[int, tuple[str, Any, dict[str, Any]]] = {}
 
     def add(self, place: Place, value: Any, loc: Loc, of_metadata: bool = False) -> None:
-        """A fact: `place` holds `value`. Only the first sight of a place counts.
-
-        Where a write that no hook saw came before, as `functools.cached_property` writes, it held
-        what it held at the first sight of its namespace.
-        """
+        """A fact: `place` holds `value`. Only the first sight of a place counts."""
         if place.key in self._seen:
             return
         self._seen.add(place.key)
-        if (known := self._namespaces.get(id(place.holder))) is not None:
-            value = known[2].get(place.name, ABSENT)
+        value = self.held(place, value)
         self.outside.setdefault(id(place.holder), place.holder)
         self.facts.append(Fact(place, value, self.picture(place.name, value), loc, of_metadata))
 
     def has_seen(self, key: tuple) -> bool:
         return key in self._seen
+
+    def held(self, place: Place, now: Any) -> Any:
+        """What a place held before the recording. A write that no hook saw may have come between,
+        such as `functools.cached_property` does: then it is what its namespace held at first sight.
+        """
+        known = self._namespaces.get(id(place.holder))
+        return now if known is None else known[2].get(place.name, ABSENT)
 
     def note_namespace(self, kind: str, holder: Any) -> None:
         """Remember what the places of this kind in `holder` hold now, to notice every write."""

@@ -54,6 +54,26 @@ def deleted_attribute(compile_):
         yield g(ramp(3)), hasattr(holder, "spare")
 
 
+def attribute_deleted_and_set_again(compile_):
+    holder = Holder()
+    holder.total = ramp(3)
+
+    def f(x):
+        before = holder.total
+        del holder.total
+        holder.total = before + x
+        if hasattr(holder, "spare"):
+            del holder.spare
+        holder.spare = x * 2
+        return x
+
+    g = compile_(f)
+    for k in range(5):
+        yield g(ramp(3, start=float(k))), holder.total, holder.spare
+    del holder.spare
+    yield g(ramp(3)), holder.total, holder.spare
+
+
 def attribute_of_a_function(compile_):
     def f(x):
         if not hasattr(f, "calls"):
@@ -129,8 +149,8 @@ def fields_of_an_empty_object(compile_):
 
 
 PROGRAMS = [
-    cached_property, deleted_attribute, attribute_of_a_function, attribute_of_a_class, attribute_of_a_module,
-    item_of_globals, object_setattr, fields_of_an_empty_object,
+    cached_property, deleted_attribute, attribute_deleted_and_set_again, attribute_of_a_function,
+    attribute_of_a_class, attribute_of_a_module, item_of_globals, object_setattr, fields_of_an_empty_object,
 ]  # fmt: skip
 
 
