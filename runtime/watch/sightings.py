@@ -135,7 +135,8 @@ class Sightings:
         for kind, holder, before in self._namespaces.values():
             now = names_of(kind, holder)
             if not same_content(before, now):
-                for name in self.names.intersection({**before, **now}).difference(ATTRIBUTE_HOOKS):
+                names = self.names & (before.keys() | now.keys())
+                for name in names.difference(ATTRIBUTE_HOOKS):
                     place, held = Place(kind, holder, name), before.get(name, ABSENT)
                     if place.key not in self._seen and place.read() is not held:
                         yield place, held

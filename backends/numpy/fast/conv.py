@@ -36,6 +36,7 @@ from tracegrad.backends.numpy.fast.work import Array
 from tracegrad.backends.numpy.kernels.contract import Pairs
 from tracegrad.backends.numpy.kernels.contract import conv as plain_conv
 
+Index = tuple[Any, ...]  # slices, after an ellipsis
 DEPTHWISE_BYTES = 1 << 17  # of a block of padded images
 BLAS_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -142,9 +143,12 @@ class _Depthwise:
         # A negative padding cuts off what lies outside.
         begin = [max(low, 0) for low, _ in padding]
         end = [min(low + n, p) for n, p, (low, _) in zip(size, padded, padding)]
-        self.inside = (..., *map(slice, begin, end))
-        self.read = (..., *(slice(b - p[0], e - p[0]) for b, e, p in zip(begin, end, padding)))
-        self.kept = (..., *(slice(0, (o - 1) * s + 1, s) for o, s in zip(out, strides)))
+        self.inside: Index = (..., *map(slice, begin, end))
+        self.read: Index = (
+            ...,
+            *(slice(b - p[0], e - p[0]) for b, e, p in zip(begin, end, padding)),
+        )
+        self.kept: Index = (..., *(slice(0, (o - 1) * s + 1, s) for o, s in zip(out, strides)))
         steps = [prod(padded[axis + 1 :]) for axis in range(len(padded))]
         self.taps = [
             (tap, sum(t * d * step for t, d, step in zip(tap, dilation, steps)))
