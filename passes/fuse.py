@@ -224,8 +224,8 @@ class _Fuser:
         return read
 
     def _worth_a_loop(self, group: list[Node]) -> bool:
-        if all(node in self.rows for node in group):
-            return False  # a loop over rows without columns
+        if all(node in self.rows or node.op.name == "broadcast_to" for node in group):
+            return False  # a loop over rows without columns: who wants a broadcast makes it
         computing = [n for n in group if n.op.name not in ("broadcast_to", "reshape")]
         return len(computing) > 1 or any(n.op.name in self.rules.alone for n in computing)
 
