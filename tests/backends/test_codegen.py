@@ -81,6 +81,19 @@ def test_a_loop_reduces_a_row_value_that_it_has_broadcast(reduce: Op) -> None:
     np.testing.assert_allclose(result, interpret(graph, arrays)[0], rtol=1e-5)
 
 
+def test_row_values_whose_broadcast_is_read_elsewhere_are_no_loop() -> None:
+    """The broadcast is made where it is read: nothing with columns stays in their group."""
+    x = tensor(16, 8)
+    row = ops.reshape(ops.sum_(x, axes=(1,)), shape=(16, 1))
+    late = ops.tanh(ops.tanh(row + ops.cumsum(row, axis=0)))
+    wide = ops.broadcast_to(late, shape=(16, 8), dims=(0, 1))
+    graph = Graph((x,), (ops.cumsum(wide, axis=1), ops.reshape(late, shape=(16,))))
+    arrays = arrays_for(graph)
+    results = compile(graph, Options(tile_bytes=128, poison=True))(arrays)
+    for result, expected in zip(results, interpret(graph, arrays)):
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_parts_of_what_has_no_elements(kept: bool) -> None:
     """Their place would lie behind the end of a storage without bytes."""
