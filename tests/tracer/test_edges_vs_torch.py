@@ -114,6 +114,11 @@ CASES = {
     "uint8 classes": (lambda t, F, x, y: F.cross_entropy(x, y), ROWS, u8(0, 1)),
     "negative classes": (lambda t, F, x, y: F.cross_entropy(x, y), ROWS, i64(0, -1)),
     "negative classes of nll": (lambda t, F, x, y: F.nll_loss(x, y), ROWS, i64(0, -1)),
+    "smoothed classes, all ignored": (
+        lambda t, F, x, y: F.cross_entropy(x, y, label_smoothing=0.1), ROWS, i64(-100, -100)),
+    "smoothed classes, an ignored row of infinities": (
+        lambda t, F, x, y: F.cross_entropy(x.detach(), y, label_smoothing=0.1),
+        np.array([[1, 2, 3], [inf, 0, 0]], np.float32), i64(1, -100)),
     "ignored classes": (lambda t, F, x, y: F.cross_entropy(x, y), ROWS, i64(0, -100)),
     "only ignored classes": (lambda t, F, x, y: F.nll_loss(x, y), ROWS, i64(-100, -100)),
     "one_hot beyond": (lambda t, F, y: F.one_hot(y, 2), i64(0, 2)),

@@ -76,7 +76,7 @@ def cross_entropy(
             rows, weights = _nll_rows(logp, target, weight, ignore_index)
             if label_smoothing:
                 weighted = logp if weight is None else logp * _per_channel(weight, logp)
-                flat = -weighted.sum(1) * (target != ignore_index)
+                flat = -weighted.sum(1).masked_fill(target == ignore_index, 0)
                 rows = rows * (1 - label_smoothing) + flat * (label_smoothing / classes)
             if reduction == "mean":
                 return rows.sum() / weights.sum()
