@@ -15,7 +15,7 @@ from tracegrad.tracer.inplace import rebase_family
 from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape.entries import FREED, Entry, Leaf
-from tracegrad.tracer.tensor import Tensor, _new, metadata_changes, wrap
+from tracegrad.tracer.tensor import Tensor, bare, metadata_changes, wrap
 from tracegrad.tracer.trace.recording import Input
 from tracegrad.tracer.views import detach, make_view
 
@@ -107,7 +107,7 @@ class Committer:
     def wrap(self, array: Any) -> Tensor:
         if not self.jax:
             return wrap(array)
-        tensor = _new(Tensor)
+        tensor = bare(Tensor)
         tensor._jax = array
         return tensor
 

@@ -15,7 +15,7 @@ from tracegrad.runtime.keys import value_key
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape.entries import Leaf
-from tracegrad.tracer.tensor import Tensor, _new, wrap
+from tracegrad.tracer.tensor import Tensor, bare, wrap
 from tracegrad.tracer.trace.recording import Trace
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
@@ -270,7 +270,7 @@ def by_value(view: Tensor) -> Tensor:
     """A tensor of the view's elements in order, outside the view's storage."""
     storage, array = view._storage, view._data
     if storage.jax is not None and not storage.exported and not view._chain:
-        tensor = _new(Tensor)
+        tensor = bare(Tensor)
         tensor._jax = storage.jax
     else:
         tensor = wrap(array if array.flags.c_contiguous else array.copy())

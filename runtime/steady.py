@@ -14,7 +14,7 @@ from numpy import ndarray
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment
 from tracegrad.tracer.tape.entries import FREED, Entry
-from tracegrad.tracer.tensor import Tensor, _new
+from tracegrad.tracer.tensor import Tensor, bare
 
 
 def steady_step(
@@ -51,7 +51,7 @@ def steady_step(
         for fields, dropped_at in unset:
             fields["_grad"] = None
             fields["_dropped_grad"] = dropped_at
-        result = _new(Tensor)
+        result = bare(Tensor)
         result._jax = outputs[single]
         if freed is not None:
             result._entry = Entry(FREED, (), *freed)

@@ -66,15 +66,11 @@ def grad_and_value(
                 or any(not leaf.is_leaf for leaf in leaves)
                 or _connected(value, leaves)
             )
-            found = iter(_grad(value.sum(), leaves, create_graph=outer, allow_unused=True))  # type: ignore[attr-defined]
-            zeros = iter(leaves)
-            gradients = []
-            for treedef, count in trees:
-                parts = []
-                for _ in range(count):
-                    g, leaf = next(found), next(zeros)
-                    parts.append(g if g is not None else (leaf * 0).detach())
-                gradients.append(treedef.unflatten(parts))
+            found = _grad(value.sum(), leaves, create_graph=outer, allow_unused=True)  # type: ignore[attr-defined]
+            parts = iter([(x * 0).detach() if g is None else g for g, x in zip(found, leaves)])
+            gradients = [
+                treedef.unflatten([next(parts) for _ in range(count)]) for treedef, count in trees
+            ]
         gradient = gradients[0] if isinstance(argnums, int) else tuple(gradients)
         if not outer:
             value = value.detach()  # type: ignore[attr-defined]

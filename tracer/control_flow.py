@@ -58,7 +58,6 @@ def trace_function(function: Callable[..., Any], arguments: Any, what: str) -> F
             outputs.append(trace.node_of(leaf))
     finally:
         reset_mode(token)
-    # An input returned as it is: outputs of sub-graphs are values of their own.
     graph = Graph((*inputs, *trace.captured_nodes), tuple(outputs), name=what)
     return FunctionGraph(graph, trace.captured, out_treedef)
 

@@ -19,10 +19,9 @@ from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import CACHE_SIZE, LRU, Program, program_for
 from tracegrad.tracer.state import DEFAULT_DTYPE
 from tracegrad.tracer.tape.entries import Entry, Part, weak_category
-from tracegrad.tracer.tensor import Tensor, wrap
+from tracegrad.tracer.tensor import Tensor, bare, wrap
 
 _NUMBERS = {bool: "bool", int: "int", float: "float", complex: "complex"}
-_new = object.__new__
 _programs = LRU(CACHE_SIZE)  # by shapes and NumPy dtypes, which are cheaper keys than types
 
 
@@ -65,7 +64,7 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
     if tracked and grad and program.differentiable:
         return record(program, operands, values)
     if program.single:
-        result = _new(Tensor)
+        result = bare(Tensor)
         result._data = program.run(values)[0]
         return result
     return op.pack(list(map(wrap, program.run(values))))
@@ -130,7 +129,7 @@ def record(program: Program, operands: tuple[Any, ...], values: list[Any]) -> An
     count = len(flags)
     if count == 1:
         out = results[0]
-        result = _new(Tensor)
+        result = bare(Tensor)
         result._data = out
         if flags[0]:
             result._entry = entry = Entry(program, tuple(parents), out.shape, out.dtype)

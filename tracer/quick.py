@@ -20,11 +20,10 @@ from tracegrad.tracer.dispatch import UserOp, apply
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tape.entries import Entry, QuickOp
-from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.tensor import Tensor, bare
 
 ndarray = np.ndarray
 EXACT = 2**53  # Python ints up to here are exact as floats, rounded once to narrower ones
-_new = object.__new__
 _enter, _leave = quiet.enter, quiet.leave
 
 
@@ -62,7 +61,7 @@ def binary(
             _leave(token)
         if out.__class__ is not ndarray:
             out = np.asarray(out)
-        result = _new(Tensor)
+        result = bare(Tensor)
         result._data = out
         entry = tensor._entry
         if entry is not None and grad:
@@ -97,7 +96,7 @@ def binary(
                         _leave(token)
                     if out.__class__ is not ndarray:
                         out = np.asarray(out)
-                    result = _new(Tensor)
+                    result = bare(Tensor)
                     result._data = out
                     first, second = self._entry, other._entry
                     if (first is not None or second is not None) and mode.grad:
@@ -167,7 +166,7 @@ def comparison(op: UserOp, ufunc: Callable[..., Any]) -> Any:
                     return apply(op, (self, other), attrs)
                 finally:
                     _leave(token)
-                result = _new(Tensor)
+                result = bare(Tensor)
                 result._data = out if out.__class__ is ndarray else np.asarray(out)
                 return result
         return apply(op, (self, other), attrs)
@@ -195,7 +194,7 @@ def unary(op: UserOp, ufunc: Callable[..., Any]) -> Any:
                     _leave(token)
                 if out.__class__ is not ndarray:
                     out = np.asarray(out)
-                result = _new(Tensor)
+                result = bare(Tensor)
                 result._data = out
                 entry = input._entry
                 if entry is not None and mode.grad:

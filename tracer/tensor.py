@@ -389,7 +389,8 @@ class Tensor:
         return rebuild_tensor, (np.array(self._data), self.requires_grad, type(self))
 
 
-_new = object.__new__  # unlike Tensor's own, it does not look at what it is to hold
+# A tensor without a value yet: `bare(Tensor)`. Unlike Tensor's own, it does not look at what it is to hold.
+bare = object.__new__
 
 
 def written_node(tensor: Tensor) -> Any:
@@ -400,6 +401,6 @@ def written_node(tensor: Tensor) -> Any:
 
 def wrap(array: np.ndarray) -> Tensor:
     """A tensor that owns `array`."""
-    tensor = _new(Tensor)
+    tensor = bare(Tensor)
     tensor._data = array
     return tensor

@@ -21,7 +21,7 @@ from tracegrad.tracer.program import CACHE_SIZE, LRU, program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import storage_of
 from tracegrad.tracer.tape.entries import Entry
-from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.tensor import Tensor, bare
 
 
 class ViewStep:
@@ -222,7 +222,6 @@ def emit_write_chain(chain: tuple[ViewStep, ...], base: Node, value: Node) -> No
     return value
 
 
-_new = object.__new__
 _programs = LRU(CACHE_SIZE)  # by step, shape and NumPy dtype
 
 
@@ -265,7 +264,7 @@ def make_views(tensor: Tensor, steps: tuple[ViewStep, ...]) -> Tensor:
     array = tensor._data
     for step in steps:
         array = step.view(array)
-    result = _new(Tensor)
+    result = bare(Tensor)
     result._data = array
     result._storage = storage
     result._chain = tensor._chain + steps
@@ -291,7 +290,7 @@ def detach(tensor: Tensor) -> Tensor:
     if mode.trace is not None:
         return mode.trace.detach(tensor)  # type: ignore[no-any-return]
     storage = tensor._storage or storage_of(tensor)
-    result = _new(Tensor)
+    result = bare(Tensor)
     result._data = tensor._data
     result._storage = storage
     result._chain = tensor._chain

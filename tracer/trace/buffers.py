@@ -22,7 +22,7 @@ from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import Storage, bring_here, settle
 from tracegrad.tracer.tape.entries import Leaf
-from tracegrad.tracer.tensor import Tensor, _new
+from tracegrad.tracer.tensor import Tensor, bare
 from tracegrad.tracer.trace.traced import Cell, TracedValue
 from tracegrad.tracer.trace.tracking import Tracking
 from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain, mark_unwritable
@@ -82,7 +82,7 @@ class TraceBuffers(Tracking):
 
     def fresh(self, node: Node) -> Tensor:
         """A traced tensor with a buffer of its own."""
-        tensor = _new(Tensor)
+        tensor = bare(Tensor)
         tensor._traced = TracedValue(self, Cell(node), (), 0, node, True)
         return tensor
 
@@ -216,7 +216,7 @@ class TraceBuffers(Tracking):
             result_node = step.emit(node)
         if grad:
             self.mark_active((result_node,), (node,))
-        result = _new(Tensor)
+        result = bare(Tensor)
         result._traced = TracedValue(self, cell, (*chain, step), family, result_node, grad)
         mark_unwritable(result, tensor, grad)
         return result
@@ -232,7 +232,7 @@ class TraceBuffers(Tracking):
             node = emit_chain(chain, new)
         number = max(cell.nodes) + 1
         cell.nodes[number] = new
-        result = _new(Tensor)
+        result = bare(Tensor)
         result._traced = TracedValue(self, cell, chain, number, node, False)
         return result
 
