@@ -134,7 +134,7 @@ def _backend(name: str) -> str:
     try:
         weight = tg.ones(3, requires_grad=True)
 
-        def slope() -> tg.Tensor:
+        def slope() -> Any:
             return tg.autograd.grad((weight * weight).sum(), weight)[0]
 
         values = tg.compile(slope, backend=name)().tolist()

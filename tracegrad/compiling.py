@@ -118,6 +118,6 @@ def compiled_module(model: Module, keywords: dict[str, Any]) -> Module:
         (CompiledModule, original),
         {"_compiled": call, "_made_of": (model, keywords)},
     )
-    result = object.__new__(kind)
+    result: Any = object.__new__(kind)
     result.__dict__ = model.__dict__
-    return result  # type: ignore[return-value]
+    return result

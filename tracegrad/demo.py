@@ -201,7 +201,7 @@ def peak_mib() -> float:
 def write_digits(folder: Path, seed: int) -> None:
     """scikit-learn's bundled digits, 8 x 8 in [0, 1]: 80 % to train on, the others to test."""
     require("sklearn", "scikit-learn", "demo")
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     digits = load_digits()
     order = np.random.default_rng(seed).permutation(len(digits.target))

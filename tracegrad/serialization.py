@@ -91,7 +91,7 @@ def _write_archive(stream: Any, manifest: dict[str, Any], buffers: list[np.ndarr
         archive.writestr(_MANIFEST, json.dumps(manifest, allow_nan=False))
         for index, array in enumerate(buffers):
             with archive.open(f"data/{index}", "w", force_zip64=True) as entry:
-                entry.write(memoryview(array.reshape(-1).view(np.uint8)))
+                entry.write(array.reshape(-1).view(np.uint8).data)
 
 
 class _Writer:
@@ -327,7 +327,8 @@ class _Reader:
         """The object that `encoded` stands for."""
         if not isinstance(encoded, dict):
             return encoded
-        kind, value = encoded["t"], encoded.get("v")
+        kind: str = encoded["t"]
+        value: Any = encoded.get("v")
         if kind in ("tensor", "ndarray", "scalar"):
             return self.decode_array(encoded)
         if kind == "again":

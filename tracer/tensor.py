@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,11 @@ from tracegrad.tracer.size import Size
 from tracegrad.tracer.state import get_default_dtype, get_mode
 from tracegrad.tracer.tape.entries import Constant, Entry, Leaf
 
+if TYPE_CHECKING:
+    from tracegrad.tracer.attached import Attached
+else:
+    Attached = object
+
 ndarray = np.ndarray
 
 
@@ -52,7 +57,7 @@ known_size = lru_cache(4096)(Size)  # of plain tuples of ints
 metadata_changes = [0]
 
 
-class Tensor:
+class Tensor(Attached):
     """An n-dimensional array of one dtype that records what is done to it."""
 
     _entry: Entry | None = None

@@ -18,10 +18,17 @@ from tracegrad.tracer import Tensor
 
 
 class _Numbered(Module):
-    """Members named "0", "1", ... with list indexing; subclasses say which, and how one is added."""
+    """Members named "0", "1", ... with list indexing.
 
-    _table: dict[str, None]  # their names
+    Subclasses say where their names are (`_kept_in`), and how one is added.
+    """
+
+    _kept_in: str
     append: Callable[[Any], Any]
+
+    @property
+    def _table(self) -> dict[str, None]:
+        return getattr(self, self._kept_in)  # type: ignore[no-any-return]
 
     def _key(self, index: int) -> str:
         size = len(self)
@@ -36,7 +43,8 @@ class _Numbered(Module):
         return getattr(self, self._key(index))
 
     def _slice(self, members: list[Any]) -> Any:
-        return type(self)(members)
+        kind: Any = type(self)
+        return kind(members)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -54,9 +62,7 @@ class _Numbered(Module):
 class _Indexed(_Numbered):
     """Children as a list."""
 
-    @property
-    def _table(self) -> dict[str, None]:
-        return self._module_names
+    _kept_in = "_module_names"
 
     def _refill(self, modules: Iterable[Module]) -> None:
         """Replace all children, numbered afresh."""
@@ -173,9 +179,13 @@ class ModuleList(_Transparent, _Indexed):
 
 
 class _Keyed(Module):
-    """Members as a dictionary, in insertion order; subclasses say which."""
+    """Members as a dictionary, in insertion order; subclasses say which (`_kept_in`)."""
 
-    _members: Members
+    _kept_in: str
+
+    @property
+    def _members(self) -> Members:
+        return getattr(self, self._kept_in)  # type: ignore[no-any-return]
 
     def __getitem__(self, key: str) -> Any:
         return self._members[key]
@@ -219,9 +229,7 @@ class _Keyed(Module):
 class ModuleDict(_Transparent, _Keyed):
     """A dictionary of registered modules, in insertion order."""
 
-    @property
-    def _members(self) -> Members:
-        return self._modules
+    _kept_in = "_modules"
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[Any] | None = None):
         super().__init__()
@@ -233,7 +241,7 @@ class ModuleDict(_Transparent, _Keyed):
 
     def update(self, modules: Mapping[str, Module] | Iterable[Any]) -> None:
         """Add or replace modules from a mapping or (name, module) pairs."""
-        pairs = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
+        pairs: Any = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
         for name, module in pairs:
             self[name] = module
 
@@ -241,14 +249,12 @@ class ModuleDict(_Transparent, _Keyed):
 class ParameterList(_Numbered):
     """A list of registered parameters; plain tensors are wrapped in Parameter."""
 
+    _kept_in = "_parameter_names"
+
     def __init__(self, values: Iterable[Tensor] | None = None):
         super().__init__()
         if values is not None:
             self.extend(values)
-
-    @property
-    def _table(self) -> dict[str, None]:
-        return self._parameter_names
 
     def __setitem__(self, index: int, value: Tensor) -> None:
         setattr(self, self._key(index), _as_parameter(value))
@@ -265,9 +271,7 @@ class ParameterList(_Numbered):
 class ParameterDict(_Keyed):
     """A dictionary of registered parameters; plain tensors are wrapped in Parameter."""
 
-    @property
-    def _members(self) -> Members:
-        return self._parameters
+    _kept_in = "_parameters"
 
     def __init__(self, values: Mapping[str, Tensor] | Iterable[Any] | None = None):
         super().__init__()
@@ -278,7 +282,7 @@ class ParameterDict(_Keyed):
         """Add or replace parameters. As in PyTorch those of a plain dict come in the order of their
         names; an OrderedDict, a ParameterDict and (name, value) pairs keep their own.
         """
-        pairs = values.items() if isinstance(values, Mapping | ParameterDict) else values
+        pairs: Any = values.items() if isinstance(values, Mapping | ParameterDict) else values
         if isinstance(values, Mapping) and not isinstance(values, OrderedDict):
             pairs = sorted(pairs, key=lambda pair: pair[0])
         for key, value in pairs:

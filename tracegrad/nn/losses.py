@@ -281,21 +281,20 @@ def gaussian_nll_loss(
     """(log var + (input - target)^2 / var) / 2, with var clamped below at eps without gradient: a
     number, or of the input's shape, its last dimension missing, or one of 1."""
     check_reduction(reduction)
-    if not isinstance(var, Tensor):
-        var = functions.full_like(input, var)
-    if bool((var < 0).any()):  # type: ignore[attr-defined]
+    variance: Tensor = var if isinstance(var, Tensor) else functions.full_like(input, var)
+    if bool((variance < 0).any()):
         raise InvalidValueError("gaussian_nll_loss(): var has negative entries")
-    shape, given = tuple(input.shape), tuple(var.shape)
+    shape, given = tuple(input.shape), tuple(variance.shape)
     if shape != given and shape[:-1] == given:
-        var = var.unsqueeze(-1)  # type: ignore[attr-defined]
+        variance = variance.unsqueeze(-1)
     elif shape != given and [n for m, n in zip_longest(shape, given) if m != n] != [1]:
         raise InvalidValueError(
             f"gaussian_nll_loss(): var of shape {list(given)} for an input of shape {list(shape)}",
             fix="give one variance for each element, or one for each row",
         )
     # The clamp moves the value and leaves the gradient of `var` alone.
-    var = var + (var.detach().clamp(min=eps) - var.detach())
-    values = 0.5 * (var.log() + (input - target) ** 2 / var)
+    variance = variance + (variance.detach().clamp(min=eps) - variance.detach())
+    values = 0.5 * (variance.log() + (input - target) ** 2 / variance)
     if full:
         values = values + 0.9189385332046727  # log(2 pi) / 2
     return reduced(values, reduction)

@@ -48,16 +48,26 @@ class Members(MutableMapping[str, Any]):
 class WalkMixin:
     """The walking half of Module: the members of the tree, by dotted name."""
 
+    _parameter_names: dict[str, None]
+    _buffer_names: dict[str, None]
+    _module_names: dict[str, None]
+    _transient_names: dict[str, None]
+
+    if TYPE_CHECKING:  # parameters, buffers and modules stand under names of the user's
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def named_modules(
         self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Module]]:
         """(dotted path, module) of the whole tree, this module first."""
         memo = set() if memo is None else memo
+        this: Any = self
         if remove_duplicate:
-            if self in memo:
+            if this in memo:
                 return
-            memo.add(self)
-        yield prefix, self
+            memo.add(this)
+        yield prefix, this
         for name in list(self._module_names):
             child = getattr(self, name)
             if child is not None:
@@ -124,7 +134,7 @@ class WalkMixin:
 
     def get_submodule(self, target: str) -> Module:
         """The module at a dotted path; "" is this module."""
-        module = self
+        module: Any = self
         for name in target.split(".") if target else ():
             child = getattr(module, name, None)
             if not isinstance(child, WalkMixin):

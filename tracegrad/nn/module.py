@@ -29,6 +29,8 @@ class Module(WalkMixin, StateDictMixin, Observed):
     """Base of layers and models. Subclasses define `forward`; `super().__init__()` comes first."""
 
     training: bool
+    _forward_hooks: Hooks
+    _forward_pre_hooks: Hooks
     # Never rebound; their entries are observed.
     _noted_elsewhere = frozenset({"_forward_hooks", "_forward_pre_hooks"})
 

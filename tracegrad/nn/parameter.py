@@ -18,6 +18,8 @@ def is_plain(tensor: Tensor) -> bool:
 class _Probe:
     """Counts the references that a class call itself holds to a temporary argument."""
 
+    count: int
+
     def __new__(cls, data: Any = None, *args: Any, **kwargs: Any) -> Any:
         probe = object.__new__(cls)
         probe.count = sys.getrefcount(data)

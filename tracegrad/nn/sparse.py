@@ -99,8 +99,9 @@ class EmbeddingBag(_Table):
         padding_idx: int | None = None,
     ) -> EmbeddingBag:  # fmt: skip
         """An EmbeddingBag on a given table [num_embeddings, embedding_dim]."""
+        rows, columns = embeddings.shape
         bag = cls(
-            *embeddings.shape, mode=mode, _weight=embeddings, include_last_offset=include_last_offset,
+            rows, columns, mode=mode, _weight=embeddings, include_last_offset=include_last_offset,
             padding_idx=padding_idx,
         )  # fmt: skip
         bag.weight.requires_grad = not freeze

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import tracegrad as tg
@@ -53,13 +54,13 @@ class Adam(Optimizer):
             if grad is None:
                 continue
             step = self.init_slot(p, "step", lambda: tg.zeros((), dtype=tg.float32))
-            m = self.init_slot(p, "exp_avg", lambda p=p: tg.zeros_like(p))
-            v = self.init_slot(p, "exp_avg_sq", lambda p=p: tg.zeros_like(p))
+            m = self.init_slot(p, "exp_avg", partial(tg.zeros_like, p))
+            v = self.init_slot(p, "exp_avg_sq", partial(tg.zeros_like, p))
             step.add_(1.0)
             t = step.item()  # a float64 number, in a trace too
             slots = [m, v]
             if options["amsgrad"]:
-                slots.append(self.init_slot(p, "max_exp_avg_sq", lambda p=p: tg.zeros_like(p)))
+                slots.append(self.init_slot(p, "max_exp_avg_sq", partial(tg.zeros_like, p)))
             for grad_, p_, *slots_ in pieces(grad, p, *slots):
                 self._update(options, t, grad_, p_, *slots_)
 

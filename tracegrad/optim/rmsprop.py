@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import tracegrad as tg
@@ -45,7 +46,7 @@ class RMSprop(Optimizer):
             names = ["square_avg"]
             names += ["grad_avg"] if options["centered"] else []
             names += ["momentum_buffer"] if options["momentum"] else []
-            slots = [self.init_slot(p, name, lambda p=p: tg.zeros_like(p)) for name in names]
+            slots = [self.init_slot(p, name, partial(tg.zeros_like, p)) for name in names]
             step.add_(1.0)
             for grad_, p_, *slots_ in pieces(grad, p, *slots):
                 self._update(options, grad_, p_, dict(zip(names, slots_)))

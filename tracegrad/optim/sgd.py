@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import tracegrad as tg
@@ -54,7 +55,7 @@ class SGD(Optimizer):
             if momentum:
                 # From zero, momentum b + g is g: the first step needs no case of its own...
                 fresh = dict.get(self.state[p], "momentum_buffer") is None
-                slots.append(self.init_slot(p, "momentum_buffer", lambda p=p: tg.zeros_like(p)))
+                slots.append(self.init_slot(p, "momentum_buffer", partial(tg.zeros_like, p)))
                 if dampening:
                     damping = 1 - dampening * self._damped(p, fresh)
             for grad_, p_, *slots_ in pieces(grad, p, *slots):

@@ -15,7 +15,7 @@ from tracegrad.tracer.dispatch import UserOp
 
 MODULES = (
     "arithmetic", "bounds", "comparison", "unary", "reductions", "running", "norms", "shaping", "padding",
-    "matmul", "einsum", "indexing", "embedding", "sorting", "selecting", "random", "activations",
+    "matmul", "einsum", "indexing", "embeddings", "sorting", "selecting", "random", "activations",
     "convolution", "pooling", "patches", "normalisation", "losses", "attention", "recurrent",
     "resample", "linalg", "overloads", "inquiries",
 )  # fmt: skip

@@ -12,9 +12,10 @@ from tracegrad.tracer import Tensor, no_grad
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 
-def _with_grad(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Those that there are."""
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    return [p for p in listed if p.grad is not None]
+    return [grad for p in listed if (grad := p.grad) is not None]
 
 
 @no_grad()
@@ -50,11 +51,11 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False, foreach: bool | None = None,
 ) -> Tensor:  # fmt: skip
     """Scale all gradients by min(1, max_norm / (norm + 1e-6)); returns the norm before."""
-    listed = _with_grad(parameters)
-    total = get_total_norm([p.grad for p in listed], norm_type, error_if_nonfinite)
+    gradients = _gradients(parameters)
+    total = get_total_norm(gradients, norm_type, error_if_nonfinite)
     scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
-    for p in listed:
-        p.grad.mul_(scale.to(p.grad.dtype))
+    for grad in gradients:
+        grad.mul_(scale.to(grad.dtype))
     return total
 
 
@@ -64,8 +65,8 @@ def clip_grad_value_(
 ) -> None:
     """Clamp every gradient element to [-clip_value, clip_value], in place."""
     bound = float(clip_value)
-    for p in _with_grad(parameters):
-        p.grad.clamp_(min=-bound, max=bound)
+    for grad in _gradients(parameters):
+        grad.clamp_(min=-bound, max=bound)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

@@ -128,7 +128,7 @@ class ChainDataset(IterableDataset[Any]):
             yield from dataset  # type: ignore[misc]
 
     def __len__(self) -> int:
-        return sum(len(d) for d in self.datasets)  # type: ignore[arg-type]
+        return sum(map(len, self.datasets))  # type: ignore[arg-type]
 
 
 class Subset(Dataset[T]):
@@ -160,7 +160,7 @@ def random_split(
     Raises ValueError when the lengths do not add up to the size of `dataset`.
     """
     size = len(dataset)  # type: ignore[arg-type]
-    sizes = list(lengths)
+    sizes: list[Any] = list(lengths)
     if math.isclose(sum(sizes), 1) and sum(sizes) <= 1:
         if any(not 0 <= fraction <= 1 for fraction in sizes):
             raise InvalidValueError("fractions must lie between 0 and 1")
