@@ -6,18 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.runtime.made import copied
-from tracegrad.runtime.origins import follow
 from tracegrad.runtime.plan import Plan
+from tracegrad.runtime.returned import Returned
 from tracegrad.runtime.signature import Call
 from tracegrad.tracer.bundle import value_in_xla
 from tracegrad.tracer.inplace import rebase_family
-from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.storage import Storage
-from tracegrad.tracer.tape.entries import FREED, Entry, Leaf
+from tracegrad.tracer.tape.entries import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, bare, metadata_changes, wrap
 from tracegrad.tracer.trace.recording import Input
-from tracegrad.tracer.views import detach, make_view
 
 
 class Committer:
@@ -116,18 +113,13 @@ class Committer:
         for item, index in plan.writes:
             if index in entries:
                 self.rebase(self.owner_of(item, call), entries[index])
-        made: dict[int, Any] = {}  # by output, and new objects by what makes them
-        leaves = []
-        for result in plan.results:
-            leaves.append(self.one_result(plan, result, outputs, call, made, entries))
-        bound = []
+        returned = Returned(self, plan, outputs, call, entries)
+        leaves = returned.values(plan.results)
         # All values before the first name: one may be the old value of another.
-        for effect in plan.effects:
-            values = [
-                self.one_result(plan, result, outputs, call, made, entries)
-                for result in effect.results
-            ]
-            bound.append((effect.place, effect.treedef.unflatten(values)))
+        bound = [
+            (effect.place, effect.treedef.unflatten(returned.values(effect.results)))
+            for effect in plan.effects
+        ]
         for place, value in bound:
             place.bind(value)
         return plan.treedef.unflatten(leaves)
@@ -140,80 +132,3 @@ class Committer:
         else:
             owner._entry = entry
             metadata_changes[0] += 1
-
-    def make(
-        self, plan: Plan, result: Any, outputs: list[Any], call: Call, made: dict[int, Any], entries: dict[int, Any]
-    ) -> None:  # fmt: skip
-        """A new object, into `made`: before its parts, which may hold it, wherever it can be."""
-        if result.kind == "copy":
-            made[id(result)] = copied(result.value)
-            return
-        form, treedef = result.value
-        if not form.at_once:
-            made[id(result)] = form.blank()
-        parts = treedef.unflatten(
-            [self.one_result(plan, part, outputs, call, made, entries) for part in result.parts]
-        )
-        if form.at_once:
-            made[id(result)] = form.whole(parts)
-        else:
-            form.fill(made[id(result)], parts)
-
-    def one_result(
-        self, plan: Plan, result: Any, outputs: list[Any], call: Call, made: dict[int, Any], entries: dict[int, Any]
-    ) -> Any:  # fmt: skip
-        if result.kind == "same":
-            return result.value
-        if result.kind == "argument":
-            return call.tensors[result.index]
-        if result.kind == "slot":
-            return call.found[id(result.value)]
-        if result.kind == "grad":
-            grad = plan.grads[result.index]
-            return (grad.tensor if grad.argument < 0 else call.tensors[grad.argument])._grad
-        if result.kind == "leaf":
-            return call.leaves[result.value]
-        if result.kind == "container":
-            return follow((call.args, call.kwargs), result.value)
-        if result.kind in ("copy", "object"):
-            if id(result) not in made:
-                self.make(plan, result, outputs, call, made, entries)
-            return made[id(result)]
-        if result.kind == "number":
-            return self.wrap(outputs[result.index])._data.item()
-        if result.kind == "owner":
-            item = plan.inputs[result.index]
-            owner = self.owner_of(item, call)
-            base = (
-                next((m for m in owner.members() if not m._chain), None)
-                if isinstance(owner, Storage)
-                else owner
-            )
-            if base is None:
-                base = wrap(owner.array)
-            if result.detached:
-                base = detach(base)
-        else:
-            base = made.get(result.index)
-            if base is None:
-                base = made[result.index] = self.wrap(outputs[result.index])
-                entry = entries.get(result.index)
-                if entry is not None:
-                    base._entry = entry
-                elif result.leaf:
-                    base._entry = Leaf(base)
-                elif result.freed:
-                    base._entry = Entry(FREED, (), tuple(base.shape), base.dtype.np)
-                if result.parts:
-                    base._grad = self.one_result(
-                        plan, result.parts[0], outputs, call, made, entries
-                    )
-        if not result.chain:
-            return base
-        token = set_mode(EAGER_GRAD if result.tracked else EAGER_NO_GRAD)
-        try:
-            for step in result.chain:
-                base = make_view(base, step)
-            return base
-        finally:
-            reset_mode(token)

@@ -1,0 +1,126 @@
+"""What a run returns, and what it binds names to: found where it was, or made; see `Result`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tracegrad.runtime.made import copied
+from tracegrad.runtime.origins import follow
+from tracegrad.runtime.plan import Plan
+from tracegrad.runtime.recorded import Result
+from tracegrad.runtime.signature import Call
+from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
+from tracegrad.tracer.storage import Storage
+from tracegrad.tracer.tape.entries import FREED, Entry, Leaf
+from tracegrad.tracer.tensor import Tensor, wrap
+from tracegrad.tracer.views import detach, make_view
+
+if TYPE_CHECKING:
+    from tracegrad.runtime.commit import Committer
+
+
+class Returned:
+    """The values of one run.
+
+    entries  tape entries of outputs, by index
+    made     what is there already: tensors by output, new objects by what makes them
+    """
+
+    def __init__(
+        self, committer: Committer, plan: Plan, outputs: list[Any], call: Call, entries: dict[int, Entry]
+    ):  # fmt: skip
+        self.committer, self.plan, self.outputs, self.call = committer, plan, outputs, call
+        self.entries = entries
+        self.made: dict[int, Any] = {}
+
+    def values(self, results: list[Result]) -> list[Any]:
+        return [_BY_KIND[result.kind](self, result) for result in results]
+
+    # -- what was there --------------------------------------------------------------------------
+
+    def same(self, result: Result) -> Any:
+        return result.value
+
+    def argument(self, result: Result) -> Tensor:
+        return self.call.tensors[result.index]
+
+    def slot(self, result: Result) -> Any:
+        return self.call.found[id(result.value)]
+
+    def grad(self, result: Result) -> Any:
+        grad = self.plan.grads[result.index]
+        return (grad.tensor if grad.argument < 0 else self.call.tensors[grad.argument])._grad
+
+    def leaf(self, result: Result) -> Any:
+        return self.call.leaves[result.value]
+
+    def container(self, result: Result) -> Any:
+        return follow((self.call.args, self.call.kwargs), result.value)
+
+    def owner(self, result: Result) -> Tensor:
+        owner = self.committer.owner_of(self.plan.inputs[result.index], self.call)
+        base = owner
+        if isinstance(owner, Storage):
+            base = next((m for m in owner.members() if not m._chain), None)
+            base = wrap(owner.array) if base is None else base
+        return seen_through(detach(base) if result.detached else base, result)
+
+    # -- what is made ----------------------------------------------------------------------------
+
+    def number(self, result: Result) -> Any:
+        return self.committer.wrap(self.outputs[result.index])._data.item()
+
+    def output(self, result: Result) -> Tensor:
+        base = self.made.get(result.index)
+        if base is None:
+            base = self.made[result.index] = self.committer.wrap(self.outputs[result.index])
+            entry = self.entries.get(result.index)
+            if entry is not None:
+                base._entry = entry
+            elif result.leaf:
+                base._entry = Leaf(base)
+            elif result.freed:
+                base._entry = Entry(FREED, (), tuple(base.shape), base.dtype.np)
+            if result.parts:
+                (base._grad,) = self.values(result.parts)
+        return seen_through(base, result)
+
+    def copy(self, result: Result) -> Any:
+        if id(result) not in self.made:
+            self.made[id(result)] = copied(result.value)
+        return self.made[id(result)]
+
+    def object(self, result: Result) -> Any:
+        """A new object: there before its parts, which may hold it, wherever it can be."""
+        if id(result) not in self.made:
+            form, treedef = result.value
+            if not form.at_once:
+                self.made[id(result)] = form.blank()
+            parts = treedef.unflatten(self.values(result.parts))
+            if form.at_once:
+                self.made[id(result)] = form.whole(parts)
+            else:
+                form.fill(self.made[id(result)], parts)
+        return self.made[id(result)]
+
+
+def seen_through(base: Tensor, result: Result) -> Tensor:
+    """The view of `base` that the function returned."""
+    if not result.chain:
+        return base
+    token = set_mode(EAGER_GRAD if result.tracked else EAGER_NO_GRAD)
+    try:
+        for step in result.chain:
+            base = make_view(base, step)
+        return base
+    finally:
+        reset_mode(token)
+
+
+_BY_KIND: dict[str, Callable[[Returned, Result], Any]] = {
+    kind: getattr(Returned, kind)
+    for kind in (
+        "same", "argument", "slot", "grad", "leaf", "container", "owner", "number", "output", "copy", "object",
+    )
+}  # fmt: skip
