@@ -1,23 +1,19 @@
 """The Tensor: a NumPy array (or a jax array, or a traced value) with PyTorch's behaviour.
 
-The fields of an instance, with class-level defaults so that making a tensor sets one. The tracer
-and the runtime share them; for users they are private.
+The fields of an instance, shared by tracer and runtime, with defaults so that making one sets one:
     _data     the NumPy array; absent while the value lives elsewhere (a jax array, a trace): then
               `__getattr__` brings it here or explains why it cannot
-    _jax      the value as a jax array, where a compiled run left it there
+    _jax      the value as a jax array; `_given`, without a default: XLA got its array once (run.py)
     _storage  the Storage shared with views (storage.py), made when the first alias appears
-    _chain    how this view is derived from its storage's base: a tuple of (view op, attributes)
-    _family   which history of its storage it belongs to (0: the base's; `detach()` opens another)
+    _chain    the view steps from its storage's base; `_family`: which history of the storage it
+              has (0: the base's; `detach()` opens another)
     _traced   the traced value (trace/traced.py), for tensors born inside a trace
-    _entry    tape entry if gradients are tracked, else None
-    _const    tape entry as an operand that wants no gradient
+    _entry    tape entry if gradients are tracked, else None; `_const`: as an operand without one
     _grad     `.grad`; `_dropped_grad` says where a compiled step has kept it to itself
-    _hooks, _post_hooks, _retains_grad  what happens when a gradient arrives
-    _captured    a compiled function holds it as state
-    _given       XLA has been given its NumPy array as an argument once; no default, see for_xla
-    _unwritable  why writes with gradients through this view are refused
+    _hooks, _post_hooks, _retains_grad: when a gradient arrives. _captured: a compiled function has
+    it as state. _unwritable: why writes with gradients through this view are refused.
 
-Hot operators below go straight to NumPy; everything they cannot do falls to `dispatch.apply`.
+Methods are attached (attach.py): hot operators from quick.py, all others from `dispatch.apply`'s ops.
 """
 
 from __future__ import annotations
@@ -45,9 +41,6 @@ if TYPE_CHECKING:
     from tracegrad.tracer.attached import Attached
 else:
     Attached = object
-
-ndarray = np.ndarray
-
 
 known_dtype = cache(dtype_of)
 known_size = lru_cache(4096)(Size)  # of plain tuples of ints

@@ -389,13 +389,5 @@ def cartesian_prod(*tensors: Any) -> Any:
 
 
 PLAIN = (
-    cat,
-    stack,
-    hstack,
-    vstack,
-    repeat_interleave,
-    tril_indices,
-    triu_indices,
-    meshgrid,
-    cartesian_prod,
-)
+    cat, stack, hstack, vstack, repeat_interleave, tril_indices, triu_indices, meshgrid, cartesian_prod,
+)  # fmt: skip
