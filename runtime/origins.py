@@ -19,7 +19,7 @@ from tracegrad.runtime.containers import IdentityMatters
 from tracegrad.runtime.keys import Same, value_key
 from tracegrad.runtime.signature import Call
 from tracegrad.runtime.watch.facts import CallFact, Fact, Place
-from tracegrad.runtime.watch.pictures import ABSENT, fields_of, parts_of
+from tracegrad.runtime.watch.pictures import ABSENT, LEAVES, fields_of, parts_of
 from tracegrad.runtime.watch.sightings import Sightings
 from tracegrad.tracer.errors import UnsupportedError
 
@@ -75,11 +75,7 @@ class Origins:
 
         A container found by its content is from now on also told by identity.
         """
-        if id(value) in self._cached:
-            return True
-        places = self._look()[1].get(id(value))
-        if places is not None:
-            self._expect_at(value, places)
+        if id(value) in self._cached or self.expect(value):
             return True
         if id(value) in self._born and has_fields(value):
             return False
@@ -104,20 +100,25 @@ class Origins:
                     self._places.setdefault(id(value), []).append((fact.place, path))
         return self._arguments, self._places
 
-    def _expect_at(self, value: Any, places: list[tuple[Place, Path]]) -> None:
+    def expect(self, value: Any) -> bool:
+        """Whether a fact has found this container by its content: then it is told by identity too."""
+        places = self._look()[1].get(id(value))
+        if places is None:
+            return False
         key = ("identity", id(value))
         if any(fact.key == key for fact in self.sightings.facts):
-            return
+            return True
         name = places[0][0].name
         self.sightings.facts.append(
             CallFact(
                 lambda: all(found_at(place, path) is value for place, path in places),
                 lambda: (
-                    f"{name}: another {type(value).__name__} than the one that was returned or kept"
+                    f"{name}: another {type(value).__name__} than the one that was returned, kept or changed"
                 ),
                 key,
             )
         )
+        return True
 
 
 def containers(tree: Any) -> Iterator[tuple[Path, Any]]:
@@ -146,7 +147,7 @@ def contents(fact: Fact) -> Iterator[tuple[Path, Any]]:
     while rest:
         path, taken = rest.pop()
         form = taken[0]
-        if form in ("value", "same"):
+        if form in LEAVES:
             continue
         yield path, taken[3]
         if form == "sequence" or form == "parts":

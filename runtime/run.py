@@ -151,16 +151,27 @@ class Runner(Committer):
     def finish_plainly(
         self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
     ) -> Any:
+        late = self.jax and plan.effects  # names that are bound cannot be put back later
+        if late:
+            raise_pending()  # of earlier calls
         arrays = self.fetch(segment.fetch, call, exports, call.numbers)
-        return self.commit(plan, self.execute(segment, plan, arrays, call), call)
+        outputs = self.execute(segment, plan, arrays, call)
+        if late:
+            self.raise_now(plan, outputs, call)
+        return self.commit(plan, outputs, call)
+
+    def raise_now(self, plan: Plan, outputs: list[Any], call: Call) -> None:
+        """XLA tells of an index out of range late: it is waited for, as long as undoing is possible."""
+        try:
+            raise_pending()
+        except BaseException:
+            self.commit_state(plan, outputs, call)  # as it was: only XLA has it now
+            raise
 
     def finish_with_actions(
         self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
     ) -> Any:
-        """Host reads and actions in Python's order; actions are undone if the run fails.
-
-        XLA tells of an index out of range late: here it is waited for, as long as undoing is possible.
-        """
+        """Host reads and actions in Python's order; actions are undone if the run fails."""
         if self.jax:
             raise_pending()  # of earlier calls
         done: list[HostAction] = []
@@ -177,12 +188,8 @@ class Runner(Committer):
                     raise AnotherAnswer(HostFact(item))
             arrays = self.fetch(segment.fetch, call, exports, call.numbers)
             outputs = self.execute(segment, plan, arrays, call)
-            try:
-                if self.jax:
-                    raise_pending()
-            except BaseException:
-                self.commit_state(plan, outputs, call)  # as it was: only XLA has it now
-                raise
+            if self.jax:
+                self.raise_now(plan, outputs, call)
             result = self.commit(plan, outputs, call)
         except BaseException:
             for action in reversed(done):

@@ -1,8 +1,8 @@
 """What a recording changed in Python's state.
 
-A name bound anew is an effect, repeated after every run, and so is a new key of a dict (a cache is
-filled). Other content changed in place (a list appended to) cannot be repeated: the function is
-refused. All is put back once the recording is over.
+A name bound anew is an effect, repeated after every run, and so is an item of a dict (a cache is
+filled, an average replaced). Other content changed in place (a list appended to) cannot be repeated:
+the function is refused. All is put back once the recording is over.
 """
 
 from __future__ import annotations
@@ -15,12 +15,20 @@ import numpy as np
 
 from tracegrad.runtime.watch.attributes import AttributeWatch
 from tracegrad.runtime.watch.facts import CallFact, Place
-from tracegrad.runtime.watch.pictures import ABSENT, new_keys, restored, unchanged
+from tracegrad.runtime.watch.pictures import (
+    bound_items,
+    restored,
+    sightings_of,
+    unchanged,
+    without_item,
+)
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten
 
-_ONLY_NAMES = "only tensors, names that are bound anew and new keys of dicts are updated by a compiled function"
+_ONLY_NAMES = (
+    "only tensors, names that are bound anew and items of dicts are updated by a compiled function"
+)
 
 
 class Effects:
@@ -68,10 +76,11 @@ class Effects:
             if unchanged(fact.snapshot, now):
                 continue
             if now is fact.value:
-                added = new_keys(fact.snapshot, now)
-                if added is not None:  # a cache is filled
-                    places = [Place("item", holder, key) for holder, key in added]
-                    bound.update({place.key: (place, ABSENT) for place in places})
+                items = bound_items(fact.snapshot, now)
+                if items is not None:
+                    for holder, key, before in items:
+                        place = Place("item", holder, key)
+                        bound[place.key] = (place, before)
                     continue
                 complain(
                     f"{fact.place.name}, a {type(now).__name__} from outside, is changed",
@@ -80,11 +89,11 @@ class Effects:
                 )
             bound.setdefault(fact.place.key, (fact.place, fact.value))
         self.watch.stored = bound
-        self.found = [
-            (place, place.read()) for place, before in bound.values() if place.read() is not before
-        ]
-        for place, value in self.found:
-            self._make_slot(place, value)
+        changed = [(place, before, place.read()) for place, before in bound.values()]
+        changed = [(place, before, now) for place, before, now in changed if now is not before]
+        self.found = [(place, now) for place, _, now in changed]
+        for place, before, now in changed:
+            self._make_slot(place, before, now)
 
     def _changed_unseen(self) -> Iterator[tuple[Place, Any]]:
         """What was written past all hooks, but for what the actions of each call write anew."""
@@ -92,29 +101,40 @@ class Effects:
             if not self.trace.reached_by_host_action(place.holder):
                 yield place, held
 
-    def _make_slot(self, place: Place, value: Any) -> None:
+    def _make_slot(self, place: Place, tensor: Any, value: Any) -> None:
         """State kept under a name bound anew at every call (`self.h = f(self.h, x)`): read by name.
 
         Guarding the tensor's identity instead would record at every call.
         """
-        facts, trace = self.sightings.of_values(), self.trace
-        fact = next((f for f in facts if f.key == place.key), None)
-        tensor = None if fact is None else fact.value
+        trace = self.trace
         if not isinstance(tensor, Tensor) or not isinstance(value, Tensor) or value._traced is None:
             return
-        item = next((i for i in trace.inputs if i.kind == "state" and i.tensor is tensor), None)
-        if item is None or tensor._entry is not None or tensor._chain or tensor._family:
+        if tensor._entry is not None or tensor._chain or tensor._family:
             return
-        holders = [f for f in facts if f.value is tensor]
-        if len(holders) > 1 or trace.cells[id(item.source)].written:
+        owners = (id(tensor), id(tensor._storage))
+        items = [i for i in trace.inputs if id(i.source) in owners]  # none: its value is not used
+        if any(i.kind != "state" or i.tensor is not tensor for i in items):
+            return
+        if any(owner in trace.cells and trace.cells[owner].written for owner in owners):
+            return
+        # It was met there, and nowhere else: the graph cannot tell from which place it was read.
+        facts = self.sightings.of_values()
+        met = sum(sightings_of(tensor, f.snapshot) for f in facts)
+        facts = [f for f in facts if f.key != place.key]
+        snapshots = [without_item(f.snapshot, place.holder, place.name) for f in facts]
+        elsewhere = sum(sightings_of(tensor, snapshot) for snapshot in snapshots)
+        if elsewhere or not met or any(noted is tensor for _, _, noted in trace.noted):
             return
         same = tuple(value.shape) == tuple(tensor.shape) and value.dtype is tensor.dtype
         if not same or value.requires_grad or type(tensor) is not Tensor:
             return
         slot = trace.slots[id(tensor)] = Slot(place, tensor)
-        item.kind, item.source, item.key = "slot", slot, ("slot", *place.key)
-        replaced = ("captured", id(tensor))
-        kept = [f for f in self.sightings.facts if f is not fact and f.key != replaced]
+        for item in items:
+            item.kind, item.source, item.key = "slot", slot, ("slot", *place.key)
+        for fact, snapshot in zip(facts, snapshots):
+            fact.snapshot = snapshot
+        replaced = (place.key, ("captured", id(tensor)))
+        kept = [f for f in self.sightings.facts if f.key not in replaced]
         self.sightings.facts = [*kept, slot.fact()]
 
     def put_back(self, traced_only: bool = False) -> None:

@@ -100,6 +100,9 @@ class Observer:
             if self._sightings.complaint is not None:
                 raise self._sightings.complaint
             self._effects.find()
+            for place, _ in self._effects.found:
+                if place.kind == "item":  # that very dict is written, not one like it
+                    self.origins.expect(place.holder)
             if self.gradients_by_name:
                 read_gradients_by_name(self._sightings, self.trace)
 

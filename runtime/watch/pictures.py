@@ -43,6 +43,7 @@ _WITH_PARTS = (
 )  # fmt: skip
 _C_DATA = ctypes.c_int.__mro__[-2]  # the base of all types of ctypes
 _WITH_FIELDS = (dict, os._Environ, types.MappingProxyType, threading.local)
+LEAVES = ("value", "same", "any")  # forms of snapshots with nothing inside
 _DICTS = (dict, OrderedDict, defaultdict)  # those with item assignment of Python's own
 _NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
 
@@ -146,6 +147,8 @@ def unchanged(taken: tuple, value: Any) -> bool:
         return same_bits(value, taken[1])
     if form == "same":
         return value is taken[1]
+    if form == "any":
+        return True
     if type(value) is not taken[1]:
         return False
     content = taken[2]
@@ -176,31 +179,71 @@ def unchanged(taken: tuple, value: Any) -> bool:
     return all(map(unchanged, content, parts_of(value)))
 
 
-def new_keys(taken: tuple, value: Any) -> list[tuple[dict, Any]] | None:
-    """(dict, key) of what dicts have got since a snapshot; None if other content has changed."""
+def bound_items(taken: tuple, value: Any) -> list[tuple[dict, Any, Any]] | None:
+    """(dict, key, what was there) of items of dicts that are new since a snapshot, or bound to
+    another object; None if other content has changed.
+    """
     if unchanged(taken, value):
         return []
     form = taken[0]
-    if form in ("value", "same") or type(value) is not taken[1]:
+    if form in LEAVES or type(value) is not taken[1]:
         return None
-    found: list[tuple[dict, Any]] = []
+    found: list[tuple[dict, Any, Any]] = []
     if form == "mapping" and taken[1] in _DICTS:
         keys, items = taken[2]
         now = list(value)
         if len(now) < len(keys) or not all(map(same_key, keys, now)):
             return None
-        found += [(value, key) for key in now[len(keys) :]]
-        inner = zip(items, value.values())
+        found += [(value, key, ABSENT) for key in now[len(keys) :]]
+        inner = []
+        for key, before, after in zip(keys, items, value.values()):
+            if before[0] in LEAVES or after is not before[-1]:
+                if not unchanged(before, after):
+                    found.append((value, key, before[-1]))
+            else:
+                inner.append((before, after))
     elif form == "sequence" and len(value) == len(taken[2]):
-        inner = zip(taken[2], value)
+        inner = list(zip(taken[2], value))
     else:
         return None
     for before, after in inner:
-        further = new_keys(before, after)
+        further = bound_items(before, after)
         if further is None:
             return None
         found += further
     return found
+
+
+def without_item(taken: tuple, holder: Any, key: Any) -> tuple:
+    """The snapshot, but with any object under `key` of the dict `holder`."""
+    form = taken[0]
+    if form == "sequence":
+        items = tuple(without_item(item, holder, key) for item in taken[2])
+        return (form, taken[1], items, taken[3])
+    if form != "mapping":
+        return taken
+    _, kind, (keys, items), value = taken
+    items = tuple(
+        ("any", item[-1])
+        if value is holder and same_key(name, key)
+        else without_item(item, holder, key)
+        for name, item in zip(keys, items)
+    )
+    return (form, kind, (keys, items), value)
+
+
+def sightings_of(value: Any, taken: tuple) -> int:
+    """How often a value that is compared by identity is met in a snapshot."""
+    form = taken[0]
+    if form == "same":
+        return int(taken[1] is value)
+    if form == "identities":
+        return sum(item is value for item in taken[2])
+    if form == "mapping":
+        return sum(sightings_of(value, item) for item in taken[2][1])
+    if form in ("sequence", "parts"):
+        return sum(sightings_of(value, item) for item in taken[2])
+    return 0
 
 
 def same_key(key: Any, other: Any) -> bool:
@@ -210,7 +253,7 @@ def same_key(key: Any, other: Any) -> bool:
 def restored(taken: tuple) -> Any:
     """The object a snapshot was taken of, its content put back."""
     form = taken[0]
-    if form in ("value", "same"):
+    if form in LEAVES:
         return taken[1]
     _, _, content, value = taken
     if form == "identities":

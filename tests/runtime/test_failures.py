@@ -110,6 +110,30 @@ def test_exception_after_an_update_in_the_same_graph(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_names_are_not_bound_when_the_run_fails(backend):
+    class Local:
+        def __init__(self):
+            self.h = tg.zeros(3)
+
+    o, rows, kept = Local(), ramp(4, 2), {"sum": tg.zeros(3)}
+
+    def step(index):
+        o.h = o.h + 1
+        kept["sum"] = kept["sum"] + o.h
+        return rows[index]
+
+    g = tg.compile(step, backend=backend)
+    g(tg.tensor([1]))
+    before = o.h, kept["sum"]
+    with pytest.raises(tg.errors.IndexOutOfRange):
+        g(tg.tensor([9])).numpy()
+    assert o.h is before[0] and kept["sum"] is before[1]
+    g(tg.tensor([2]))
+    assert o.h.tolist() == [2.0] * 3 and kept["sum"].tolist() == [3.0] * 3
+    assert g.stats()["recordings"] == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_step_with_a_schedule_is_taken_back_whole_when_the_run_fails(backend):
     """Such a step waits for XLA: the random stream and the names it binds are as they were, too."""
     w = tg.nn.Parameter(tg.ones(3))

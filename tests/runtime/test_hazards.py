@@ -25,6 +25,14 @@ def test_state_kept_under_a_name_is_recorded_once(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_state_kept_in_a_dict_is_recorded_once(backend):
+    (compiled,) = agree(HAZARDS["averages_in_a_dict"], backend)
+    assert compiled.stats()["recordings"] == 2  # one for each dict
+    (compiled,) = agree(HAZARDS["the_item_that_was_there_is_handed_out"], backend)
+    assert compiled.stats()["recordings"] == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_count_of_steps_among_slots_needs_no_new_recording(backend):
     (compiled,) = agree(HAZARDS["own_adam_that_counts_its_steps"], backend)
     assert compiled.stats()["recordings"] == 2  # slots are made by the first
