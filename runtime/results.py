@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tracegrad.ir.graph import Node
 from tracegrad.runtime import made
 from tracegrad.runtime.origins import CONTAINERS, Origins
 from tracegrad.runtime.recorded import (
@@ -20,21 +21,24 @@ from tracegrad.runtime.recorded import (
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.numbers import TracedNumber
 from tracegrad.tracer.trace.recording import Trace
+from tracegrad.tracer.trace.traced import Cell
 from tracegrad.tracer.trees import flatten_in_order
 
 
 class ResultReader:
     """Reads what one recording leaves.
 
-    cells       index of the output that holds a cell's value, by the cell's id
-    handed_out  results that are one traced tensor, by its id
+    cells       results that see a cell through one output, by the cell's id
+    handed_out  results by the id of their tensor
+    keeping     whether what is read is bound to a name, not returned
     """
 
     def __init__(self, recorded: Recorded, origins: Origins, arguments: list[Tensor]):
         self.recorded, self.origins = recorded, origins
         self.trace = recorded.trace
-        self.cells: dict[int, int] = {}
-        self.handed_out: dict[int, list[Result]] = {}
+        self.cells: dict[int, list[Result]] = {}
+        self.handed_out: dict[int, Result] = {}
+        self.keeping = False
         self._inputs = {
             id(owner_of(item)): k
             for k, item in enumerate(self.trace.inputs)
@@ -109,13 +113,13 @@ class ResultReader:
             index = self.recorded.add(leaf.node, name, "result")
             return Result("number", index, value=leaf.category)
         if isinstance(leaf, Tensor):
-            result = self._of_tensor(leaf, name)
-            self.handed_out.setdefault(id(leaf), []).append(result)
-            return result
+            if id(leaf) not in self.handed_out:
+                self.handed_out[id(leaf)] = self._of_tensor(leaf, name)
+            return self.handed_out[id(leaf)]
         return self._of_object(leaf, name)
 
     def _of_tensor(self, leaf: Tensor, name: str) -> Result:
-        trace, recorded = self.trace, self.recorded
+        trace = self.trace
         traced = leaf._traced
         if traced is None:
             if id(leaf) in trace.slots:
@@ -150,21 +154,46 @@ class ResultReader:
                 tracked=tracked,
                 detached=own is not None and own._family != traced.family,
             )
-        index = self.cells.get(id(cell))
         base = cell.nodes[traced.family]
-        if index is None or recorded.outputs[index] is not base:
-            index = self.cells[id(cell)] = recorded.add(base, name, "result")
         slot = trace.grads.get(id(traced))
         gradient = slot.value if slot is not None else None
-        return Result(
+        result = Result(
             "output",
-            index,
+            -1,
             traced.chain,
             tracked=tracked,
             freed=tracked and trace.is_freed(traced.node),
             leaf=base in trace.leaf_of,
             parts=[] if gradient is None else [self.of(gradient, f"{name}.grad")],
         )
+        self._place(result, cell, base, name)
+        return result
+
+    def _place(self, result: Result, cell: Cell, base: Node, name: str) -> None:
+        """The output that holds a cell's value: one for all families that are returned, as they
+        share memory, but for several with a history.
+
+        What is kept under a name has an output of its own: only a tensor that shares memory with
+        no other is read by its name at the next call (effects.Slot).
+        """
+        is_tracked, outputs = self.trace.is_tracked, self.recorded.outputs
+        others = self.cells.get(id(cell), [])
+        there = outputs[others[0].index] if others else None
+        if there is not base and (
+            there is None or self.keeping or (is_tracked(base) and is_tracked(there))
+        ):
+            others = self.cells[id(cell)] = []
+            result.index = self.recorded.add(base, name, "result")
+        else:
+            result.index = others[0].index
+        if others and there is not base and is_tracked(base):
+            outputs[result.index] = base
+            for other in others:
+                other.detached = True
+                other.leaf, other.freed, other.parts = result.leaf, result.freed, result.parts
+        elif others:
+            result.detached = there is not base
+        others.append(result)
 
     def _of_object(self, leaf: Any, name: str) -> Result:
         known = self.recorded.objects.get(id(leaf))
@@ -240,6 +269,7 @@ def finish(
     reader = ResultReader(recorded, origins, arguments)
     reader.survey((returned, *(value for _, value in effects)))
     recorded.results, recorded.treedef = reader.read(returned, "result")
+    reader.keeping = True
     for place, value in effects:
         recorded.effects.append(Effect(place, *reader.read(value, place.name)))
     for item in trace.inputs:
@@ -257,6 +287,6 @@ def finish(
         for grad in recorded.grads[before:]:
             grad.argument = reader.given.get(id(grad.tensor), -1)
             if grad.kind == "set":  # a gradient that is itself returned is the one in `.grad`
-                for made_of in reader.handed_out.get(id(slot.value), ()):
+                if made_of := reader.handed_out.get(id(slot.value)):
                     made_of.kind, made_of.index, made_of.chain = "grad", before, ()
     return recorded

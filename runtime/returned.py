@@ -24,7 +24,7 @@ class Returned:
     """The values of one run.
 
     entries  tape entries of outputs, by index
-    made     what is there already: tensors by output, new objects by what makes them
+    made     what is there already: tensors by output, views and new objects by what makes them
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Returned:
         if isinstance(owner, Storage):
             base = next((m for m in owner.members() if not m._chain), None)
             base = wrap(owner.array) if base is None else base
-        return seen_through(detach(base) if result.detached else base, result)
+        return self.seen_of(base, result)
 
     # -- what is made ----------------------------------------------------------------------------
 
@@ -84,7 +84,25 @@ class Returned:
                 base._entry = Entry(FREED, (), tuple(base.shape), base.dtype.np)
             if result.parts:
                 (base._grad,) = self.values(result.parts)
-        return seen_through(base, result)
+        return self.seen_of(base, result)
+
+    def seen_of(self, base: Tensor, result: Result) -> Tensor:
+        """What the function returned of `base`, one object each time: itself, or a view, or without
+        its history.
+        """
+        if not result.chain and not result.detached:
+            return base
+        seen = self.made.get(id(result))
+        if seen is None:
+            seen = detach(base) if result.detached else base
+            token = set_mode(EAGER_GRAD if result.tracked else EAGER_NO_GRAD)
+            try:
+                for step in result.chain:
+                    seen = make_view(seen, step)
+            finally:
+                reset_mode(token)
+            self.made[id(result)] = seen
+        return seen
 
     def copy(self, result: Result) -> Any:
         if id(result) not in self.made:
@@ -103,19 +121,6 @@ class Returned:
             else:
                 form.fill(self.made[id(result)], parts)
         return self.made[id(result)]
-
-
-def seen_through(base: Tensor, result: Result) -> Tensor:
-    """The view of `base` that the function returned."""
-    if not result.chain:
-        return base
-    token = set_mode(EAGER_GRAD if result.tracked else EAGER_NO_GRAD)
-    try:
-        for step in result.chain:
-            base = make_view(base, step)
-        return base
-    finally:
-        reset_mode(token)
 
 
 _BY_KIND: dict[str, Callable[[Returned, Result], Any]] = {
