@@ -46,7 +46,7 @@ class CallProgram(Program):
     ) -> VJP:
         """Every gradient program runs where the call does."""
         vjp = super()._derive(wanted, with_cotangent, save)
-        vjp.run = BackendRunner(vjp.graph, self._compiler)  # type: ignore[assignment]
+        vjp.run = BackendRunner(vjp.graph, self._compiler)
         return vjp
 
     def record(self, runner: Any, plan: Any, outputs: list[Any], call: Any) -> dict[int, Any]:
@@ -135,7 +135,7 @@ class CallProgram(Program):
         if item.kind == "random":
             drawn = sum(count for generator, count in plan.draws if generator is item.source)
             state[2] = (int(state[2]) - drawn) & 0xFFFFFFFF
-        return state  # type: ignore[no-any-return]
+        return state
 
     @staticmethod
     def kept(arrays: list[Any]) -> list[Any]:

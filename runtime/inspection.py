@@ -87,7 +87,7 @@ class Inspection:
     @property
     def graph(self) -> Graph:
         """The optimised graph of the path taken last (its final segment, if it branches on values)."""
-        return self._lowered().final  # type: ignore[no-any-return]
+        return self._lowered().final
 
     @property
     def history(self) -> list[tuple[str, Graph]]:
@@ -97,7 +97,7 @@ class Inspection:
     @property
     def source(self) -> str:
         """The program text that runs: generated Python for NumPy, StableHLO for JAX."""
-        return self._lowered().executable.source  # type: ignore[no-any-return]
+        return self._lowered().executable.source
 
     def stats(self) -> dict[str, Any]:
         """Counts and seconds: calls, recordings, compiles (distinct executables), seconds."""

@@ -58,7 +58,7 @@ class Compiler:
             lowered = by_labels.add(named, self._lower(graph, donate, equal))
             self.compiles += equal is None
             self.seconds += sum(lowered.timings.values())
-        return lowered  # type: ignore[no-any-return]
+        return lowered
 
     def _lower(self, graph: Graph, donate: tuple[int, ...], equal: Lowered | None) -> Lowered:
         options = Options(donate=donate, **{**self.options, **placement(graph, self.options)})

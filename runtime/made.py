@@ -143,7 +143,7 @@ class Form:
         count = self.items
         if self.base in _DICTS:
             for key, value in zip(parts[:count], parts[count : 2 * count]):
-                self.base.__setitem__(new, key, value)  # type: ignore[attr-defined]
+                self.base.__setitem__(new, key, value)
             count *= 2
             if self.base is defaultdict:
                 new.default_factory = parts[count]

@@ -204,13 +204,13 @@ class Runner(Committer):
         if plan.writes and plan.program is not None:
             call.before = plan.program.before(self, plan, call)
         if not plan.writes:
-            return executable(arrays)  # type: ignore[no-any-return]
+            return executable(arrays)
         if self.jax:
             donate = self.can_donate(plan, arrays, call)
-            return executable(arrays, donate, call.resident)  # type: ignore[no-any-return]
+            return executable(arrays, donate, call.resident)
         if plan.updated is None or not all(map(is_free, plan.updated.tensors)):
             self.clear_the_way(segment, plan, arrays, call)
-        return executable(arrays)  # type: ignore[no-any-return]
+        return executable(arrays)
 
     def clear_the_way(self, segment: Segment, plan: Plan, arrays: list[Any], call: Call) -> None:
         """Updated state is written in its own array: values that a tape still needs move out first."""
@@ -247,7 +247,7 @@ def is_free(tensor: Tensor) -> bool:
 
 
 def on_numpy(owner: Any) -> np.ndarray:
-    return owner.array if owner.__class__ is Storage else owner._data  # type: ignore[no-any-return]
+    return owner.array if owner.__class__ is Storage else owner._data
 
 
 def for_xla(owner: Any) -> Any:

@@ -250,7 +250,7 @@ class Call:
             ) and not any(
                 id(o) in captured for s, o in zip(specialisation.shared, self.owners) if not s
             )
-        return specialisation.is_apart_from(self.owners)  # type: ignore[no-any-return]
+        return specialisation.is_apart_from(self.owners)
 
 
 def now(owner: Any) -> Any:

@@ -47,7 +47,7 @@ class UpdatedTensors:
         """While the bundle has values: those of all captured tensors, in the order of the inputs."""
         values: Any = self.bundle.values
         if not self.read_only:
-            return values  # type: ignore[no-any-return]
+            return values
         return self._arrange([*values, *map(on_jax, self.read_only)])
 
     def only_in_jax(self) -> bool:

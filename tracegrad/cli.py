@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="tracegrad", description=tg.__doc__.splitlines()[0])  # type: ignore[union-attr]
+    top = argparse.ArgumentParser(prog="tracegrad", description=tg.__doc__.splitlines()[0])
     top.add_argument("--version", action="version", version=f"tracegrad {tg.__version__}")
     commands = top.add_subparsers(dest="command", required=True)
 

@@ -29,7 +29,7 @@ def _inner(tensor: Tensor) -> Tensor:
         return alias if alias.requires_grad else alias.requires_grad_()
     if tensor.requires_grad:
         return make_view(tensor, IDENTITY)
-    return tensor.detach().requires_grad_()  # type: ignore[attr-defined,no-any-return]
+    return tensor.detach().requires_grad_()
 
 
 def grad_and_value(
@@ -66,14 +66,14 @@ def grad_and_value(
                 or any(not leaf.is_leaf for leaf in leaves)
                 or _connected(value, leaves)
             )
-            found = _grad(value.sum(), leaves, create_graph=outer, allow_unused=True)  # type: ignore[attr-defined]
+            found = _grad(value.sum(), leaves, create_graph=outer, allow_unused=True)
             parts = iter([(x * 0).detach() if g is None else g for g, x in zip(found, leaves)])
             gradients = [
                 treedef.unflatten([next(parts) for _ in range(count)]) for treedef, count in trees
             ]
         gradient = gradients[0] if isinstance(argnums, int) else tuple(gradients)
         if not outer:
-            value = value.detach()  # type: ignore[attr-defined]
+            value = value.detach()
         return (gradient, (value, aux)) if has_aux else (gradient, value)
 
     return transformed
@@ -180,9 +180,9 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         with enable_grad():
             found = _gradients(values, inner, cts)
         wanted = outer or any(ct.requires_grad for ct in cts)
-        return treedef.unflatten(found if wanted else [g.detach() for g in found])  # type: ignore[attr-defined]
+        return treedef.unflatten(found if wanted else [g.detach() for g in found])
 
-    output = structure.unflatten(values if outer else [v.detach() for v in values])  # type: ignore[attr-defined]
+    output = structure.unflatten(values if outer else [v.detach() for v in values])
     return (output, pull, aux) if has_aux else (output, pull)
 
 
@@ -217,9 +217,9 @@ def jvp(
         values, structure, aux, outer = _run_on(func, inner, treedef, has_aux, "jvp")
         moved = [_tangent(value, inner, directions) for value in values]
     if not outer:
-        values = [v.detach() for v in values]  # type: ignore[attr-defined]
+        values = [v.detach() for v in values]
         if not any(t.requires_grad for t in directions):
-            moved = [m.detach() for m in moved]  # type: ignore[attr-defined]
+            moved = [m.detach() for m in moved]
     results = structure.unflatten(values), structure.unflatten(moved)
     return (*results, aux) if has_aux else results
 
@@ -228,7 +228,7 @@ def _tangent(value: Tensor, wrt: list[Tensor], directions: list[Tensor]) -> Tens
     """J t. The gradient of <ct, value> is J^T ct, linear in ct: its own gradient, along t, is J t."""
     if not value.requires_grad:
         return zeros_like(value)
-    ct = zeros_like(value).requires_grad_()  # type: ignore[attr-defined]
+    ct = zeros_like(value).requires_grad_()
     return _gradients(_gradients([value], wrt, [ct]), [ct], directions)[0]
 
 

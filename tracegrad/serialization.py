@@ -59,7 +59,7 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
         return
     import tempfile
 
-    path = os.fsdecode(f)  # type: ignore[arg-type]
+    path = os.fsdecode(f)
     folder, name = os.path.split(path)
     temporary = ""
     try:
@@ -225,9 +225,9 @@ def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool =
 
     if map_location not in (None, "cpu"):
         tg.zeros((), device=map_location)  # raises the usual error for a device that is not there
-    name = str(getattr(f, "name", "the stream")) if hasattr(f, "read") else os.fspath(f)  # type: ignore[arg-type]
+    name = str(getattr(f, "name", "the stream")) if hasattr(f, "read") else os.fspath(f)
     try:
-        with zipfile.ZipFile(f) as archive:  # type: ignore[arg-type]
+        with zipfile.ZipFile(f) as archive:
             manifest, buffers = _read_archive(archive, name)
     except zipfile.BadZipFile as error:
         raise _not_a_zip(f, name, error) from error

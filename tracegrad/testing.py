@@ -18,8 +18,8 @@ _TOLERANCES = {
 
 
 def _values(tensor: Tensor) -> np.ndarray:
-    array = tensor.detach().numpy()  # type: ignore[attr-defined]
-    return array.astype(np.float32) if tensor.dtype is bf16 else array  # type: ignore[no-any-return]
+    array = tensor.detach().numpy()
+    return array.astype(np.float32) if tensor.dtype is bf16 else array
 
 
 def _require(condition: bool, msg: Any, otherwise: str) -> None:

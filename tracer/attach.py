@@ -56,15 +56,15 @@ def to(
             )
     check_device(device)
     if dtype is None or dtype is self.dtype:
-        return self.clone() if copy else self  # type: ignore[attr-defined,no-any-return]
-    return apply(functions.cast, (self,), (dtype,))  # type: ignore[no-any-return]
+        return self.clone() if copy else self
+    return apply(functions.cast, (self,), (dtype,))
 
 
 def cast_method(name: str, dtype: DType) -> Any:
     attrs = (dtype,)
 
     def cast(self: Tensor) -> Tensor:
-        return self if self.dtype is dtype else apply(functions.cast, (self,), attrs)  # type: ignore[no-any-return]
+        return self if self.dtype is dtype else apply(functions.cast, (self,), attrs)
 
     cast.__name__ = cast.__qualname__ = name
     cast.__doc__ = f"This tensor as {dtype.public_name}."

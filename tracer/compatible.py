@@ -96,7 +96,7 @@ lcm_ ldexp_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_
 
 def writer(name: str) -> Any:
     def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return getattr(input, name)(*args, **kwargs)  # type: ignore[no-any-return]
+        return getattr(input, name)(*args, **kwargs)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"`input.{name}(...)`: writes into input."

@@ -22,8 +22,8 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
         raise ShapeError(
             f"fill_diagonal_ needs a matrix, this tensor has {self.ndim} dimensions", where=here()
         )
-    places = arange(self.shape[0])[:, None] == arange(self.shape[1])  # type: ignore[index]
-    return self.masked_fill_(places, fill_value)  # type: ignore[attr-defined,no-any-return]
+    places = arange(self.shape[0])[:, None] == arange(self.shape[1])
+    return self.masked_fill_(places, fill_value)
 
 
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
@@ -100,12 +100,12 @@ def column_stack(tensors: Any) -> Tensor:
     """Vectors as the columns of a matrix; matrices beside each other."""
     return functions.cat(
         [view_methods.reshape(x, -1, 1) if x.ndim < 2 else x for x in tensors], dim=1
-    )  # type: ignore[no-any-return]
+    )
 
 
 def dstack(tensors: Any) -> Tensor:
     """Tensors behind each other along the third axis."""
-    return functions.cat([_cube(x) for x in tensors], dim=2)  # type: ignore[no-any-return]
+    return functions.cat([_cube(x) for x in tensors], dim=2)
 
 
 def broadcast_shapes(*shapes: Any) -> Size:
@@ -138,17 +138,17 @@ def block_diag(*tensors: Tensor) -> Tensor:
     for block in blocks:
         rows.append(functions.pad(block, (before, width - before - block.shape[1])))
         before += block.shape[1]
-    return functions.cat(rows, dim=0)  # type: ignore[no-any-return]
+    return functions.cat(rows, dim=0)
 
 
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """The dot product of vectors, the first conjugated."""
-    return functions.dot(functions.conj(input) if input.is_complex() else input, other)  # type: ignore[no-any-return]
+    return functions.dot(functions.conj(input) if input.is_complex() else input, other)
 
 
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:
     """A matrix with the elements of `input` on a diagonal."""
-    return functions.diag(view_methods.reshape(input, -1), offset)  # type: ignore[no-any-return]
+    return functions.diag(view_methods.reshape(input, -1), offset)
 
 
 def adjoint(input: Tensor) -> Tensor:
@@ -157,14 +157,14 @@ def adjoint(input: Tensor) -> Tensor:
 
 
 def conjugate(input: Tensor) -> Tensor:
-    return functions.conj(input) if input.is_complex() else input  # type: ignore[no-any-return]
+    return functions.conj(input) if input.is_complex() else input
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     """A copy with `src` stored at one position of an axis."""
     result = functions.clone(input)
-    view_methods.select(result, dim, index).copy_(src)  # type: ignore[attr-defined]
-    return result  # type: ignore[no-any-return]
+    view_methods.select(result, dim, index).copy_(src)
+    return result
 
 
 def diagonal_scatter(
@@ -172,8 +172,8 @@ def diagonal_scatter(
 ) -> Tensor:
     """A copy with `src` stored on a diagonal."""
     result = functions.clone(input)
-    diagonal(result, offset, dim1, dim2).copy_(src)  # type: ignore[attr-defined]
-    return result  # type: ignore[no-any-return]
+    diagonal(result, offset, dim1, dim2).copy_(src)
+    return result
 
 
 def slice_scatter(
@@ -188,7 +188,7 @@ def slice_scatter(
     result = functions.clone(input)
     index = (slice(None),) * axis_of(dim, input.ndim) + (slice(start, end, step),)
     result[index].copy_(src)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def logspace(
@@ -206,7 +206,7 @@ def logspace(
     from tracegrad.tracer.state import get_default_dtype
 
     result = functions.pow(base, exponents).to(dtype or get_default_dtype())
-    return result.requires_grad_() if requires_grad else result  # type: ignore[no-any-return]
+    return result.requires_grad_() if requires_grad else result
 
 
 def scalar_tensor(s: Any, *, dtype: DType | None = None, device: Any = None) -> Tensor:

@@ -116,7 +116,7 @@ def as_predicate(pred: Any) -> Any:
         raise ShapeError(
             f"a condition needs one element, this tensor has {pred.numel()}", where=here()
         )
-    flat = pred.reshape(())  # type: ignore[attr-defined]
+    flat = pred.reshape(())
     return flat if flat.dtype is bool_ else flat.to(bool_)
 
 

@@ -109,9 +109,9 @@ def tensor(
     """
     check_device(device)
     if isinstance(data, Tensor):
-        result = data.detach().clone()  # type: ignore[attr-defined]
+        result = data.detach().clone()
         result = result.to(dtype) if dtype else result
-        return result.requires_grad_() if requires_grad else result  # type: ignore[no-any-return]
+        return result.requires_grad_() if requires_grad else result
     if contains_tensors(data):
         if get_mode().trace is not None:
             return stack_nested(data, dtype)
@@ -125,13 +125,13 @@ def stack_nested(data: Any, dtype: DType | None) -> Tensor:
     from tracegrad.tracer import functions
 
     if isinstance(data, (list, tuple)):
-        return functions.stack([stack_nested(item, dtype) for item in data])  # type: ignore[no-any-return]
+        return functions.stack([stack_nested(item, dtype) for item in data])
     if hasattr(data, "_traced_number"):
-        return data.as_tensor(dtype)  # type: ignore[no-any-return]
+        return data.as_tensor(dtype)
     result = data.detach() if isinstance(data, Tensor) else wrap(array_from(data, dtype))
-    if isinstance(data, Tensor) and data.numel() == 1:  # type: ignore[attr-defined]
+    if isinstance(data, Tensor) and data.numel() == 1:
         result = result.reshape(())
-    return result.to(dtype) if dtype else result  # type: ignore[no-any-return]
+    return result.to(dtype) if dtype else result
 
 
 def dtype_of_parts(data: Any) -> DType:
@@ -147,7 +147,7 @@ def plain(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return [plain(item) for item in data]
     if isinstance(data, Tensor):
-        return data.item() if data.numel() == 1 else data.tolist()  # type: ignore[attr-defined]
+        return data.item() if data.numel() == 1 else data.tolist()
     return data
 
 
@@ -155,7 +155,7 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
     """`data` as a tensor: itself if it is one of that dtype, sharing memory with a NumPy array."""
     check_device(device)
     if isinstance(data, Tensor):
-        return data if dtype is None else data.to(dtype)  # type: ignore[attr-defined,no-any-return]
+        return data if dtype is None else data.to(dtype)
     if isinstance(data, np.ndarray) and (dtype is None or dtype.np == data.dtype):
         return from_numpy(data)
     return tensor(data, dtype=dtype)
@@ -184,7 +184,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     if trace is not None:
         result = trace.adopt(wrap(array))
         result._traced.cell.of_numpy = True
-        return result  # type: ignore[no-any-return]
+        return result
     result = wrap(array)
     from tracegrad.tracer.storage import Storage
 
@@ -282,7 +282,7 @@ def full(
 ) -> Tensor:
     """A tensor of one value; its dtype follows the value's kind."""
     if isinstance(fill_value, Tensor):
-        fill_value = fill_value.item()  # type: ignore[attr-defined]
+        fill_value = fill_value.item()
     if hasattr(fill_value, "_traced_number"):
         check_device(device)
         check_dtype(dtype)
@@ -330,7 +330,7 @@ def new_method(function: Any) -> Any:
     ) -> Tensor:
         return function(
             *args, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad
-        )  # type: ignore[no-any-return]
+        )
 
     new.__name__ = new.__qualname__ = f"new_{function.__name__}"
     new.__doc__ = f"`{function.__name__}` with this tensor's dtype unless given."

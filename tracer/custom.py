@@ -73,7 +73,7 @@ class Function:
         if not any(needs) or not mode.grad:
             return result
         outputs = list(result) if isinstance(result, tuple) else [result]
-        outputs = [o.clone() if any(o is a for a in args) else o for o in outputs]  # type: ignore[attr-defined]
+        outputs = [o.clone() if any(o is a for a in args) else o for o in outputs]
         if mode.trace is not None:
             made = record(cls, ctx, args, outputs, mode.trace)
         else:

@@ -78,7 +78,7 @@ class UserOp:
         self.__wrapped__ = emit
         self.eager_only = eager_only
         shown = self.shown.rpartition(".")[2]
-        self.results = namedtuple(shown, results) if results else None  # type: ignore[misc]
+        self.results = namedtuple(shown, results) if results else None
         # Read from the code object: inspect.signature takes 30 us, for 350 ops at every import.
         code, defaults = emit.__code__, emit.__defaults__ or ()
         names = code.co_varnames[: code.co_argcount]
@@ -234,7 +234,7 @@ def binder(op: UserOp, count: int, *names: str) -> Callable[[tuple, dict[str, An
         "apart": op._apart,
     }  # fmt: skip
     found = op._forms[(count, *names)] = eval(compile(text, "<tracegrad call>", "eval"), scope)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def hashable(value: Any) -> Any:

@@ -17,39 +17,37 @@ from tracegrad.tracer.tensor import Tensor
 
 def sgn(input: Tensor) -> Tensor:
     """-1, 0 or 1; of complex numbers the direction x / |x|."""
-    return functions.sign(input)  # type: ignore[no-any-return]
+    return functions.sign(input)
 
 
 def isreal(input: Tensor) -> Tensor:
     """Whether each element has no imaginary part."""
     if input.is_complex():
-        return functions.imag(input) == 0  # type: ignore[no-any-return]
-    return functions.eq(zeros_like(input), 0)  # type: ignore[no-any-return]
+        return functions.imag(input) == 0
+    return functions.eq(zeros_like(input), 0)
 
 
 def lcm(input: Tensor, other: Tensor) -> Tensor:
     """Least common multiple of integers, 0 where one is 0."""
     divisor = functions.gcd(input, other)
     safe = functions.where(divisor == 0, functions.add(divisor, 1), divisor)
-    return functions.mul(  # type: ignore[no-any-return]
-        functions.abs(functions.floor_divide(input, safe)), functions.abs(other)
-    )
+    return functions.mul(functions.abs(functions.floor_divide(input, safe)), functions.abs(other))
 
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2**other."""
-    return functions.mul(input, functions.pow(2.0, other))  # type: ignore[no-any-return]
+    return functions.mul(input, functions.pow(2.0, other))
 
 
 def fill(input: Tensor, value: Any) -> Tensor:
     """A tensor like input, every element `value`."""
-    return functions.masked_fill(input, ones_like(input, dtype=bool_), value)  # type: ignore[no-any-return]
+    return functions.masked_fill(input, ones_like(input, dtype=bool_), value)
 
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """A copy with `source` stored at (added to) the places `index` of the flat tensor."""
     flat = view_methods.reshape(input, -1)
-    stored = flat.index_put(  # type: ignore[attr-defined]
+    stored = flat.index_put(
         (view_methods.reshape(index, -1),), view_methods.reshape(source, -1), accumulate
     )
     return view_methods.reshape(stored, *input.shape)
@@ -74,7 +72,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
         raise ArgumentError(
             f"unravel_index(): indices is a {indices.dtype} tensor", fix="give integers"
         )
-    indices = indices.to(i64)  # type: ignore[attr-defined]
+    indices = indices.to(i64)
     found = []
     for k, size in enumerate(sizes):
         step = math.prod(sizes[k + 1 :])
@@ -84,21 +82,19 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 
 def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
     """The Moore-Penrose inverse: singular values below rcond times the largest count as 0."""
-    return functions.pinv(input, rtol=rcond)  # type: ignore[no-any-return]
+    return functions.pinv(input, rtol=rcond)
 
 
 def chain_matmul(*matrices: Tensor) -> Tensor:
     """The product of several matrices."""
-    return functions.multi_dot(matrices)  # type: ignore[no-any-return]
+    return functions.multi_dot(matrices)
 
 
 def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     """X with A X = input, from the Cholesky factor of A."""
     lower = view_methods.transpose(L, -2, -1) if upper else L
     half = functions.solve_triangular(lower, input, upper=False)
-    return functions.solve_triangular(  # type: ignore[no-any-return]
-        view_methods.transpose(lower, -2, -1), half, upper=True
-    )
+    return functions.solve_triangular(view_methods.transpose(lower, -2, -1), half, upper=True)
 
 
 def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
@@ -110,15 +106,15 @@ def cumulative_trapezoid(y: Tensor, x: Any = None, *, dx: float = 1, dim: int = 
     """Running integral by the trapezoidal rule."""
     size = y.shape[dim]
     if not size:
-        return functions.cumsum(y, dim)  # type: ignore[no-any-return]
-    pairs = view_methods.narrow(y, dim, 1, size - 1) + view_methods.narrow(y, dim, 0, size - 1)  # type: ignore[operator]
+        return functions.cumsum(y, dim)
+    pairs = view_methods.narrow(y, dim, 1, size - 1) + view_methods.narrow(y, dim, 0, size - 1)
     width = dx if x is None else functions.diff(x, dim=dim if x.ndim == y.ndim else -1)
-    return functions.cumsum(pairs * width / 2, dim)  # type: ignore[no-any-return]
+    return functions.cumsum(pairs * width / 2, dim)
 
 
 def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """A copy of `length` elements of one axis from `start`."""
-    return functions.clone(view_methods.narrow(input, dim, start, length))  # type: ignore[no-any-return]
+    return functions.clone(view_methods.narrow(input, dim, start, length))
 
 
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
@@ -153,9 +149,9 @@ def apply_(self: Tensor, callable: Any) -> Tensor:
         trace.refuse("apply_() while recording", "use tensor operations")
     if self.requires_grad:
         raise ArgumentError("apply_() of a tensor that requires grad", fix="use x.detach()")
-    values = [callable(v) for v in self.reshape(-1).tolist()]  # type: ignore[attr-defined]
+    values = [callable(v) for v in self.reshape(-1).tolist()]
     new = tensor(values, dtype=self.dtype)
-    return self.copy_(new.reshape(*self.shape))  # type: ignore[attr-defined,no-any-return]
+    return self.copy_(new.reshape(*self.shape))
 
 
 def _sampled(name: str, doc: str, value: Any) -> Any:
@@ -164,7 +160,7 @@ def _sampled(name: str, doc: str, value: Any) -> Any:
         shape = tuple(self.shape)
         key = next_key(generator)
         attributes = {"shape": shape} | ({"dtype": dtype} if dtype is not None else {})
-        return self.copy_(value(key, attributes, *args, **kwargs))  # type: ignore[attr-defined,no-any-return]
+        return self.copy_(value(key, attributes, *args, **kwargs))
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = doc
@@ -173,17 +169,17 @@ def _sampled(name: str, doc: str, value: Any) -> Any:
 
 def _log_normal(key: Tensor, at: dict, mean: float = 1.0, std: float = 2.0) -> Tensor:
     normal = functions.normal(key, mean=float(mean), std=float(std), **at)
-    return functions.exp(normal)  # type: ignore[no-any-return]
+    return functions.exp(normal)
 
 
 def _cauchy(key: Tensor, at: dict, median: float = 0.0, sigma: float = 1.0) -> Tensor:
     angle = (functions.uniform(key, **at) - 0.5) * math.pi
-    return functions.tan(angle) * sigma + median  # type: ignore[no-any-return]
+    return functions.tan(angle) * sigma + median
 
 
 def _geometric(key: Tensor, at: dict, p: float) -> Tensor:
     u = functions.log1p(-functions.uniform(key, **at))
-    return functions.floor(u / math.log1p(-p)) + 1  # type: ignore[no-any-return]
+    return functions.floor(u / math.log1p(-p)) + 1
 
 
 BOTH = {

@@ -32,7 +32,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     if isinstance(index, Tensor):
         if index.dim() and self.dim():
             if index.dtype is i64:
-                return apply(functions.index, (self, index), ROWS)  # type: ignore[no-any-return]
+                return apply(functions.index, (self, index), ROWS)
             if index.dtype is bool_ and lone_mask_fits(self, index):
                 return wrap(self._data[index._data])
     else:
@@ -45,7 +45,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     positions, indices = place(
         view, advanced, "reading x[mask]", "use tg.where(mask, x, other), or x * mask"
     )
-    return apply(functions.index, (view, *indices), (positions,))  # type: ignore[no-any-return]
+    return apply(functions.index, (view, *indices), (positions,))
 
 
 def setitem(self: Tensor, index: Any, value: Any) -> None:
@@ -74,9 +74,9 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         else:
             value = as_tensor(value)
     if value.dtype is not self.dtype:
-        value = value.to(self.dtype)  # type: ignore[attr-defined]
+        value = value.to(self.dtype)
     while value.ndim > view.ndim and value.shape[0] == 1:
-        value = value[0]  # type: ignore[index]
+        value = value[0]
     if not advanced:
         write(view, fitted(view, value, "x[...] = value"))
         return
@@ -101,9 +101,7 @@ def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False
     positions, places = place(
         input, advanced, "index_put() at a mask", "use tg.where(mask, values, x)"
     )
-    return apply(  # type: ignore[no-any-return]
-        functions.index_put_at, (input, values, *places), (positions, accumulate)
-    )
+    return apply(functions.index_put_at, (input, values, *places), (positions, accumulate))
 
 
 def store(self: Tensor, steps: tuple[ViewStep, ...], value: Any) -> bool:
@@ -151,7 +149,7 @@ def lone_mask(self: Tensor, index: Any) -> Tensor | None:
             raise OutOfRangeError(
                 f"a mask of shape {list(index.shape)} does not fit a tensor of shape {list(self.shape)}"
             )
-        return index.reshape(*index.shape, *[1] * (self.ndim - index.ndim))  # type: ignore[attr-defined,no-any-return]
+        return index.reshape(*index.shape, *[1] * (self.ndim - index.ndim))
     return None
 
 
@@ -164,7 +162,7 @@ def basic_steps(self: Tensor, index: Any) -> tuple[ViewStep, ...] | None:
     """
     if index.__class__ is int:
         lookup_key: tuple[Any, ...] = (shape_of(self), index)
-        return _basic[lookup_key] or _basic.add(lookup_key, parse(self, index)[0])  # type: ignore[no-any-return]
+        return _basic[lookup_key] or _basic.add(lookup_key, parse(self, index)[0])
     key: list[Any] = [shape_of(self)]
     for item in index if index.__class__ is tuple else (index,):
         kind = item.__class__
@@ -178,7 +176,7 @@ def basic_steps(self: Tensor, index: Any) -> tuple[ViewStep, ...] | None:
             return None
         key.append(item)
     lookup_key = tuple(key)
-    return _basic[lookup_key] or _basic.add(lookup_key, parse(self, index)[0])  # type: ignore[no-any-return]
+    return _basic[lookup_key] or _basic.add(lookup_key, parse(self, index)[0])
 
 
 def resolve(self: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Any]]]:
@@ -277,10 +275,10 @@ def as_index(item: Any) -> Any:
     """Sequences and arrays as tensors; bytes are a mask, as in PyTorch."""
     if is_sequence(item):
         made = tensor(list(item))
-        item = made if made.numel() else made.to(i64)  # type: ignore[attr-defined]
+        item = made if made.numel() else made.to(i64)
     elif isinstance(item, np.ndarray):
         item = as_tensor(item)
-    return item.to(bool_) if isinstance(item, Tensor) and item.dtype is u8 else item  # type: ignore[attr-defined]
+    return item.to(bool_) if isinstance(item, Tensor) and item.dtype is u8 else item
 
 
 def consumes(item: Any) -> int:

@@ -236,7 +236,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 
     source = as_tensor(src)
     if source.dtype is not self.dtype:
-        source = source.to(self.dtype)  # type: ignore[attr-defined]
+        source = source.to(self.dtype)
     return write(self, fitted(self, source, "copy_"))
 
 
@@ -257,7 +257,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
         )
     if hasattr(value, "_traced_number") and get_mode().trace is None:
         value = float(value)
-    check_fits(value, self.dtype, halves=self.numel() != 1)  # type: ignore[attr-defined]
+    check_fits(value, self.dtype, halves=self.numel() != 1)
     if get_mode().trace is None:
         return write(self, wrap(stored(value, self.dtype)))
     from tracegrad.tracer import functions
@@ -268,7 +268,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 def set_data(self: Tensor, value: Tensor) -> None:
     """`tensor.data = other`: this tensor takes over the other's memory; its gradient status stays."""
     if get_mode().trace is not None:
-        copy_(self.detach(), value)  # type: ignore[attr-defined]
+        copy_(self.detach(), value)
         return
     storage, chain, array = storage_of(value), value._chain, value._data
     if self._storage is not None:

@@ -38,7 +38,7 @@ def of_sizes_or_values(name: str, dtype: DType | None, arguments: tuple[Any, ...
                 f"{name}() of a tensor of {value.dtype.public_name}",
                 fix=f"cast it: x.to(tg.{dtype.public_name})",
             )
-        return value.view_as(value)  # type: ignore[attr-defined,no-any-return]
+        return value.view_as(value)
     sizes = value if isinstance(value, Size) else as_sizes(arguments)
     if sizes is not None:
         return empty(*sizes, dtype=wanted)

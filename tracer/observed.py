@@ -115,7 +115,7 @@ class ReportingDict(dict):
     def __eq__(self, other: object) -> bool:
         return self is other or self.copy() == other
 
-    __hash__ = None  # type: ignore[assignment]  # as a dict's
+    __hash__ = None  # as a dict's
 
     def __or__(self, other: Any) -> Any:
         return self.copy() | other

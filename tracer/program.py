@@ -275,7 +275,7 @@ def argument_kind(spec: Any) -> str:
 
 def run_on_values(executable: Any, specs: tuple, values: list[Any]) -> list[Array]:
     """Call with arrays made of operand values: Nones left out, numbers 0-d."""
-    return executable([  # type: ignore[no-any-return]
+    return executable([
         np.asarray(value, WEAK_DTYPE[spec].np) if spec.__class__ is str else value
         for value, spec in zip(values, specs)
         if spec is not None

@@ -76,7 +76,7 @@ class Generator:
         """The key (u32[2]) of the next random operation."""
         trace = get_mode().trace
         if trace is not None:
-            return trace.next_key(self)  # type: ignore[no-any-return]
+            return trace.next_key(self)
         number, (first, keys) = self._count, self._batch
         self._count += 1
         if not first <= number < first + len(keys):

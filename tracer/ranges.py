@@ -18,7 +18,7 @@ from tracegrad.tracer.tensor import Tensor, wrap
 def number_of(value: Any) -> Any:
     """A bound as a Python number: the size of a range depends on it."""
     if isinstance(value, Tensor):
-        value = value.item()  # type: ignore[attr-defined]
+        value = value.item()
     if isinstance(value, np.generic):
         return value.item()
     if hasattr(value, "_traced_number"):

@@ -30,7 +30,7 @@ def rand(
     """Uniform in [0, 1)."""
     attrs = (size_of(size), _float(dtype, device), 0.0, 1.0)
     out = apply(functions.uniform, (next_key(generator),), attrs)
-    return out.requires_grad_() if requires_grad else out  # type: ignore[no-any-return]
+    return out.requires_grad_() if requires_grad else out
 
 
 def randn(
@@ -43,7 +43,7 @@ def randn(
     """Standard normal."""
     attrs = (size_of(size), _float(dtype, device), 0.0, 1.0)
     out = apply(functions.normal, (next_key(generator),), attrs)
-    return out.requires_grad_() if requires_grad else out  # type: ignore[no-any-return]
+    return out.requires_grad_() if requires_grad else out
 
 
 def randint(
@@ -59,7 +59,7 @@ def randint(
     check_device(device)
     if size is None:
         low, high, size = 0, low, high
-    return functions.randint(  # type: ignore[no-any-return]
+    return functions.randint(
         next_key(generator),
         low=int(low),
         high=int(high),
@@ -71,7 +71,7 @@ def randint(
 def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:
     """0 .. n - 1 in random order."""
     check_device(device)
-    return functions.randperm(next_key(generator), n=n, dtype=dtype or i64)  # type: ignore[no-any-return]
+    return functions.randperm(next_key(generator), n=n, dtype=dtype or i64)
 
 
 def normal(
@@ -85,9 +85,9 @@ def normal(
 ) -> Tensor:
     """Normal numbers: of one mean and std in a shape, or one per element of tensors."""
     if size is None:
-        return functions.normal_like(mean, std, next_key(generator))  # type: ignore[no-any-return]
+        return functions.normal_like(mean, std, next_key(generator))
     shape = size_of((size,))
-    return functions.normal(  # type: ignore[no-any-return]
+    return functions.normal(
         next_key(generator),
         shape=shape,
         dtype=_float(dtype, device),
@@ -101,8 +101,8 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Any = None) -
     if p is not None:
         return functions.bernoulli_p(
             next_key(generator), p=p, shape=tuple(input.shape), dtype=input.dtype
-        )  # type: ignore[no-any-return]
-    return functions.bernoulli(input, next_key(generator))  # type: ignore[no-any-return]
+        )
+    return functions.bernoulli(input, next_key(generator))
 
 
 def multinomial(
@@ -113,7 +113,7 @@ def multinomial(
     """
     return functions.multinomial(
         input, next_key(generator), num_samples=num_samples, replacement=replacement
-    )  # type: ignore[no-any-return]
+    )
 
 
 def rand_like(
@@ -151,7 +151,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if not training or p == 0:
         return input
     result = functions.dropout(input, next_key(), p=float(p))
-    return write(input, result) if inplace else result  # type: ignore[no-any-return]
+    return write(input, result) if inplace else result
 
 
 def _in_place(name: str, sample: Any) -> Any:
@@ -165,7 +165,7 @@ def _in_place(name: str, sample: Any) -> Any:
 
 def _uniform_into(self: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """uniform in [a, b)."""
-    return functions.uniform(  # type: ignore[no-any-return]
+    return functions.uniform(
         next_key(generator), shape=tuple(self.shape), dtype=self.dtype, low=float(a), high=float(b)
     )
 
@@ -174,7 +174,7 @@ def _normal_into(
     self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None
 ) -> Tensor:
     """normal."""
-    return functions.normal(  # type: ignore[no-any-return]
+    return functions.normal(
         next_key(generator),
         shape=tuple(self.shape),
         dtype=self.dtype,
@@ -187,7 +187,7 @@ def _bernoulli_into(self: Tensor, p: Any = 0.5, generator: Any = None) -> Tensor
     """1 with probability p, else 0."""
     return functions.bernoulli_p(
         next_key(generator), p=float(p), shape=tuple(self.shape), dtype=self.dtype
-    )  # type: ignore[no-any-return]
+    )
 
 
 def _random_into(
@@ -201,7 +201,7 @@ def _random_into(
 
 def _exponential_into(self: Tensor, lambd: float = 1.0, generator: Any = None) -> Tensor:
     """exponential."""
-    return functions.exponential(  # type: ignore[no-any-return]
+    return functions.exponential(
         next_key(generator), shape=tuple(self.shape), dtype=self.dtype, lambd=float(lambd)
     )
 

@@ -144,7 +144,7 @@ def storage_of(tensor: Any) -> Storage:
     if storage is None:
         with STATE_LOCK:  # a step in another thread may be replacing the value
             storage = tensor._storage or _new_storage(tensor)
-    return storage  # type: ignore[no-any-return]
+    return storage
 
 
 def _new_storage(tensor: Any) -> Storage:
@@ -229,7 +229,7 @@ def export(tensor: Any) -> np.ndarray:
 
     trace = get_mode().trace
     if trace is not None:
-        return trace.observe_array(tensor, "numpy()")  # type: ignore[no-any-return]
+        return trace.observe_array(tensor, "numpy()")
     storage = storage_of(tensor)
     storage.exported = True
     return writable(tensor)

@@ -199,7 +199,7 @@ def real(input: Tensor) -> Tensor:
 def imag(input: Tensor) -> Tensor:
     """The imaginary part of a complex tensor, a view."""
     if not input.is_complex():
-        return functions.imag(input)  # type: ignore[no-any-return]  # it says what it takes
+        return functions.imag(input)  # it says what it takes
     return make_view(input, ComplexPart(True))
 
 
@@ -220,7 +220,7 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     ndim = input.ndim
     k = axis_of(dimension, ndim)
     if not ndim:
-        input = input.reshape(1)  # type: ignore[attr-defined]
+        input = input.reshape(1)
     if not 0 <= size <= input.shape[k] or step <= 0:
         raise ShapeError(
             f"unfold: windows of {size} every {step} on an axis of {input.shape[k]}",
@@ -228,7 +228,7 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
             fix="give a size of at most the axis's, and a step above 0",
         )
     windows = make_view(input, Windows(k, int(size), int(step)))
-    return windows if ndim else windows.select(0, 0)  # type: ignore[attr-defined]
+    return windows if ndim else windows.select(0, 0)
 
 
 def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:

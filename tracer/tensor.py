@@ -118,7 +118,7 @@ class Tensor(Attached):
     def dtype(self) -> DType:
         traced = self._traced
         if traced is not None:
-            return traced.dtype  # type: ignore[no-any-return]
+            return traced.dtype
         array = self._jax
         return known_dtype(array.dtype if array is not None else self._data.dtype)
 
@@ -163,7 +163,7 @@ class Tensor(Attached):
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shape:
             raise ArgumentError("iteration over a 0-d tensor", fix="use x.item(), or x.reshape(1)")
-        return iter([self[k] for k in range(self.shape[0])])  # type: ignore[index]
+        return iter([self[k] for k in range(self.shape[0])])
 
     __hash__ = object.__hash__  # by identity; in C, because optimisers look tensors up in dicts
 
@@ -173,7 +173,7 @@ class Tensor(Attached):
     def requires_grad(self) -> bool:
         traced = self._traced
         if traced is not None:
-            return traced.tracked  # type: ignore[no-any-return]
+            return traced.tracked
         node = written_node(self)
         return self._entry is not None if node is None else get_mode().trace.is_tracked(node)  # type: ignore[union-attr]
 
@@ -223,7 +223,7 @@ class Tensor(Attached):
     @property
     def is_leaf(self) -> bool:
         if self._traced is not None:
-            return self._traced.is_leaf  # type: ignore[no-any-return]
+            return self._traced.is_leaf
         node = written_node(self)
         if node is not None:
             return node not in get_mode().trace.active  # type: ignore[union-attr]
@@ -241,14 +241,14 @@ class Tensor(Attached):
         """The accumulated gradient of a leaf: None, or a tensor of the same shape and dtype."""
         trace = get_mode().trace
         if trace is not None:
-            return trace.read_grad(self)  # type: ignore[no-any-return]
+            return trace.read_grad(self)
         if self._dropped_grad is not None:
             raise DroppedGradientError(
                 ".grad of this tensor was computed inside a compiled step, which did not keep it",
                 why=f"the step clears it before reading it ({self._dropped_grad}), so it stays in the graph",
                 fix="compile with tg.compile(step, keep_grads=True)",
             )
-        return self._grad  # type: ignore[no-any-return]
+        return self._grad
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -324,7 +324,7 @@ class Tensor(Attached):
         return export(self)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        array = self.numpy() if not self.requires_grad else self.detach().numpy()  # type: ignore[attr-defined]
+        array = self.numpy() if not self.requires_grad else self.detach().numpy()
         if dtype is not None and array.dtype != dtype:
             return array.astype(dtype)
         return array.copy() if copy else array
@@ -335,7 +335,7 @@ class Tensor(Attached):
         """The value, where Python looks at all of it: while recording, a guard on its exact bits."""
         trace = get_mode().trace
         if trace is not None:
-            return trace.observe_array(self, why)  # type: ignore[no-any-return]
+            return trace.observe_array(self, why)
         return self._data
 
     def _one(self, what: str) -> Any:

@@ -45,4 +45,4 @@ def flatten_in_order(
 def accessors(tree: Any) -> list[Any]:
     """Paths to the leaves, in the order of `flatten_in_order`."""
     optree = _optree()
-    return optree.tree_accessors(tree, none_is_leaf=True, namespace=NAMESPACE)  # type: ignore[no-any-return]
+    return optree.tree_accessors(tree, none_is_leaf=True, namespace=NAMESPACE)

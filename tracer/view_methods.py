@@ -70,7 +70,7 @@ def view(input: Tensor, *shape: Any) -> Tensor:
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """A view of another shape where the strides allow it, else a copy."""
     steps = remembered(reshaping, input, shape, {})
-    return make_views(input if can_view(input, steps) else input.clone(), steps)  # type: ignore[attr-defined]
+    return make_views(input if can_view(input, steps) else input.clone(), steps)
 
 
 def can_view(input: Tensor, steps: Steps) -> bool:
@@ -213,7 +213,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     steps = remembered(flattening, input, (start_dim, end_dim), {})
     if not steps:
         return input
-    return make_views(input if can_view(input, steps) else input.clone(), steps)  # type: ignore[attr-defined]
+    return make_views(input if can_view(input, steps) else input.clone(), steps)
 
 
 def ravel(input: Tensor) -> Tensor:
@@ -336,7 +336,7 @@ def is_contiguous(input: Tensor) -> bool:
 
 def contiguous(input: Tensor) -> Tensor:
     """This tensor if its memory is in row-major order, else a copy that is."""
-    return input if is_contiguous(input) else input.clone()  # type: ignore[attr-defined]
+    return input if is_contiguous(input) else input.clone()
 
 
 def stride(input: Tensor, dim: int | None = None) -> Any:

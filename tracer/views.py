@@ -288,7 +288,7 @@ def detach(tensor: Tensor) -> Tensor:
     """A tensor on the same storage without history: a new family."""
     mode = get_mode()
     if mode.trace is not None:
-        return mode.trace.detach(tensor)  # type: ignore[no-any-return]
+        return mode.trace.detach(tensor)
     storage = tensor._storage or storage_of(tensor)
     result = bare(Tensor)
     result._data = tensor._data
@@ -319,7 +319,7 @@ def layout_array(tensor: Tensor) -> np.ndarray:
     """
     traced = tensor._traced
     if traced is not None:
-        return traced.layout()  # type: ignore[no-any-return]
+        return traced.layout()
     if tensor._storage is None:
         return stand_in(tensor._data.shape, tensor._data.dtype)
     return tensor._data

@@ -125,7 +125,7 @@ class JaxExecutable:
         if program.flagged:
             settle = flags.raise_code if program.at_end else flags.defer
             settle(results.pop(), self._errors)
-        return results  # type: ignore[no-any-return]
+        return results
 
     def _build_donating(self) -> _Program:
         with self._lock:
@@ -159,17 +159,17 @@ class JaxExecutable:
             raise KernelError(f"{self.graph.name!r} cannot run: {reason}") from error
         with jax.enable_x64(True):
             moved = jax.device_put(list(arguments), self._in_shardings)
-            return program.compiled(*moved)  # type: ignore[no-any-return]
+            return program.compiled(*moved)
 
     @property
     def source(self) -> str:
         """The program as StableHLO text, before XLA optimises it."""
-        return self._keeping.lowered.as_text()  # type: ignore[no-any-return]
+        return self._keeping.lowered.as_text()
 
     @property
     def optimised(self) -> str:
         """What XLA made of it, as HLO text."""
-        return self._keeping.compiled.as_text()  # type: ignore[no-any-return]
+        return self._keeping.compiled.as_text()
 
     @property
     def memory(self) -> dict[str, int]:

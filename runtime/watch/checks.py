@@ -46,7 +46,7 @@ def checker(facts: list[Any]) -> Callable[[], int | None]:
     exec(compile("\n".join(lines), "<tracegrad facts>", "exec"), names)
     check: Any = names["check"]
     check.facts = facts
-    return check  # type: ignore[no-any-return]
+    return check
 
 
 class _Conditions:

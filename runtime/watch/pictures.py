@@ -117,9 +117,9 @@ class Picture:
 
 def fields_of(value: Any) -> dict:
     if isinstance(value, os._Environ):
-        return value._data  # type: ignore[attr-defined,no-any-return]
+        return value._data  # type: ignore[attr-defined]
     if isinstance(value, types.MappingProxyType):
-        return value.copy()  # type: ignore[return-value]
+        return value.copy()
     return value if isinstance(value, dict) else vars(value)
 
 
@@ -170,7 +170,7 @@ def unchanged(taken: tuple, value: Any) -> bool:
             and value.tobytes() == content[2]
         )
     if form == "scalar":
-        return value.tobytes() == content  # type: ignore[no-any-return]
+        return value.tobytes() == content
     if form == "bytes":
         return bytes(value) == content
     if form == "set":

@@ -297,7 +297,7 @@ class Sightings:
 def fields_of(owner: Any) -> dict | None:
     """An instance's own attributes, or None if it has slots only."""
     try:
-        return object.__getattribute__(owner, "__dict__")  # type: ignore[no-any-return]
+        return object.__getattribute__(owner, "__dict__")
     except AttributeError:
         return None
 

@@ -28,7 +28,7 @@ class _Numbered(Module):
 
     @property
     def _table(self) -> dict[str, None]:
-        return getattr(self, self._kept_in)  # type: ignore[no-any-return]
+        return getattr(self, self._kept_in)
 
     def _key(self, index: int) -> str:
         size = len(self)
@@ -185,7 +185,7 @@ class _Keyed(Module):
 
     @property
     def _members(self) -> Members:
-        return getattr(self, self._kept_in)  # type: ignore[no-any-return]
+        return getattr(self, self._kept_in)
 
     def __getitem__(self, key: str) -> Any:
         return self._members[key]

@@ -182,7 +182,7 @@ class _ConvTranspose(_Conv):
         for axis, size in enumerate(tuple(input.shape)[-self.rank :]):
             least = (
                 (size - 1) * self.stride[axis]
-                - 2 * self.padding[axis]  # type: ignore[operator]
+                - 2 * self.padding[axis]
                 + self.dilation[axis] * (self.kernel_size[axis] - 1)
                 + 1
             )

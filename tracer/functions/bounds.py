@@ -82,10 +82,10 @@ def _nan_bounds(x: Node, *bounds: Operand | None) -> Node:
 @user_op(stores="exact")
 def clamp_min(input: Operand, min: Operand, /) -> Node:
     """The larger of input and min."""
-    return clamp.emit(input, min, None)  # type: ignore[no-any-return]
+    return clamp.emit(input, min, None)
 
 
 @user_op(stores="exact")
 def clamp_max(input: Operand, max: Operand, /) -> Node:
     """The smaller of input and max."""
-    return clamp.emit(input, None, max)  # type: ignore[no-any-return]
+    return clamp.emit(input, None, max)

@@ -238,7 +238,7 @@ def eigh(A: Operand, /, UPLO: str = "L") -> tuple[Node, Node]:
 @user_op
 def eigvalsh(A: Operand, /, UPLO: str = "L") -> Node:
     """Eigenvalues of symmetric matrices, ascending."""
-    return eigh.emit(A, UPLO)[0]  # type: ignore[no-any-return]
+    return eigh.emit(A, UPLO)[0]
 
 
 @user_op

@@ -131,7 +131,7 @@ def norm(
     require_dtype("norm", (x,), "fc")
     if p == "nuc":
         dims = (-2, -1) if dim is None else dim
-        return matrix_norm.emit(x, "nuc", dims, keepdim)  # type: ignore[no-any-return]
+        return matrix_norm.emit(x, "nuc", dims, keepdim)
     axes = axes_of(dim, x.ndim)
     order = 2.0 if p in ("fro", None) else float(p)
     return keep(vector_norm_of(x, order, axes), x.shape, axes, keepdim)

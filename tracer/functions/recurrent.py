@@ -169,4 +169,4 @@ def gru_cell(
 ) -> Node:
     """h after one step of a GRU on [N, I]."""
     x = as_node(input)
-    return gru_layer.emit(reshape(x, (1, *x.shape)), h, w_ih, w_hh, b_ih, b_hh)[1]  # type: ignore[no-any-return]
+    return gru_layer.emit(reshape(x, (1, *x.shape)), h, w_ih, w_hh, b_ih, b_hh)[1]

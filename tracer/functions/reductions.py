@@ -63,7 +63,7 @@ def nansum(
     x = as_node(input)
     if x.dtype.is_float:
         x = ops.where(ops.isnan(x), ops.zeros_like(x), x)
-    return sum_.emit(x, dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
+    return sum_.emit(x, dim, keepdim, dtype=dtype)
 
 
 @user_op

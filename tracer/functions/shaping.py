@@ -342,7 +342,7 @@ def diag(input: Operand, /, diagonal: int = 0) -> Node:
     """The matrix with this diagonal (of a vector), or the diagonal of a matrix."""
     x = as_node(input)
     if x.ndim == 1:
-        return diag_embed.emit(x, diagonal)  # type: ignore[no-any-return]
+        return diag_embed.emit(x, diagonal)
     if x.ndim != 2:
         raise IRTypeError(f"diag() needs a vector or a matrix, got {list(x.shape)}")
     return diagonal_of(x, diagonal, 0, 1)

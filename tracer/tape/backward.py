@@ -66,7 +66,7 @@ def grad_of(
     """
     trace = get_mode().trace
     if trace is not None:
-        return trace.grad_of(outputs, inputs, cotangents, retain_graph, create_graph, allow_unused)  # type: ignore[no-any-return]
+        return trace.grad_of(outputs, inputs, cotangents, retain_graph, create_graph, allow_unused)
     for tensor in inputs:
         if tensor._entry is None:
             raise GradientError(
@@ -180,7 +180,7 @@ def run(
     if hooks is None:
         compiled = compiled_for(order, number, roots, targets)
         if compiled is not None:
-            return compiled(order, cotangents)  # type: ignore[no-any-return]
+            return compiled(order, cotangents)
     found = walk(order, roots, cotangents, targets, entry_gradients, hooks)
     separate(targets, found, cotangents)
     return [found.get(t) for t in targets]

@@ -124,7 +124,7 @@ def program_of(entry: Entry) -> Program:
     """The program that made `entry` (not for leaves, constants and parts)."""
     kind = entry.kind
     if kind.__class__ is not QuickOp:
-        return kind  # type: ignore[no-any-return]
+        return kind
     return program_for(kind.op, kind.attrs, tuple(spec_of(parent) for parent in entry.parents))
 
 

@@ -56,7 +56,7 @@ def walk(
             continue
         if entry.__class__ is Part:
             if ct is not None:
-                parts.setdefault(entry.parents[0], {})[entry.index] = ct  # type: ignore[attr-defined]
+                parts.setdefault(entry.parents[0], {})[entry.index] = ct
             continue
         received = parts.pop(entry, None)
         if received is None:
@@ -192,7 +192,7 @@ def output_entry(entry: Entry, index: int, order: list[Entry]) -> Entry:
             candidate.__class__ is Part
             and candidate.parents[0] is entry
             and candidate.index == index
-        ):  # type: ignore[attr-defined]
+        ):
             return candidate
     value = entry.value[index]
     return Part(entry, index, value.shape, value.dtype)

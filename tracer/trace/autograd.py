@@ -291,7 +291,7 @@ class TraceAutograd(TraceHost):
                 "register the hook on x * 1 inside the function",
                 "arguments of other calls may have other hooks",
             )
-        return hooks  # type: ignore[no-any-return]
+        return hooks
 
     def _walk(
         self, roots: list[Node], cotangents: list[Node], wrt: list[Node], create: bool

@@ -134,7 +134,7 @@ class TraceBuffers(Tracking):
         if traced is not None:
             if traced.trace is not self:
                 tensor._traced.trace.leaked(tensor)
-            return traced.cell  # type: ignore[no-any-return]
+            return traced.cell
         tensor = self.reached(tensor)
         if tensor._storage is not None and id(tensor) not in self._arguments:
             if id(tensor) not in self.aliases and id(tensor._storage) not in self.cells:
@@ -181,7 +181,7 @@ class TraceBuffers(Tracking):
         if traced is not None:
             if traced.trace is not self:
                 traced.trace.leaked(tensor)
-            return traced.node  # type: ignore[no-any-return]
+            return traced.node
         tensor = self.reached(tensor)
         cell = self.cell_of(tensor)
         base = cell.nodes.get(tensor._family)

@@ -48,7 +48,7 @@ class NestedTrace(Trace):
     def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
         traced = tensor._traced
         if traced is not None and traced.trace is self:
-            return traced.cell  # type: ignore[no-any-return]
+            return traced.cell
         owner = traced if traced is not None else tensor
         cell = self.cells.get(id(owner))
         if cell is None:
@@ -62,7 +62,7 @@ class NestedTrace(Trace):
     def node_of(self, tensor: Tensor) -> Node:
         traced = tensor._traced
         if traced is not None and traced.trace is self:
-            return traced.node  # type: ignore[no-any-return]
+            return traced.node
         cell = self.cell_of(tensor)
         if cell.written:
             self.refuse(
@@ -127,7 +127,7 @@ class NestedTrace(Trace):
         if self._is_mine(tensor):
             return super().read_grad(tensor)
         if self.outer is None:
-            return tensor._grad  # type: ignore[no-any-return]
+            return tensor._grad
         return self.outer.read_grad(tensor)
 
     def write_grad(self, tensor: Tensor, value: Tensor | None) -> None:

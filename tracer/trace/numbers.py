@@ -44,7 +44,7 @@ class TracedNumber:
             return self
         if trace is None:
             self.leaked()
-        return trace.own_number(self)  # type: ignore[no-any-return]
+        return trace.own_number(self)
 
     def leaked(self) -> NoReturn:
         raise LeakedTensorError(
@@ -115,11 +115,11 @@ class TracedNumber:
         number = self.live()
         trace = number.trace
         if self.host is not None:
-            return trace.guard_host(self.host, truth, None)  # type: ignore[no-any-return]
+            return trace.guard_host(self.host, truth, None)
         node = number.node
         with _loc.at(here()):
             node = node if self.category == "bool" else ops.cast(node, dtype=bool_)
-        return trace.guard_bool(node)  # type: ignore[no-any-return]
+        return trace.guard_bool(node)
 
     def _exact(self, why: str) -> Any:
         number = self.live()

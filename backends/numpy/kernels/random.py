@@ -132,7 +132,7 @@ class Ahead:
         threefry(keys.T[:, :, None], high, low, spare)
         low ^= high
         self.made = {later.tobytes(): row for later, row in zip(keys[1:], low[1:])}
-        return low[0]  # type: ignore[no-any-return]
+        return low[0]
 
 
 ahead = Ahead()

@@ -38,7 +38,7 @@ def bitcast(x: Array, dtype: Any) -> Array:
 
 @kernel("constant")
 def constant(value: Any) -> Array:
-    return value.array  # type: ignore[no-any-return]
+    return value.array
 
 
 @kernel("iota")
