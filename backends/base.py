@@ -7,10 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from tracegrad.ir.errors import TracegradError
 from tracegrad.ir.loc import UNKNOWN, Loc
 
 
-class BackendError(RuntimeError):
+class BackendError(TracegradError, RuntimeError):
     """A compiled or interpreted program failed. Says which op, at which line of the user's code.
 
     `op` is the name of the op, `loc` where the user wrote it (None while a kernel, which knows no

@@ -1,7 +1,13 @@
 """Errors the IR raises. A message says what is wrong; callers add the user's line and the fix."""
 
 
-class IRError(Exception):
+class TracegradError(Exception):
+    """Base of every error of the library's own. `code` has a paragraph in docs/errors.md."""
+
+    code = "TG000"
+
+
+class IRError(TracegradError):
     """Base of every error about a graph."""
 
 

@@ -77,7 +77,7 @@ from tracegrad.settings import (
     set_printoptions,
     use_deterministic_algorithms,
 )
-from tracegrad.tracer.errors import TracegradError
+from tracegrad.ir.errors import TracegradError
 
 if _TYPE_CHECKING:
     from tracegrad import (

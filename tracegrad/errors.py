@@ -9,7 +9,7 @@ from tracegrad.backends.base import (
     ValueOutOfRange,
 )
 from tracegrad.backends.jax.errors import JaxNotInstalledError
-from tracegrad.ir.errors import MissingVJPError
+from tracegrad.ir.errors import MissingVJPError, TracegradError
 from tracegrad.tracer.errors import (
     ArgumentError,
     DevicePlacementError,
@@ -23,12 +23,12 @@ from tracegrad.tracer.errors import (
     NothingCompiledError,
     OutOfRangeError,
     ShapeError,
-    TracegradError,
     UnsupportedError,
+    UserError,
 )
 
 
-class StateDictError(TracegradError, RuntimeError):
+class StateDictError(UserError, RuntimeError):
     """A state dict does not fit the module; the message lists every key that is wrong."""
 
     code = "TG020"
@@ -38,7 +38,7 @@ class StateDictError(TracegradError, RuntimeError):
     )
 
 
-class SerializationError(TracegradError, RuntimeError):
+class SerializationError(UserError, RuntimeError):
     """A file cannot be written or read; the message names the file and the way out."""
 
     code = "TG021"
@@ -56,13 +56,13 @@ class WrongFileError(SerializationError):
     code = "TG023"
 
 
-class DataLoaderError(TracegradError, RuntimeError):
+class DataLoaderError(UserError, RuntimeError):
     """A data set, sampler or collate function cannot be used as asked."""
 
     code = "TG024"
 
 
-class MissingExtraError(TracegradError, ImportError):
+class MissingExtraError(UserError, ImportError):
     """An optional dependency is not installed; the message gives the pip command."""
 
     code = "TG025"

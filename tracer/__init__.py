@@ -1,6 +1,5 @@
 """Python -> IR: the Tensor, eager execution with its tape, and recording."""
 
-from tracegrad.tracer.errors import TracegradError
 from tracegrad.tracer.locate import scope
 from tracegrad.tracer.observed import (
     Observed,
@@ -30,7 +29,6 @@ __all__ = [
     "ReportingDict",
     "Size",
     "Tensor",
-    "TracegradError",
     "current_trace",
     "enable_grad",
     "get_mode",

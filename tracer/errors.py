@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tracegrad.ir.errors import TracegradError
 
-class TracegradError(Exception):
-    """Base of the library's own errors. `code` has a paragraph in docs/errors.md.
+
+class UserError(TracegradError):
+    """Base of errors about what the user's code does.
 
     `where` is the user's line that is running, unless given; `fix` the class's usual advice.
     """
 
-    code = "TG000"
     usual_fix = ""
 
     def __init__(self, what: str, *, where: object = None, why: str = "", fix: str = ""):
@@ -30,45 +31,45 @@ class TracegradError(Exception):
         super().__init__("\n".join(lines))
 
 
-class GradientError(TracegradError, RuntimeError):
+class GradientError(UserError, RuntimeError):
     """backward() or grad() that cannot be: no graph, freed graph, non-scalar loss."""
 
     code = "TG001"
     usual_fix = "make the result depend on tensors that require grad, and reduce it to one element"
 
 
-class InPlaceError(TracegradError, RuntimeError):
+class InPlaceError(UserError, RuntimeError):
     """An in-place write that PyTorch refuses too (a leaf that needs grad, an expanded tensor...)."""
 
     code = "TG002"
 
 
-class LeakedTensorError(TracegradError, RuntimeError):
+class LeakedTensorError(UserError, RuntimeError):
     """A tensor recorded inside a compiled function was used after its trace had ended."""
 
     code = "TG003"
 
 
-class UnsupportedError(TracegradError, NotImplementedError):
+class UnsupportedError(UserError, NotImplementedError):
     """Something the library does not do (yet), eager or while recording."""
 
     code = "TG004"
 
 
-class DroppedGradientError(TracegradError, RuntimeError):
+class DroppedGradientError(UserError, RuntimeError):
     """`.grad` was read, but the compiled step kept it inside the graph."""
 
     code = "TG005"
 
 
-class ArgumentError(TracegradError, TypeError):
+class ArgumentError(UserError, TypeError):
     """A function was called with arguments it does not take."""
 
     code = "TG006"
     usual_fix = "help() of the function says what it takes"
 
 
-class InvalidValueError(TracegradError, ValueError, RuntimeError):
+class InvalidValueError(UserError, ValueError, RuntimeError):
     """A value that an argument, a hyper-parameter or an option cannot have.
 
     PyTorch raises ValueError for some of these and RuntimeError for others: this is both.
@@ -78,39 +79,39 @@ class InvalidValueError(TracegradError, ValueError, RuntimeError):
     usual_fix = "give a value that the message allows"
 
 
-class OutOfRangeError(TracegradError, IndexError):
+class OutOfRangeError(UserError, IndexError):
     """A position, dimension or number of dimensions that the tensor does not have."""
 
     code = "TG012"
     usual_fix = "print the shape of the tensor on that line; the last position or dimension is -1"
 
 
-class ShapeError(TracegradError, RuntimeError):
+class ShapeError(UserError, RuntimeError):
     """Shapes or dtypes that do not fit together."""
 
     code = "TG007"
     usual_fix = "print the shapes and dtypes of the tensors on that line"
 
 
-class GraphBreakError(TracegradError, RuntimeError):
+class GraphBreakError(UserError, RuntimeError):
     """A compiled function did something that cannot stay in one graph, under fullgraph=True."""
 
     code = "TG008"
 
 
-class DevicePlacementError(TracegradError, RuntimeError):
+class DevicePlacementError(UserError, RuntimeError):
     """A device that this machine or backend does not have."""
 
     code = "TG009"
 
 
-class NothingCompiledError(TracegradError, RuntimeError):
+class NothingCompiledError(UserError, RuntimeError):
     """A graph, a source or a dump was asked of a function that has not been called yet."""
 
     code = "TG010"
 
 
-class MissingNameError(TracegradError, AttributeError):
+class MissingNameError(UserError, AttributeError):
     """A name that this library does not have, although PyTorch may.
 
     An AttributeError, so that hasattr() and getattr() with a default work: they raise one and throw it

@@ -300,6 +300,7 @@ def test_every_code_is_in_the_documentation():
     kinds = [getattr(tg.errors, name) for name in tg.errors.__all__]
     assert len({kind.code for kind in kinds}) == len(kinds), "two errors share a code"
     for kind in kinds:
+        assert issubclass(kind, tg.TracegradError)
         if kind is not tg.TracegradError:
             assert f"| {kind.code} | {kind.__name__} |" in text, (
                 f"describe {kind} in docs/errors.md"
