@@ -44,6 +44,7 @@ MAX_EVENTS = 200  # recordings that `why()` still explains
 MAX_VALUES = 8  # recordings in a row for other values of arguments alone
 _LOOK_AGAIN = object()
 _VALUES = "the values of arguments"
+_ANYTHING = "some fact, another one each time"
 _MEMORY = "an argument shares memory with captured state, or has another .grad, than before"
 # What is no fact: how many recordings in a row it may cause, and how to have none.
 _LIMITS = {
@@ -54,6 +55,10 @@ _LIMITS = {
     _MEMORY: (
         MAX_SPECIALISATIONS,
         "call it with tensors that it cannot reach by itself (in a list from outside, say)",
+    ),
+    _ANYTHING: (
+        2 * MAX_SPECIALISATIONS,
+        "make classes, functions and objects that stay outside the compiled function",
     ),
 }
 
@@ -203,7 +208,9 @@ class CompiledFunction(FunctionLike, Inspection):
             if not reason:
                 reason, values_alone = call.signature.compared_with(self._signatures)
                 culprit = _VALUES if values_alone else culprit
-            if culprit is None or not self._too_many(call, reason, culprit):
+            if culprit is None or not any(
+                self._too_many(call, reason, each) for each in (culprit, _ANYTHING)
+            ):
                 by_name = isinstance(culprit, tuple) and culprit[0] == "grad"
                 recorded = self._recorded(call, reason, specialisation, by_name)
         if recorded is None:
@@ -345,8 +352,9 @@ class CompiledFunction(FunctionLike, Inspection):
 
         Facts by signature: a cache filled for one shape spoils the recordings of all others.
         """
-        last, counts = self._misses.get(culprit, (0, {}))
-        counts = counts if last == self._calls - 1 else {}
+        before = self._calls - 1
+        self._misses = {fact: known for fact, known in self._misses.items() if known[0] >= before}
+        _, counts = self._misses.get(culprit, (0, {}))
         key = None if culprit == _VALUES else call.key
         count = counts[key] = counts.get(key, 0) + 1
         self._misses[culprit] = (self._calls, counts)

@@ -175,6 +175,7 @@ class CodeWatch:
         named = names_in(code)
         names = names_in(code, [namespace.get(name) for name in named])
         sightings.names |= names
+        sightings.add_absent(code, [namespace.get(name) for name in named])
         sightings.note_namespace("item", namespace)
         loc = Loc(code.co_filename, code.co_firstlineno)
         for name in sorted(names):
@@ -209,8 +210,9 @@ class CodeWatch:
         candidates: list[Any] = [frame.f_globals.get(code.co_name)]
         if not has_code(candidates[0], code) and code.co_argcount:  # a method, then
             owner = values.get(code.co_varnames[0])
-            line = (owner if isinstance(owner, type) else type(owner)).__mro__
-            candidates = [cls.__dict__.get(code.co_name) for cls in line]
+            kind = owner if isinstance(owner, type) else type(owner)
+            self.sightings.add_absent(code, [kind])
+            candidates = [cls.__dict__.get(code.co_name) for cls in kind.__mro__]
             candidates = [getattr(method, "__func__", method) for method in candidates]
         for function in candidates:
             if has_code(function, code):

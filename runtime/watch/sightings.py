@@ -47,6 +47,7 @@ _PLAIN_LIBRARIES = frozenset(
 _LOOKUPS = frozenset({
     "getattr", "hasattr", "setattr", "delattr", "__setattr__", "__delattr__", "vars", "globals", "__dict__", "modules",
 })  # fmt: skip
+_ASKS_WITH_DEFAULT = frozenset({"getattr", "hasattr"})
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by attributes.py
@@ -257,6 +258,7 @@ class Sightings:
                     self.add(place, place.read(), loc)
             return
         values = [place.read() for place, _ in cells]
+        self.add_absent(code, values)
         names = names_in(code, values)
         for (place, _), value in zip(cells, values):
             self.add(place, value, loc)
@@ -288,6 +290,30 @@ class Sightings:
             self.add(Place("item", fields, name), fields[name], loc)
             if isinstance(fields[name], types.ModuleType) and fields[name] is not module:
                 self.add_module(fields[name], names, loc)
+
+    def add_absent(self, code: types.CodeType, values: Iterable[Any]) -> None:
+        """Facts that what `code` may ask for with a default is not there, on the classes, functions
+        and modules among `values`: of these no hook tells that they were asked.
+        """
+        if _ASKS_WITH_DEFAULT.isdisjoint(code.co_names):
+            return
+        names = [text for text in code.co_consts if type(text) is str and text.isidentifier()]
+        places = []
+        for value in values:
+            if isinstance(value, type):
+                places += [("class", cls) for cls in value.__mro__ if is_user_class(cls)]
+            elif isinstance(value, types.FunctionType):
+                places.append(("item", value.__dict__))
+            elif isinstance(value, types.ModuleType) and not is_library(value.__name__):
+                places.append(("item", value.__dict__))
+        for kind, holder in places:
+            for name in names:
+                if name not in names_of(kind, holder):
+                    self.add(
+                        Place(kind, holder, name),
+                        ABSENT,
+                        Loc(code.co_filename, code.co_firstlineno),
+                    )
 
     def of_values(self) -> list[Fact]:
         """The facts that say what a place held."""

@@ -91,3 +91,23 @@ def test_writing_to_numpy_memory_falls_back():
     assert (array == 1).all()
     g(ramp(3))
     assert (array == 2).all()
+
+
+def test_a_fact_that_is_another_one_at_every_call_ends_in_eager_calls():
+    def f(x):
+        class Layer:
+            made = 0
+
+            def __init__(self):
+                Layer.made += 1
+
+        Layer()
+        return x * Layer.made
+
+    call = tg.compile(f)
+    with pytest.warns(UserWarning, match="runs eagerly from now on: this changes between calls"):
+        for _ in range(40):
+            assert call(tg.ones(2)).tolist() == [1.0, 1.0]
+    recordings = call.stats()["recordings"]
+    call(tg.ones(2))
+    assert call.stats()["recordings"] == recordings < 40
