@@ -298,7 +298,7 @@ class Sightings:
         if _ASKS_WITH_DEFAULT.isdisjoint(code.co_names):
             return
         names = [text for text in code.co_consts if type(text) is str and text.isidentifier()]
-        places = []
+        places: list[tuple[str, Any]] = []
         for value in values:
             if isinstance(value, type):
                 places += [("class", cls) for cls in value.__mro__ if is_user_class(cls)]
