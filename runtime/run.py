@@ -151,7 +151,8 @@ class Runner(Committer):
     def finish_plainly(
         self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
     ) -> Any:
-        late = self.jax and plan.effects  # names that are bound cannot be put back later
+        # Names that are bound and gradients that are made cannot be put back later.
+        late = self.jax and (plan.effects or plan.kept)
         if late:
             raise_pending()  # of earlier calls
         arrays = self.fetch(segment.fetch, call, exports, call.numbers)
