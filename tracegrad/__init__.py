@@ -112,7 +112,7 @@ _LATER = {
 }  # fmt: skip
 
 
-def __getattr__(name):  # mypy cannot read one in import cycles
+def __getattr__(name):  # annotated, it would be unknown to mypy in import cycles
     if name not in _LATER:
         raise _not_here(__name__, name)
     from importlib import import_module
