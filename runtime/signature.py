@@ -167,7 +167,7 @@ class Call:
         array = holder._jax if holder._jax is not None else holder._data
         parts.append((array.shape, array.dtype, leaf.__class__, entry.__class__, position))
         if entry is not None:
-            parts.append(leaf._grad is None)
+            parts.append(leaf._grad is None if leaf._dropped_grad is None else "dropped")
         if position < len(owners) - 1:
             parts.append(any(leaf is other for other in tensors[:-1]))
         if owner is storage:

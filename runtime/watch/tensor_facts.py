@@ -109,15 +109,19 @@ def seen_fact(tensor: Tensor) -> CallFact:
 
 
 def grad_fact(tensor: Tensor) -> CallFact:
-    """`.grad` of a captured tensor was read: it is the very object it was."""
-    grad = tensor._grad
+    """`.grad` of a captured tensor was read: it is the very object it was, or dropped as it was."""
+    grad, dropped = tensor._grad, tensor._dropped_grad is not None
+
+    def test() -> bool:
+        return tensor._grad is grad and (tensor._dropped_grad is not None) is dropped
 
     def text() -> str:
-        was = "None" if grad is None else "a tensor"
+        was = "a tensor" if grad is not None else "dropped" if dropped else "None"
         now = "None" if tensor._grad is None else "another tensor"
+        now = now if tensor._dropped_grad is None else "dropped by a compiled step"
         return f".grad of a captured tensor: {was} when recorded, now {now}"
 
-    return CallFact(lambda: tensor._grad is grad, text, ("grad", id(tensor)))
+    return CallFact(test, text, ("grad", id(tensor)))
 
 
 def read_gradients_by_name(sightings: Sightings, trace: Trace) -> None:

@@ -152,12 +152,16 @@ def free(order: list[Entry]) -> None:
 
 
 def accumulate(tensor: Tensor, gradient: Any, create_graph: bool) -> None:
-    """`tensor.grad += gradient`, taking the fresh array when there is none yet."""
+    """`tensor.grad += gradient`, taking the fresh array when there is none yet.
+
+    What a compiled step has dropped stays so: without it the sum is unknown.
+    """
     if gradient.__class__ is np.ndarray:
         gradient = wrap(gradient)
     old = tensor._grad
-    tensor._dropped_grad = None
-    if old is None:
+    if tensor._dropped_grad is not None:
+        pass
+    elif old is None:
         tensor._grad = gradient
     elif create_graph:
         tensor._grad = old + gradient

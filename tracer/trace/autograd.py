@@ -24,8 +24,8 @@ class GradSlot:
     """What the trace knows of one tensor's `.grad`.
 
     value    the traced gradient, or None
-    found    how `.grad` was found when first looked at: "none", "tensor", or "" if the trace set it
-             unread
+    found    how `.grad` was found when first looked at: "none", "tensor", "dropped" by a compiled
+             step, or "" if the trace set it unread
     """
 
     tensor: Tensor
@@ -33,6 +33,11 @@ class GradSlot:
     found: str
     cleared: _loc.Loc | None = None
     written: bool = False
+
+    @property
+    def stays_dropped(self) -> bool:
+        """Whether it is unknown: a sum with what was dropped is unknown too."""
+        return self.found == "dropped" and not self.written
 
 
 class TraceAutograd(TraceHost):
@@ -327,17 +332,21 @@ class TraceAutograd(TraceHost):
         slot = self.grads.get(key)
         if slot is None:
             real = tensor._grad
-            slot = self.grads[key] = GradSlot(tensor, real, "none" if real is None else "tensor")
+            found = "none" if real is None else "tensor"
+            if tensor._dropped_grad is not None:
+                found = "dropped"
+            slot = self.grads[key] = GradSlot(tensor, real, found)
             self._owners.append(tensor)
         return slot
 
     def read_grad(self, tensor: Tensor) -> Tensor | None:
-        if tensor._dropped_grad is not None and self._grad_key(tensor) not in self.grads:
+        slot = self._slot(tensor)
+        if slot.stays_dropped:
             raise DroppedGradientError(
                 ".grad of this tensor was computed inside a compiled step, which did not keep it", where=here(),
                 fix="compile that step with keep_grads=True",
             )  # fmt: skip
-        return self._slot(tensor).value
+        return slot.value
 
     def write_grad(self, tensor: Tensor, value: Tensor | None) -> None:
         if value is not None and value.shape != tensor.shape:
@@ -356,17 +365,25 @@ class TraceAutograd(TraceHost):
 
     def _accumulate(self, tensor: Tensor, gradient: Tensor) -> None:
         slot = self._slot(tensor)
+        if not slot.stays_dropped:
+            self._add_to(slot, gradient)
+        for hook in tensor._post_hooks or ():
+            hook(tensor)
+
+    def _add_to(self, slot: GradSlot, gradient: Tensor) -> None:
         if slot.value is None:
             slot.value = gradient
         else:
             old = self.node_of(slot.value)
             with _loc.at(here()):
                 total = ops.add(old, self.node_of(gradient))
-            if slot.found == "tensor" and slot.value is tensor._grad and not self.is_tracked(total):
+            if (
+                slot.found == "tensor"
+                and slot.value is slot.tensor._grad
+                and not self.is_tracked(total)
+            ):
                 # An existing .grad is added to in place, so that its other holders see it.
                 self.write(slot.value, self.fresh(total))
             else:
                 slot.value = self.fresh(total)
         slot.written = True
-        for hook in tensor._post_hooks or ():
-            hook(tensor)
