@@ -22,7 +22,7 @@ from tracegrad.runtime.watch.caches import Filling
 from tracegrad.runtime.watch.effects import holds_traced
 from tracegrad.runtime.watch.facts import Place
 from tracegrad.runtime.watch.pictures import ABSENT
-from tracegrad.runtime.watch.sightings import Sightings, names_in
+from tracegrad.runtime.watch.sightings import ASKS, Sightings, names_in, names_tried
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here, is_own_code
 from tracegrad.tracer.state import get_mode
@@ -52,6 +52,8 @@ class CodeWatch:
         self.noticed: list[str] = []  # effects outside the graph, for `why()`
         self._before: Any = None  # the profile hook that was there
         self._codes: set[types.CodeType] = set()
+        # Which may find a name absent, with what they try to read (sightings.names_tried).
+        self._asking: dict[types.CodeType, frozenset[tuple[str, str]]] = {}
         self._of_no_interest: set[types.CodeType] = set()  # functions of ours, met before
         self._entered: set[tuple] = set()  # (code, identities of its closure's values)
         self._unresolved: set[types.CodeType] = set()
@@ -137,6 +139,14 @@ class CodeWatch:
         if code not in self._codes:
             self._codes.add(code)
             self._add_globals(code, frame.f_globals)
+            tried = names_tried(code)
+            if tried or not ASKS.isdisjoint(code.co_names):
+                self._asking[code] = tried
+        if code in self._asking:
+            values = dict(frame.f_locals)
+            if code.co_argcount:  # `getattr(type(self), ...)`
+                values["__class__"] = type(values.get(code.co_varnames[0]))
+            self.sightings.add_absent(code, frame.f_globals, values, self._asking[code])
         if code.co_name not in _COMPREHENSIONS:
             self._find_function(frame, code)
 
@@ -175,7 +185,6 @@ class CodeWatch:
         named = names_in(code)
         names = names_in(code, [namespace.get(name) for name in named])
         sightings.names |= names
-        sightings.add_absent(code, [namespace.get(name) for name in named])
         sightings.note_namespace("item", namespace)
         loc = Loc(code.co_filename, code.co_firstlineno)
         for name in sorted(names):
@@ -211,7 +220,6 @@ class CodeWatch:
         if not has_code(candidates[0], code) and code.co_argcount:  # a method, then
             owner = values.get(code.co_varnames[0])
             kind = owner if isinstance(owner, type) else type(owner)
-            self.sightings.add_absent(code, [kind])
             candidates = [cls.__dict__.get(code.co_name) for cls in kind.__mro__]
             candidates = [getattr(method, "__func__", method) for method in candidates]
         for function in candidates:

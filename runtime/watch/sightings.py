@@ -6,6 +6,8 @@ the values it holds: a function to its closure and defaults, an object to its cl
 
 from __future__ import annotations
 
+import builtins
+import dis
 import enum
 import functools
 import gc
@@ -47,7 +49,8 @@ _PLAIN_LIBRARIES = frozenset(
 _LOOKUPS = frozenset({
     "getattr", "hasattr", "setattr", "delattr", "__setattr__", "__delattr__", "vars", "globals", "__dict__", "modules",
 })  # fmt: skip
-_ASKS_WITH_DEFAULT = frozenset({"getattr", "hasattr"})
+ASKS = frozenset({"getattr", "hasattr", "vars", "globals", "__dict__"})
+_HANDLES = dis.opmap["PUSH_EXC_INFO"]
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by attributes.py
@@ -258,7 +261,6 @@ class Sightings:
                     self.add(place, place.read(), loc)
             return
         values = [place.read() for place, _ in cells]
-        self.add_absent(code, values)
         names = names_in(code, values)
         for (place, _), value in zip(cells, values):
             self.add(place, value, loc)
@@ -291,29 +293,36 @@ class Sightings:
             if isinstance(fields[name], types.ModuleType) and fields[name] is not module:
                 self.add_module(fields[name], names, loc)
 
-    def add_absent(self, code: types.CodeType, values: Iterable[Any]) -> None:
-        """Facts that what `code` may ask for with a default is not there, on the classes, functions
-        and modules among `values`: of these no hook tells that they were asked.
+    def add_absent(
+        self, code: types.CodeType, namespace: dict[str, Any], values: dict[str, Any],
+        tried: frozenset[tuple[str, str]],
+    ) -> None:  # fmt: skip
+        """Facts that what `code` asks for with a default, or has `tried` to read, is not there: on its
+        globals and on the classes, functions and modules among them and `values`, its arguments and
+        free variables. Of these no hook tells that they were asked.
         """
-        if _ASKS_WITH_DEFAULT.isdisjoint(code.co_names):
-            return
-        names = [text for text in code.co_consts if type(text) is str and text.isidentifier()]
-        places: list[tuple[str, Any]] = []
-        for value in values:
+        values = {name: namespace[name] for name in code.co_names if name in namespace} | values
+        asked: set[str] = set()
+        if not ASKS.isdisjoint(code.co_names):
+            strings = [t for t in (*code.co_consts, *values.values()) if type(t) is str]
+            asked = {text for text in strings if text.isidentifier()}
+        names = {name for name, attribute in tried if not attribute} - vars(builtins).keys()
+        names |= asked if "globals" in code.co_names else set()
+        places: list[tuple[str, Any, set[str]]] = [("item", namespace, names)]
+        for variable, value in values.items():
+            names = asked | {attribute for name, attribute in tried if name == variable}
+            names.discard("")
             if isinstance(value, type):
-                places += [("class", cls) for cls in value.__mro__ if is_user_class(cls)]
+                line = (*value.__mro__, *type(value).__mro__)
+                places += [("class", cls, names) for cls in line if is_user_class(cls)]
             elif isinstance(value, types.FunctionType):
-                places.append(("item", value.__dict__))
+                places.append(("item", value.__dict__, names))
             elif isinstance(value, types.ModuleType) and not is_library(value.__name__):
-                places.append(("item", value.__dict__))
-        for kind, holder in places:
-            for name in names:
-                if name not in names_of(kind, holder):
-                    self.add(
-                        Place(kind, holder, name),
-                        ABSENT,
-                        Loc(code.co_filename, code.co_firstlineno),
-                    )
+                places.append(("item", value.__dict__, names))
+        loc = Loc(code.co_filename, code.co_firstlineno)
+        for kind, holder, names in places:
+            for name in sorted(names.difference(names_of(kind, holder))):
+                self.add(Place(kind, holder, name), ABSENT, loc)
 
     def of_values(self) -> list[Fact]:
         """The facts that say what a place held."""
@@ -340,6 +349,21 @@ def same_content(before: dict[str, Any], now: Any) -> bool:
         and all(map(operator.is_, before, now))
         and all(map(operator.is_, before.values(), now.values()))
     )
+
+
+def names_tried(code: types.CodeType) -> frozenset[tuple[str, str]]:
+    """(variable, attribute or "") that code reads itself, if it may handle that they are not there."""
+    if _HANDLES not in code.co_code[::2]:
+        return frozenset()
+    found, variable = set(), ""
+    for step in dis.get_instructions(code):
+        name = step.argval if type(step.argval) is str else ""
+        if step.opname == "LOAD_GLOBAL":
+            found.add((name, ""))
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            found.add((variable, name))
+        variable = name if step.opname.startswith("LOAD_") else ""
+    return frozenset(found)
 
 
 def names_in(code: types.CodeType, values: Iterable[Any] = ()) -> set[str]:
