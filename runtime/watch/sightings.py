@@ -313,7 +313,8 @@ class Sightings:
             names = asked | {attribute for name, attribute in tried if name == variable}
             names.discard("")
             if isinstance(value, type):
-                line = (*value.__mro__, *type(value).__mro__)
+                metaclass: type = type(value)
+                line = (*value.__mro__, *metaclass.__mro__)
                 places += [("class", cls, names) for cls in line if is_user_class(cls)]
             elif isinstance(value, types.FunctionType):
                 places.append(("item", value.__dict__, names))
