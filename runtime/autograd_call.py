@@ -71,9 +71,10 @@ class CallProgram(Program):
                 entry = self.constant(item, owner, plan, call)
             if id(item) in before:
                 # The run has overwritten what the gradient reads: an entry of its own keeps the old
-                # value.
-                entry = view_entry(IDENTITY, entry)
-                entry.value = before[id(item)]
+                # value. A view of a constant would be an operand that wants a gradient.
+                old = before[id(item)]
+                entry = view_entry(IDENTITY, entry) if self.wanted[k] else Constant(old)
+                entry.value = old
             elif owner is None:
                 entry.value = self.outside_value(item, plan, call)
             elif k in reads or entry.kind.__class__ is not Leaf:

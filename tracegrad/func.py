@@ -9,11 +9,9 @@ from typing import Any
 
 from tracegrad.autograd import grad as _grad
 from tracegrad.batching import vmap
-from tracegrad.ir.types import TensorType
 from tracegrad.names import refuse_other_names
-from tracegrad.tracer import functions
-from tracegrad.tracer.control_flow import trace_function
-from tracegrad.tracer.creation import eye, zeros_like
+from tracegrad.tracer.control_flow import trace_function, types_of
+from tracegrad.tracer.creation import eye, ones_like, zeros_like
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import enable_grad, get_mode
@@ -44,6 +42,7 @@ def grad_and_value(
     def transformed(*args: Any, **kwargs: Any) -> Any:
         numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         _check_argnums(numbers, args, "grad")
+        recording = get_mode().grad
         with enable_grad():
             given = list(args)
             leaves: list[Tensor] = []
@@ -61,13 +60,12 @@ def grad_and_value(
                     "func.grad needs a function that returns one element", where=here(),
                     fix="reduce it: lambda x: f(x).sum(), or take the whole Jacobian: func.jacrev",
                 )  # fmt: skip
-            outer = (
+            outer = recording and (
                 get_mode().trace is not None
                 or any(not leaf.is_leaf for leaf in leaves)
                 or _connected(value, leaves)
             )
-            found = _grad(value.sum(), leaves, create_graph=outer, allow_unused=True)
-            parts = iter([(x * 0).detach() if g is None else g for g, x in zip(found, leaves)])
+            parts = iter(_gradients([value], leaves, [ones_like(value)], create=outer))
             gradients = [
                 treedef.unflatten([next(parts) for _ in range(count)]) for treedef, count in trees
             ]
@@ -145,13 +143,15 @@ def _run_on(
     return values, structure, aux, outer
 
 
-def _gradients(values: list[Tensor], wrt: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
+def _gradients(
+    values: list[Tensor], wrt: list[Tensor], cotangents: list[Tensor], create: bool = True
+) -> list[Tensor]:
     """Cotangents pulled back to `wrt`; zeros where none arrives."""
     pairs = [(v, ct) for v, ct in zip(values, cotangents) if v.requires_grad]
     if not pairs:
         return [zeros_like(x) for x in wrt]
     found = _grad(
-        [v for v, _ in pairs], wrt, [ct for _, ct in pairs], retain_graph=True, create_graph=True,
+        [v for v, _ in pairs], wrt, [ct for _, ct in pairs], retain_graph=True, create_graph=create,
         allow_unused=True,
     )  # fmt: skip
     return [zeros_like(x) if g is None else g for g, x in zip(found, wrt)]
@@ -250,12 +250,15 @@ def jacrev(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Call
             given[argnums] = _inner(given[argnums])
             with enable_grad():
                 output = func(*given)
-                flat = functions.sum(output.reshape(-1) * cotangent)
-                return _grad(flat, given[argnums], create_graph=True)[0]
+                return _gradients([output], [given[argnums]], [cotangent.reshape(output.shape)])[0]
 
-        probe = trace_function(
-            func, tuple(TensorType(tuple(a.shape), a.dtype) for a in args), "jacrev"
-        )
+        if not isinstance(args[argnums], Tensor):
+            raise ArgumentError(
+                f"jacrev with respect to {type(args[argnums]).__name__}", where=here(),
+                why="the Jacobian is taken along one tensor",
+                fix="name it with argnums, or wrap it: jacrev(lambda x: f({'x': x}))",
+            )  # fmt: skip
+        probe = trace_function(func, types_of(args), "jacrev")
         if not probe.treedef.is_leaf():
             raise ArgumentError(
                 "jacrev needs a function that returns one tensor", where=here(),

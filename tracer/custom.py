@@ -155,10 +155,11 @@ def record(
         # part of it.
         token = set_mode(Mode(get_mode().grad, trace))
         try:
-            given = [
-                trace.fresh(c if c is not None else ops.splat(0, t)) for c, t in zip(ct, types)
-            ]
-            found = call_backward(cls, ctx, args, given, get_mode().grad)
+            cotangents = [c if c is not None else ops.splat(0, t) for c, t in zip(ct, types)]
+            create = get_mode().grad
+            if create:  # what the backward does with a cotangent is tracked as it is done
+                trace.track_gradients(cotangents)
+            found = call_backward(cls, ctx, args, [*map(trace.fresh, cotangents)], create)
             tensor_grads = [g for g, a in zip(found, args) if isinstance(a, Tensor)]
             return (None,) * count + tuple(
                 None if g is None else trace.node_of(g) for g in tensor_grads

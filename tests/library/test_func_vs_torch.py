@@ -42,7 +42,22 @@ def double(lib, numbers=X):
     return lib.tensor(numbers, dtype=lib.float64)
 
 
+def under_no_grad(lib, x):
+    with lib.no_grad():
+        gradient = lib.func.grad(lambda x: (x**3).sum())(x.requires_grad_())
+    assert not gradient.requires_grad
+    return gradient
+
+
 PROGRAMS = {
+    "grad-constant": lambda L, x, t: L.func.grad(lambda x: double(L).sum())(x),
+    "grad-detached": lambda L, x, t: L.func.grad(lambda x: x.detach().sum())(x),
+    "grad-of-grad-linear": lambda L, x, t: L.func.grad(L.func.grad(lambda x: x * 2))(x[0]),
+    "grad-under-no-grad": lambda L, x, t: under_no_grad(L, x),
+    "hessian-linear": lambda L, x, t: L.func.hessian(lambda x: (x * t).sum())(x),
+    "jacrev-unused": lambda L, x, t: L.func.jacrev(lambda x, y: x * 2, argnums=1)(x, t),
+    "jacrev-constant": lambda L, x, t: L.func.jacrev(lambda x: double(L))(x),
+    "jacrev-number": lambda L, x, t: L.func.jacrev(lambda x, k: x**k)(x, 2),
     "jvp": lambda L, x, t: L.func.jvp(lambda x: x.sin(), (x,), (t,)),
     "jvp-two": lambda L, x, t: L.func.jvp(lambda x, y: x * y.exp(), (x, x * 2), (t, t * t)),
     "jvp-unused": lambda L, x, t: L.func.jvp(lambda x, y: x * 2, (x, x), (t, t)),
@@ -130,6 +145,7 @@ REFUSED = {
     "grad-vector": (lambda x: tg.func.grad(lambda a: a)(x), "one element"),
     "jacrev-argnums": (lambda x: tg.func.jacrev(lambda a: a, argnums=1)(x), "argnums=1"),
     "jacrev-tuple": (lambda x: tg.func.jacrev(lambda a: (a, a))(x), "one tensor"),
+    "jacrev-dict": (lambda x: tg.func.jacrev(lambda d: d["a"])({"a": x}), "jacrev.* dict"),
     "vmap-out-dims": (lambda x: tg.func.vmap(lambda a: (a, a), out_dims=(0, 0, 0))(x), "out_dims"),
     "vmap-out-none": (lambda x: tg.func.vmap(lambda a: a, out_dims=None)(x), "out_dims"),
     "vmap-nothing": (lambda x: tg.func.vmap(lambda a: a, in_dims=None)(x), "no argument"),

@@ -48,6 +48,22 @@ def test_a_write_to_the_gradient_of_an_outside_tensor(layer):
     refused(layer.zero_grad, "a write to .grad of an outside tensor")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: tg.vmap(lambda row: row.mul_(2))(x),
+        lambda x: tg.cond(x.sum() > 0, lambda x: x[0].mul_(2), lambda x: x[0], (x,)),
+        lambda x: tg.cond(x.sum() > 0, lambda: x[0].mul_(2), lambda: x[0]),
+        lambda x: tg.while_loop(lambda x: x.sum() < 9, lambda x: (x.mul_(2),), (x,)),
+    ],
+)
+def test_a_write_that_the_caller_would_not_see(call):
+    x = tg.ones(2, 2)
+    with pytest.raises(tg.errors.UnsupportedError, match="in-place write on an argument") as error:
+        call(x)
+    assert "test_nested_functions.py" in str(error.value)
+
+
 def test_a_tensor_that_got_out_tells_the_way_out():
     kept = []
     branch(lambda: kept.append(tg.ones(2) * 2) or tg.ones(()))

@@ -157,17 +157,18 @@ class TraceAutograd(TraceHost):
                     why="its saved values were freed after the first backward",
                     fix="pass retain_graph=True to the first",
                 )
-            if self.hooks:
-                found = self._walk(roots, cotangents, wrt, create)
-            else:
-                found = reverse(roots, cotangents, wrt, active=self.active)
+            with set_grad_enabled(create):  # the mode in which backwards of the user's run
+                if self.hooks:
+                    found = self._walk(roots, cotangents, wrt, create)
+                else:
+                    found = reverse(roots, cotangents, wrt, active=self.active)
             if not retain:
                 self._freed |= walked
             if create:
-                self._track_gradients([n for n in found if n is not None])
+                self.track_gradients([n for n in found if n is not None])
         return found
 
-    def _track_gradients(self, gradients: list[Node]) -> None:
+    def track_gradients(self, gradients: list[Node]) -> None:
         """Under create_graph: gradients carry gradients; what was there before the walk carries what
         it carried (a value made under no_grad: none).
         """
@@ -283,7 +284,7 @@ class TraceAutograd(TraceHost):
         if not hooks:
             return node
         if create:
-            self._track_gradients([node])
+            self.track_gradients([node])
         with set_grad_enabled(create):
             return self.node_of(replaced(self.fresh(node), list(hooks)))
 

@@ -35,6 +35,7 @@ class NestedTrace(Trace):
         self.outer = outer = get_mode().trace
         self.captured: list[Tensor] = []
         self.captured_nodes: list[Node] = []
+        self._stand_ins: set[Cell] = set()
         self._numbers: dict[int, TracedNumber] = {}
         self._arrays: dict[int, tuple[np.ndarray, Tensor]] = {}
         if outer is not None:
@@ -43,7 +44,13 @@ class NestedTrace(Trace):
     def argument(self, type: TensorType) -> Tensor:
         """A traced tensor for one argument of the function."""
         node = placeholder(type, here())
-        return self.fresh(node)
+        return self.stand_in(node)
+
+    def stand_in(self, node: Node) -> Tensor:
+        """A tensor for one outside the function, whose memory a write in here would not reach."""
+        tensor = self.fresh(node)
+        self._stand_ins.add(tensor._traced.cell)
+        return tensor
 
     def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
         traced = tensor._traced
@@ -164,7 +171,7 @@ class NestedTrace(Trace):
     def make_view(self, tensor: Tensor, step: Any) -> Tensor:
         if tensor._traced is None or tensor._traced.trace is not self:
             # A view of an outside tensor: of its current value.
-            tensor = self.fresh(self.node_of(tensor))
+            tensor = self.stand_in(self.node_of(tensor))
         return super().make_view(tensor, step)
 
     def write(self, target: Tensor, value: Tensor) -> None:
@@ -172,6 +179,12 @@ class NestedTrace(Trace):
             self.refuse(
                 f"an in-place write on an outside tensor inside {self.what}",
                 "return the new value instead",
+            )
+        if target._traced.cell in self._stand_ins:
+            self.refuse(
+                f"an in-place write on an argument, or on a view of an outside tensor, inside {self.what}",
+                "write on a clone, and return it",
+                "the caller's tensor would not change",
             )
         super().write(target, value)
 

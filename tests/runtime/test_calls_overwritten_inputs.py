@@ -1,0 +1,34 @@
+"""A call overwrites state that its gradient reads, and keeps forward values for that gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+
+
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+def test_overwritten_buffer_wants_no_gradient(backend):
+    """The backward of a call is the one that its kept values were chosen for."""
+    if backend == "jax":
+        pytest.importorskip("jax")
+
+    def gradients(compiled: bool) -> list[np.ndarray]:
+        buffer = tg.zeros(3)
+        w = tg.tensor([0.5, -0.3, 0.8], requires_grad=True)
+
+        def f(x):
+            x = x + buffer
+            buffer.add_(w.detach() * 0.1)
+            return x * ((w.relu() * w).tanh() * -0.7) + x
+
+        call = tg.compile(f, backend=backend) if compiled else f
+        found = []
+        for k in range(3):
+            w.grad = None
+            call(tg.tensor([1.0, 2.0, -3.0]) * (k + 1)).sum().backward()
+            found.append(w.grad.numpy().copy())
+        return found
+
+    np.testing.assert_allclose(gradients(True), gradients(False), rtol=1e-5)
