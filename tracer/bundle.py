@@ -16,6 +16,8 @@ from operator import setitem
 from typing import Any
 from weakref import finalize, ref
 
+from tracegrad.tracer.errors import UnsupportedError
+
 # Held by runs that write state, one after the other whatever thread they are called in, and by
 # whoever notes a look at a value that such a run may be replacing.
 STATE_LOCK = threading.RLock()
@@ -69,12 +71,21 @@ class Bundled:
 
 
 def value_in_xla(tensor: Any) -> Any:
-    """The jax array of a tensor that has no storage; None if it has none."""
+    """The jax array of a tensor that has no storage; None if it has none.
+
+    Raises UnsupportedError for a tensor whose fields were copied from another one's.
+    """
     array = tensor._jax
     if array.__class__ is Bundled:
         with STATE_LOCK:  # no step takes it back before it is read
             array.bundle.hand_out()
             array = tensor._jax
+        if array.__class__ is Bundled:
+            raise UnsupportedError(
+                "a tensor's __dict__ was copied while a compiled step kept the value",
+                why="the copy is not among the tensors that get their values back",
+                fix="use copy.copy(tensor), tensor.clone() or tensor.detach()",
+            )
     return array
 
 

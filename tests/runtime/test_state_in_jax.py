@@ -385,3 +385,22 @@ def test_a_cache_filled_while_recording_reads_beside_hidden_bundled_state():
 
     assert other(tg.ones(2)).tolist() == [45.0, 45.0]
     assert first.tolist() == [5.0, 5.0] and second.tolist() == [4.0, 4.0]
+
+
+def test_a_copied_dict_of_bundled_state_is_refused():
+    parameter = tg.nn.Parameter(tg.zeros(2))
+
+    @tg.compile(backend="jax")
+    def step(x):
+        with tg.no_grad():
+            parameter.add_(x)
+        return x.sum()
+
+    for _ in range(4):
+        step(tg.ones(2))
+    copied = tg.nn.Parameter(tg.zeros(2))
+    del copied._data
+    copied.__dict__.update(parameter.__dict__)
+    with pytest.raises(tg.errors.UnsupportedError, match="__dict__ was copied"):
+        copied.sum()
+    assert parameter.tolist() == [4.0, 4.0]
