@@ -69,7 +69,11 @@ class ReportingDict(dict):
 
     Every question goes through `self[key]`, `key in self` and `_names_read`, every change through
     `self[key] = value` and `del self[key]`: a subclass says what becomes of these five.
+
+    shown_as  what it is, in messages
     """
+
+    shown_as: str
 
     def _names_read(self) -> None:
         """All keys count, while recording."""
@@ -173,6 +177,8 @@ class ParamGroup(ReportingDict):
     So a learning rate that changes on every call never recompiles, and stays a Python number
     everywhere else.
     """
+
+    shown_as = "a parameter group"
 
     def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)

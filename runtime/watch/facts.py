@@ -154,7 +154,10 @@ class HostFact:
         if guard.phase:  # what it was is gone: the actions before it have been undone
             return f"what the function set itself: another answer than before at {where}"
         if guard.kind in (has_key, has_keys):
-            return f"a parameter group: its options are now {[*dict.keys(guard.read())]} (asked at {where})"
+            holder = guard.read()
+            names = [*dict.keys(holder)]
+            has = names if all(isinstance(name, str) for name in names) else f"{len(names)} entries"
+            return f"{holder.shown_as}: now has {has} (asked at {where})"
         try:
             now = repr(guard.read())
         except LookupError:

@@ -119,3 +119,35 @@ def test_every_graph_with_a_custom_function_reads_back():
         assert str(tg.ir.parse(str(graph))) == str(graph)
         assert str(from_json(to_json(graph))) == str(graph)
         assert str(pickle.loads(pickle.dumps(graph))) == str(graph)
+
+
+def test_why_tells_slots_from_options():
+    class Momentum(tg.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 0.1})
+
+        @tg.no_grad()
+        def step(self):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    slots = self.state[p]
+                    if not slots:
+                        slots["velocity"] = tg.zeros_like(p)
+                    slots["velocity"].mul_(0.9).add_(p.grad)
+                    p.add_(slots["velocity"], alpha=-group["lr"] * group.get("scale", 1.0))
+
+    p = tg.nn.Parameter(tg.ones(3))
+    opt = Momentum([p])
+
+    @tg.compile(backend="numpy")
+    def step():
+        opt.zero_grad()
+        (p * p).sum().backward()
+        opt.step()
+
+    for _ in range(3):
+        step()
+    assert "an optimizer's slots of one parameter: now has ['velocity']" in step.why()
+    opt.param_groups[0]["scale"] = 2.0
+    step()
+    assert "a parameter group: now has ['params', 'lr', 'scale']" in step.why()

@@ -45,6 +45,8 @@ class Watched(ReportingDict):
 class Slots(Watched):
     """The slots of one parameter."""
 
+    shown_as = "an optimizer's slots of one parameter"
+
     def __getitem__(self, key: Any) -> Any:
         watch = recording_watch()
         if watch is None or not dict.__contains__(self, key):
@@ -61,6 +63,8 @@ class Slots(Watched):
 
 class SlotTable(Watched, defaultdict):
     """The slots of all parameters."""
+
+    shown_as = "the state of an optimizer"
 
     def __missing__(self, key: Any) -> Slots:
         slots = Slots()
