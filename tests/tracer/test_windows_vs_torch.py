@@ -94,6 +94,15 @@ def test_adaptive_pools(kind, size, target):
         agree(getattr(F, name), getattr(TF, name), floats(2, 3, size[0]), target[0])
 
 
+def test_adaptive_windows_keep_nan_and_inf_to_themselves():
+    x = floats(1, 2, 7, 5)
+    x[0, 0, 0, 1], x[0, 1, 3, 4] = float("nan"), float("inf")
+    for kind in ("avg", "max"):
+        name = f"adaptive_{kind}_pool2d"
+        agree(getattr(F, name), getattr(TF, name), x, (3, 2))
+    agree(F.interpolate, TF.interpolate, x, size=(3, 2), mode="area")
+
+
 def test_patches():
     for options in (
         {"kernel_size": 2},

@@ -10,12 +10,12 @@ import numpy as np
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
-from tracegrad.ir.ops.build import full_like
+from tracegrad.ir.ops.build import full_like, wide_dtype
 from tracegrad.ir.types import i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import moved, reshape
 from tracegrad.tracer.functions.convolution import Ints, batched, sizes, unbatched
-from tracegrad.tracer.functions.promotion import Operand, cast, require_dtype, to_float
+from tracegrad.tracer.functions.promotion import Operand, cast, expand, require_dtype, to_float
 from tracegrad.tracer.functions.reductions import averaged
 
 
@@ -249,24 +249,30 @@ def targets(value: Any, spatial: Ints, rank: int) -> Ints:
     return tuple(n if v is None else int(v) for v, n in zip(given, spatial, strict=True))
 
 
+def taken_windows(x: Node, axis: int, count: int) -> tuple[Node, np.ndarray]:
+    """`count` windows of one axis as [count, width, rest], and how many elements each really has:
+    shorter windows repeat their last element.
+    """
+    start, stop = bounds(x.shape[axis], count)
+    width = int((stop - start).max())
+    index = np.minimum(start[:, None] + np.arange(width), (stop - 1)[:, None])
+    return ops.gather(x, ops.literal(index.astype(np.int64)), axes=(axis,)), stop - start
+
+
 def mean_axis(x: Node, axis: int, count: int) -> Node:
-    size = x.shape[axis]
-    start, stop = bounds(size, count)
-    weights = np.zeros((size, count), np.float64)
-    for k, (low, high) in enumerate(zip(start, stop)):
-        weights[low:high, k] = 1.0 / (high - low)
-    last = moved(x, axis, x.ndim - 1)
-    rows = reshape(last, (last.type.size // size, size))
-    mixed = ops.matmul(rows, cast(ops.literal(weights), x.dtype))
-    return moved(reshape(mixed, (*last.shape[:-1], count)), x.ndim - 1, axis)
+    taken, lengths = taken_windows(x, axis, count)
+    width = taken.shape[1]
+    ones = (1,) * (taken.ndim - 2)
+    if (lengths < width).any():
+        inside = ops.literal((np.arange(width) < lengths[:, None]).reshape(count, width, *ones))
+        taken = ops.where(expand(inside, taken.shape), taken, ops.zeros_like(taken))
+    total = ops.sum_(cast(taken, wide_dtype(x.dtype)), axes=(1,))
+    divisor = cast(ops.literal(lengths.astype(np.float64).reshape(count, *ones)), total.dtype)
+    return moved(cast(ops.div(total, expand(divisor, total.shape)), x.dtype), 0, axis)
 
 
 def _max_axis(x: Node, axis: int, count: int) -> Node:
-    start, stop = bounds(x.shape[axis], count)
-    width = int((stop - start).max())
-    # Short windows repeat their last element, which changes no maximum.
-    index = np.minimum(start[:, None] + np.arange(width), (stop - 1)[:, None])
-    taken = ops.gather(x, ops.literal(index.astype(np.int64)), axes=(axis,))  # [count, width, rest]
+    taken, _ = taken_windows(x, axis, count)
     best = ops.argmax(taken, axis=1)
     one = ops.take_along(taken, reshape(best, (count, 1, *taken.shape[2:])), axis=1)
     return moved(reshape(one, (count, *taken.shape[2:])), 0, axis)
