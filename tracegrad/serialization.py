@@ -57,24 +57,17 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
     if hasattr(f, "write"):
         _write_archive(f, manifest, writer.buffers)
         return
-    import tempfile
-
     path = os.fsdecode(f)
     folder, name = os.path.split(path)
-    temporary = ""
+    temporary = os.path.join(folder, f".{name}.{os.urandom(8).hex()}")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or os.curdir)
-        with os.fdopen(handle, "wb") as stream:
+        with open(temporary, "xb") as stream:
             _write_archive(stream, manifest, writer.buffers)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes files private; a saved file gets the usual permissions.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except BaseException as error:
-        if temporary and os.path.exists(temporary):
+        if os.path.exists(temporary):
             os.unlink(temporary)
         if not isinstance(error, OSError):
             raise

@@ -165,6 +165,13 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.parent.iterdir() if tmp_path.name in p.name] == [tmp_path.name]
 
 
+def test_saving_leaves_the_umask_alone(tmp_path, monkeypatch):
+    """Another thread's files would be open to everybody for a moment."""
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask belongs to the process"))
+    tg.save({"x": tg.ones(2)}, tmp_path / "x.tg")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tg"]
+
+
 def test_saved_files_have_ordinary_permissions(tmp_path):
     (tmp_path / "plain").write_text("x")
     tg.save(1, tmp_path / "f")
