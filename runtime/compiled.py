@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
+from tracegrad.runtime.aliasing import Aliasing
 from tracegrad.runtime.autograd_call import call_program
 from tracegrad.runtime.containers import IdentityMatters
 from tracegrad.runtime.function_like import FunctionLike
@@ -25,7 +26,7 @@ from tracegrad.runtime.results import finish
 from tracegrad.runtime.run import Runner
 from tracegrad.runtime.segments import NotDeterministic, Segment, build
 from tracegrad.runtime.settings import Settings
-from tracegrad.runtime.signature import Call, Signature, now
+from tracegrad.runtime.signature import Call, Signature
 from tracegrad.runtime.usual import Usual, usual_call
 from tracegrad.runtime.watch.checks import checker
 from tracegrad.runtime.watch.facts import HostFact
@@ -33,7 +34,6 @@ from tracegrad.runtime.watch.observer import Observer
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
 from tracegrad.tracer.locate import warn
 from tracegrad.tracer.state import get_mode, mode_with, reset_mode, set_mode
-from tracegrad.tracer.tensor import metadata_changes
 from tracegrad.tracer.trace.buffers import MemoryMatters
 from tracegrad.tracer.trace.recording import Trace, recording_mode
 
@@ -70,28 +70,8 @@ class Specialisation:
         self.facts = facts
         self.check = checker(facts)
         self.root: Segment | None = None
+        self.aliasing: Any = None  # an Aliasing, like `root` from the first path on
         self.fingerprints: set[str] = set()  # of the paths taken
-        self.sources: list[Any] = []  # captured tensors and storages
-        self.captured: set[int] = set()
-        self.apart = True  # whether they share no memory with each other
-        self.shared: tuple[int, ...] = ()
-        self.place_of_argument_seen = False  # see TraceBuffers
-        self.slots: list[Any] = []  # names whose tensors are read anew at every call
-        self.gradients: list[tuple[int, Any]] = []  # (argument, the `.grad` that was added to)
-        self.changes = -1  # of metadata, when `captured` was made
-
-    def look_at_memory(self) -> None:
-        """Which storages are captured; a captured tensor may have got one since."""
-        changes = metadata_changes[0]
-        if self.changes != changes:
-            self.captured = {id(now(source)) for source in self.sources}
-            self.apart = len(self.captured) == len(self.sources)
-            self.changes = changes  # last: other threads may be here
-
-    def is_apart_from(self, owners: Sequence[Any]) -> bool:
-        """Whether captured tensors share no memory with each other, nor with these."""
-        self.look_at_memory()
-        return self.apart and (not self.captured or self.captured.isdisjoint(map(id, owners)))
 
 
 class CompiledFunction(FunctionLike, Inspection):
@@ -153,7 +133,7 @@ class CompiledFunction(FunctionLike, Inspection):
             for specialisation in found:
                 failed = specialisation.check()
                 if failed is None:
-                    if not call.aliases_fit(specialisation):
+                    if not specialisation.aliasing.fits(call):
                         reason, missed = _MEMORY, None
                         continue
                     done, result = self._runner.walk(specialisation.root, call)
@@ -176,7 +156,7 @@ class CompiledFunction(FunctionLike, Inspection):
         """Record instead of a cached call: the graph is the same if nothing changed unseen."""
         with self._lock:
             found = self._cache.get(call.key, [])
-            old = next((s for s in found if s.check() is None and call.aliases_fit(s)), None)
+            old = next((s for s in found if s.check() is None and s.aliasing.fits(call)), None)
             if old is not None:
                 found.remove(old)
             result = self._record(call, "recheck: a recorded call was asked for")
@@ -306,32 +286,24 @@ class CompiledFunction(FunctionLike, Inspection):
         if final.plan.grad_left is not None:
             set_mode(mode_with(final.plan.grad_left, get_mode().trace))
 
-    def _add(self, call: Call, recorded: Recorded, program: Any, facts: list[Any],
-             specialisation: Specialisation | None) -> list[Segment]:  # fmt: skip
+    def _add(
+        self, call: Call, recorded: Recorded, program: Any, facts: list[Any], tree: Specialisation | None
+    ) -> list[Segment]:  # fmt: skip
         """Add a recording to its tree, or to a new one; its path there."""
-        saved = program.saved if program is not None else ()
-        fresh = specialisation is None
-        if specialisation is None:
-            specialisation = Specialisation(facts)
-        try:
-            path = build(specialisation.root, recorded, self._compiler, saved)
-        except NotDeterministic:
-            specialisation = Specialisation(facts)
-            fresh = True
-            path = build(None, recorded, self._compiler, saved)
-        specialisation.root, final = path[0], path[-1]
-        final.plan = make_plan(final, recorded, program, [] if fresh else facts)
-        self._runner.prepare(final)
-        if fresh:
-            call.note_aliases(specialisation, recorded)
+        if tree is not None:
+            try:
+                path = self._extend(tree, call, recorded, program, facts)
+            except NotDeterministic:
+                tree = None
+        if tree is None:
+            tree = Specialisation(facts)
+            path = self._extend(tree, call, recorded, program, [])
             kept = self._cache.setdefault(call.key, [])
             while len(self._cache) > MAX_SIGNATURES:
                 del self._cache[next(iter(self._cache))]
-            kept.append(specialisation)
+            kept.append(tree)
             del kept[:-MAX_SPECIALISATIONS]
-        specialisation.place_of_argument_seen |= recorded.trace.place_of_argument_seen
-        specialisation.fingerprints.add(final.lowered.graph.fingerprint())
-        if len(specialisation.fingerprints) > self.settings.max_paths:
+        if len(tree.fingerprints) > self.settings.max_paths:
             self._stay_eager(
                 f"more than {self.settings.max_paths} different paths through the function were taken (max_paths)",
                 "branch less on values: tg.where, tg.cond or tg.while_loop keep one graph; or raise max_paths",
@@ -344,6 +316,22 @@ class CompiledFunction(FunctionLike, Inspection):
                 "compare the tensor itself (loss > 10), ask outside the compiled function, or raise max_paths",
                 recorded.trace,
             )
+        return path
+
+    def _extend(
+        self, tree: Specialisation, call: Call, recorded: Recorded, program: Any, facts: list[Any]
+    ) -> list[Segment]:  # fmt: skip
+        """Add a path to a tree; `facts` are those that the tree has not checked for it."""
+
+        def prepare(final: Segment) -> None:
+            final.plan = make_plan(final, recorded, program, facts)
+            self._runner.prepare(final)
+            tree.aliasing = Aliasing(call, recorded, tree.aliasing)
+            tree.fingerprints.add(final.lowered.graph.fingerprint())
+
+        saved = program.saved if program is not None else ()
+        path = build(tree.root, recorded, self._compiler, saved, prepare)
+        tree.root = path[0]
         return path
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:

@@ -8,6 +8,7 @@ Executables are shared by fingerprint, so a loop compiles once, not once an iter
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,11 +104,13 @@ def answer_key(kind: str, array: Any) -> Any:
 
 
 def build(
-    root: Segment | None, recorded: Recorded, compiler: Compiler, saved: tuple[Node, ...]
-) -> list[Segment]:
+    root: Segment | None, recorded: Recorded, compiler: Compiler, saved: tuple[Node, ...],
+    prepare: Callable[[Segment], None],
+) -> list[Segment]:  # fmt: skip
     """Add a recorded path to the tree. Returns its segments, from the root to the new final one.
 
     saved: forward values that a later backward reads; extra outputs of the final segment.
+    prepare: called with the final segment before calls in other threads can reach it.
     Raises NotDeterministic when the path does not begin as the sealed one did.
     """
     trace = recorded.trace
@@ -146,6 +149,7 @@ def build(
         parent, parent_answer = segment, guard.answer
         depth += 1
     final = make_final(recorded, saved, by_node, compiler)
+    prepare(final)
     if parent is not None:
         parent.children[parent_answer] = final
     return [*path, final]

@@ -1,4 +1,4 @@
-"""What a call looks like: types of tensors, other arguments by value, gradient mode, aliasing."""
+"""What a call looks like: types of tensors, other arguments by value, gradient mode, shared memory."""
 
 from __future__ import annotations
 
@@ -207,55 +207,6 @@ class Call:
                 trace.declare_argument(tensor, f"arg{position}")
             else:
                 trace.declare_view(tensor, owner, f"arg{position}")
-
-    def note_aliases(self, specialisation: Any, recorded: Any) -> None:
-        """Remember which storages are captured, to notice an argument that shares memory with one."""
-        inputs = recorded.trace.inputs
-        specialisation.sources = [i.source for i in inputs if i.kind == "state"]
-        specialisation.slots = list(recorded.trace.slots.values())
-        specialisation.changes = -1
-        positions = {id(tensor): k for k, tensor in reversed(list(enumerate(self.tensors)))}
-        specialisation.gradients = [
-            (positions[id(slot.tensor)], slot.tensor._grad)
-            for slot in recorded.trace.grads.values()
-            if slot.found == "tensor" and id(slot.tensor) in positions
-        ]
-        touched = {id(now(owner)) for owner in recorded.trace.touched_by_capture.values()}
-        specialisation.shared = tuple(
-            [id(owner) if id(owner) in touched else 0 for owner in map(now, self.owners)]
-        )
-
-    def aliases_fit(self, specialisation: Any) -> bool:
-        """Whether the arguments share memory with captured state exactly as they did when recorded."""
-        specialisation.look_at_memory()
-        if not specialisation.apart:
-            return False  # two captured tensors have come to share memory
-        for position, gradient in specialisation.gradients:
-            if self.tensors[position]._grad is not gradient:
-                return False
-        captured = specialisation.captured
-        if specialisation.slots:
-            given = {id(owner) for owner in (*self.owners, *self.behind)}
-            named = {id(now(slot.place.read())) for slot in specialisation.slots}
-            if len(named) < len(specialisation.slots) or not named.isdisjoint(captured | given):
-                return False
-        if self.behind and (
-            specialisation.place_of_argument_seen
-            or any([id(storage) in captured for storage in self.behind])
-        ):
-            return False
-        if any(specialisation.shared):
-            return all(
-                s in (0, id(o)) for s, o in zip(specialisation.shared, self.owners)
-            ) and not any(
-                id(o) in captured for s, o in zip(specialisation.shared, self.owners) if not s
-            )
-        return specialisation.is_apart_from(self.owners)
-
-
-def now(owner: Any) -> Any:
-    """The storage of what was captured as a tensor, if it has got one since."""
-    return owner if isinstance(owner, Storage) or owner._storage is None else owner._storage
 
 
 def is_given_by_value(tensor: Tensor) -> bool:

@@ -27,11 +27,12 @@ def usual_call(specialisation: Specialisation, call: Call) -> Usual | None:
     if (
         root is None or not root.final or root.plan.steady is None or root.plan.check is not None
         or root.plan.grad_left is not None
-        or call.leaves is not args or specialisation.gradients or specialisation.slots
-        or any(specialisation.shared) or not all(map(is_plain, args)) or repeats(args)
+        or call.leaves is not args or not specialisation.aliasing.plain
+        or not all(map(is_plain, args)) or repeats(args)
     ):  # fmt: skip
         return None
     steady, check = root.plan.steady, specialisation.check
+    are_apart = specialisation.aliasing.is_apart_from
     grad, default, count = call.grad, get_default_dtype(), len(args)
     values = [value_of(tensor) for tensor in args]
     forms = [(value.shape, value.dtype) for value in values]
@@ -47,7 +48,7 @@ def usual_call(specialisation: Specialisation, call: Call) -> Usual | None:
                 return None
         if count > 1 and repeats(given):
             return None
-        if check() is not None or not specialisation.is_apart_from(given):
+        if check() is not None or not are_apart(given):
             return None
         with STATE_LOCK:
             return steady(given)

@@ -17,6 +17,7 @@ from tracegrad.tracer.bundle import STATE_LOCK, value_in_xla
 from tracegrad.tracer.errors import GradientError, LeakedTensorError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tape.entries import Entry, Leaf, Part
+from tracegrad.tracer.tensor import metadata_changes
 
 ndarray = np.ndarray
 
@@ -154,8 +155,6 @@ def _new_storage(tensor: Any) -> Storage:
     storage = tensor._storage = Storage(tensor)
     storage.jax = tensor.__dict__.pop("_jax", None)
     if tensor._captured:
-        from tracegrad.tracer.tensor import metadata_changes
-
         metadata_changes[0] += 1
     return storage
 
@@ -175,6 +174,7 @@ def settle(tensor: Any) -> None:
             fields["_jax"] = storage.jax
         for name in ("_storage", "_family"):
             fields.pop(name, None)
+    metadata_changes[0] += 1  # compiled functions may have captured the storage
 
 
 def bring_here(tensor: Any) -> np.ndarray:
