@@ -1,15 +1,16 @@
 """save and load: nested containers, numbers, strings and tensors, in a file that runs no code.
 
 The file is a zip archive, stored uncompressed: `manifest.json` (format, version, structure) and
-one raw little-endian buffer for each distinct tensor buffer. Tensors that share memory share it
-again after loading (aliases of a whole buffer and contiguous parts of one; a strided view is
-saved as a copy of its own).
+one raw little-endian buffer for each distinct tensor buffer. Tensors that share memory share it again
+after loading (aliases of a whole buffer, contiguous parts of one; a strided view is a copy).
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
+import io
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 import tracegrad as tg
-from tracegrad.errors import CorruptFileError, SerializationError, WrongFileError
+from tracegrad.errors import ArgumentError, CorruptFileError, SerializationError, WrongFileError
 from tracegrad.ir.types import DType, dtype_named, dtype_of
 from tracegrad.nn.parameter import Buffer, Parameter
 from tracegrad.tracer import Size, Tensor, no_grad
@@ -45,6 +46,7 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
     `obj`: tensors, numbers, strings, bytes, None, dtypes, NumPy arrays, in dicts, lists, tuples,
     sets. Raises SerializationError, naming the place, for anything else.
     """
+    _refuse_text(f, "wb")
     writer = _Writer()
     with no_grad():
         root = writer.encode(obj, "obj")
@@ -147,7 +149,7 @@ class _Writer:
         raise SerializationError(
             f"cannot save {where}: {_name(type(obj))} is not plain data",
             why="files hold data only, so that loading one never runs code",
-            fix="save model.state_dict() and optimizer.state_dict() instead of the objects",
+            fix="save model.state_dict(), optimizer.state_dict(), vars(args) instead of the objects",
         )
 
     def encode_tensor(self, tensor: Tensor, where: str) -> Any:
@@ -212,12 +214,16 @@ def _name(kind: type[Any]) -> str:
 def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool = True) -> Any:
     """Read what `save` wrote. Nothing in the file is executed, whatever `weights_only` says.
 
+    `map_location`: a device, a dict of devices or a function; tensors are on the CPU in any case.
     Raises FileNotFoundError, WrongFileError (not a file of `save`) or CorruptFileError (damaged).
     """
     import zipfile
 
-    if map_location not in (None, "cpu"):
-        tg.zeros((), device=map_location)  # raises the usual error for a device that is not there
+    _refuse_text(f, "rb")
+    # Everything was saved on the CPU, where the usual function leaves it.
+    target = map_location.get("cpu") if isinstance(map_location, dict) else map_location
+    if target is not None and not callable(target):
+        tg.zeros((), device=target)  # raises the usual error for a device that is not there
     name = str(getattr(f, "name", "the stream")) if hasattr(f, "read") else os.fspath(f)
     try:
         with zipfile.ZipFile(f) as archive:
@@ -239,12 +245,16 @@ def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool =
         ) from error
 
 
+def _refuse_text(f: Any, mode: str) -> None:
+    if isinstance(f, io.TextIOBase):
+        raise ArgumentError("the file is open as text", fix=f"open it with open(path, {mode!r})")
+
+
 def _not_a_zip(f: Any, name: str, error: Exception) -> SerializationError:
     """Tell a damaged file of ours from one of another kind."""
-    head = b""
-    if not hasattr(f, "read"):
-        with open(f, "rb") as stream:
-            head = stream.read(4)
+    with contextlib.nullcontext(f) if hasattr(f, "read") else open(f, "rb") as stream:
+        stream.seek(0)
+        head = stream.read(4)
     if head[:2] == b"PK" or not head:
         return CorruptFileError(
             f"{name} is empty, damaged or cut short ({error})", fix="copy or save the file again"
@@ -368,6 +378,9 @@ class _Reader:
 
     def _alias(self, number: int, flat: np.ndarray, offset: int, shape: tuple[int, ...]) -> Tensor:
         """A new tensor on buffer `number`; all tensors of one buffer share one storage."""
+        if offset % flat.itemsize or len(self.buffers[number]) % flat.itemsize:
+            # Bytes seen as another dtype: it begins, or its base ends, within an element.
+            return tg.from_numpy(flat.copy()).reshape(shape)
         base = self._bases.get(number)
         if base is None or base.dtype != dtype_of(flat.dtype):
             whole = np.frombuffer(self.buffers[number], flat.dtype)

@@ -253,6 +253,26 @@ def test_every_flipped_byte_and_every_truncation_is_an_error_or_harmless(tmp_pat
 
 def test_unknown_devices_are_refused(tmp_path):
     tg.save(tg.ones(1), tmp_path / "f")
-    assert tg.load(tmp_path / "f", map_location="cpu").item() == 1
-    with pytest.raises(RuntimeError):
-        tg.load(tmp_path / "f", map_location="cuda")
+    for place in ("cpu", tg.device("cpu"), lambda storage, at: storage, {"cuda:0": "cpu"}):
+        assert tg.load(tmp_path / "f", map_location=place).item() == 1
+    for place in ("cuda", {"cpu": "cuda"}):
+        with pytest.raises(RuntimeError):
+            tg.load(tmp_path / "f", map_location=place)
+
+
+@pytest.mark.parametrize("size", [11, 12])
+def test_views_of_bytes_as_other_dtypes(size):
+    """Their base may end, and they may begin, within an element."""
+    raw = np.arange(size, dtype=np.uint8)
+    parts = [tg.from_numpy(raw[a:b].view(t)) for a, b, t in ((1, 9, "<i4"), (3, 5, "<i2"))]
+    for given in ([*parts, tg.from_numpy(raw)], [tg.from_numpy(raw), *parts]):
+        for saved, back in zip(given, round_trip(given), strict=True):
+            assert saved.dtype == back.dtype and saved.tolist() == back.tolist()
+
+
+def test_streams_of_another_kind():
+    with pytest.raises(WrongFileError, match="starts with b'hell'"):
+        tg.load(io.BytesIO(b"hello world"))
+    for use in (tg.load, lambda stream: tg.save(1, stream)):
+        with pytest.raises(TypeError, match="open as text"):
+            use(io.StringIO("hello"))
