@@ -18,6 +18,8 @@ from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten_in_order
 
+_SEE_LINES = "compile with fullgraph=True: the error shows the line and what to write instead"
+
 
 class Given:
     """The arguments of a call, without keeping its tensors alive."""
@@ -80,7 +82,7 @@ class Inspection:
             why, fix = "it has not been called yet", "call it once first"
             if self._eager_reason:
                 why = f"it runs eagerly: {self._eager_reason}"
-                fix = "compile with fullgraph=True: the error shows the line and what to write instead"
+                fix = _SEE_LINES
             raise NothingCompiledError(f"{self.name} has no graph", why=why, fix=fix)
         return self._last.lowered
 
@@ -124,13 +126,18 @@ class Inspection:
         return "\n".join(lines) or f"{self.name} has not been called yet"
 
     def explain(self) -> str:
-        """What was compiled, why, how long it took, how large it is, pass by pass."""
+        """What was compiled, why, how long it took, how large it is, pass by pass; or why nothing is."""
+        reasons = ["  why", *(f"    {line}" for line in self.why().splitlines())]
+        if self._eager_reason and self._last is None:
+            head = f"{self.name}: runs eagerly, nothing is compiled"
+            return "\n".join([head, *reasons, "  fix", f"    {_SEE_LINES}"])
         lowered = self._lowered()
         before, after = lowered.history[0][1], lowered.final
         backward = sum(any(v.startswith("vjp(") for v in n.loc.via) for n in before.nodes)
         stats = self.stats()
         lines = [
-            f"{self.name}: compiled for {self.backend}",
+            f"{self.name}: compiled for {self.backend}"
+            + (", but runs eagerly by now" if self._eager_reason else ""),
             f"  graph       {len(before.nodes)} nodes traced ({backward} of them backward), "
             f"{len(after.nodes)} after passes",
             f"  inputs      {role_counts(after.input_roles)}",
@@ -138,8 +145,7 @@ class Inspection:
             f"  time        {stats['record_seconds']:.3f} s recording and compiling, of it passes "
             f"{lowered.timings['passes']:.3f} s and {self.backend} {lowered.timings[self.backend]:.3f} s",
             f"  executables {stats['compiles']} for {stats['recordings']} recordings, {stats['calls']} calls",
-            "  why",
-            *(f"    {line}" for line in self.why().splitlines()),
+            *reasons,
             "  passes",
             *(f"    {line}" for line in str(lowered.passes).splitlines()),
         ]

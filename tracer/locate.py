@@ -67,14 +67,22 @@ def here() -> Loc:
     if loc is None:
         if len(_locs) >= _CACHE_SIZE:
             _locs.clear()
-        path = code.co_filename
-        try:
-            relative = os.path.relpath(path)
-            path = path if relative.startswith("..") else relative
-        except ValueError:  # another drive
-            pass
-        loc = _locs[key] = Loc(path, frame.f_lineno, code.co_qualname, ".".join(key[3]))
+        loc = _locs[key] = Loc(_shown(code), frame.f_lineno, code.co_qualname, ".".join(key[3]))
     return loc
+
+
+def start_of(code: CodeType) -> Loc:
+    """Where a function begins."""
+    return Loc(_shown(code), code.co_firstlineno, code.co_qualname)
+
+
+def _shown(code: CodeType) -> str:
+    """The path of its file, from the current folder if that is above."""
+    try:
+        relative = os.path.relpath(code.co_filename)
+    except ValueError:  # another drive
+        return code.co_filename
+    return code.co_filename if relative.startswith("..") else relative
 
 
 class scope:

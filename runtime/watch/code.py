@@ -17,14 +17,13 @@ import time
 import types
 from typing import Any
 
-from tracegrad.ir.loc import Loc
 from tracegrad.runtime.watch.caches import Filling
 from tracegrad.runtime.watch.effects import holds_traced
 from tracegrad.runtime.watch.facts import Place
 from tracegrad.runtime.watch.pictures import ABSENT
 from tracegrad.runtime.watch.sightings import ASKS, Sightings, names_in, names_tried
 from tracegrad.tracer.errors import LeakedTensorError
-from tracegrad.tracer.locate import here, is_own_code
+from tracegrad.tracer.locate import here, is_own_code, start_of
 from tracegrad.tracer.state import get_mode
 
 _CLOCKS = frozenset({
@@ -186,7 +185,7 @@ class CodeWatch:
         names = names_in(code, [namespace.get(name) for name in named])
         sightings.names |= names
         sightings.note_namespace("item", namespace)
-        loc = Loc(code.co_filename, code.co_firstlineno)
+        loc = start_of(code)
         for name in sorted(names):
             if name in namespace and not name.startswith("__"):
                 value = namespace[name]
@@ -203,7 +202,7 @@ class CodeWatch:
         for name in imported:
             module = sys.modules.get(name)
             if isinstance(module, types.ModuleType):
-                loc = Loc(code.co_filename, code.co_firstlineno)
+                loc = start_of(code)
                 self.sightings.add_module(module, names_in(code), loc)
 
     def _find_function(self, frame: types.FrameType, code: types.CodeType) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.ir.loc import Loc
 from tracegrad.runtime.watch.attributes import AttributeWatch
 from tracegrad.runtime.watch.facts import CallFact, Place
 from tracegrad.runtime.watch.pictures import (
@@ -37,8 +38,9 @@ class Effects:
     found  names bound anew, with what they hold after the function
     """
 
-    def __init__(self, watch: AttributeWatch, arguments: tuple[tuple, dict, list]):
+    def __init__(self, watch: AttributeWatch, arguments: tuple[tuple, dict, list], begins: Loc):
         self.watch = watch
+        self.begins = begins  # where the function does: what is found later has no line of its own
         self.trace = watch.trace
         self.sightings = watch.sightings
         self.arguments = arguments
@@ -60,6 +62,7 @@ class Effects:
                 "the function draws from random or np.random",
                 "draw with tg.rand and the like, or pass the numbers in",
                 "its numbers would be the same at every call",
+                self.begins,
             )
         before = self.arguments_before
         if before is not None and not unchanged(before, self.arguments):
@@ -67,6 +70,7 @@ class Effects:
                 "an argument (a list, dict or array) is changed",
                 "return the values instead",
                 _ONLY_NAMES,
+                self.begins,
             )
         for place, held in list(self._changed_unseen()):
             self.sightings.add(place, held, here())  # it may have been read past the hooks too
@@ -86,6 +90,7 @@ class Effects:
                     f"{fact.place.name}, a {type(now).__name__} from outside, is changed",
                     "return the values instead, and change it outside the compiled function",
                     _ONLY_NAMES,
+                    fact.loc if fact.loc.line else self.begins,
                 )
             bound.setdefault(fact.place.key, (fact.place, fact.value))
         self.watch.stored = bound

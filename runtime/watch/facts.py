@@ -88,7 +88,8 @@ class Fact:
         became = "deleted" if now is ABSENT else shown(now)
         if was == became or self.snapshot[0] not in ("value", "same"):
             became = "changed" if now is not ABSENT else became
-        return f"{self.place.name}: {was} -> {became} (read at {self.loc.file}:{self.loc.line})"
+        where = self.loc if self.loc.line else self.loc.file
+        return f"{self.place.name}: {was} -> {became} (read at {where})"
 
 
 class CallFact:

@@ -23,7 +23,7 @@ from tracegrad.runtime.watch.effects import Effects
 from tracegrad.runtime.watch.facts import Fact, Place
 from tracegrad.runtime.watch.tensor_facts import add_tensor_facts, read_gradients_by_name
 from tracegrad.tracer.errors import LeakedTensorError
-from tracegrad.tracer.locate import here
+from tracegrad.tracer.locate import here, start_of
 from tracegrad.tracer.trace.recording import Trace
 
 
@@ -48,7 +48,8 @@ class Observer:
         self._sightings = self._attributes.sightings
         self._code = CodeWatch(self._sightings)
         inside = [] if call.opened is None else [values for _, _, values in call.opened.objects]
-        self._effects = Effects(self._attributes, (call.args, call.kwargs, inside))
+        self._begins = place_of(function)
+        self._effects = Effects(self._attributes, (call.args, call.kwargs, inside), self._begins)
         if call.opened is not None:
             self._sightings.opened = call.opened.ids()
 
@@ -86,7 +87,7 @@ class Observer:
         try:
             if kind is None:
                 # Before that: it also finds what functions made by the recording hold.
-                self.origins = Origins(self._sightings, self.call, place_of(self.function))
+                self.origins = Origins(self._sightings, self.call, self._begins)
                 self._code.resolve()
                 add_tensor_facts(self._sightings, self.trace, self.call.tensors)
                 for function in self._sightings.cached.values():
@@ -128,4 +129,4 @@ def place_of(function: Callable[..., Any]) -> Loc:
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     if code is None:
         return here()
-    return Loc(code.co_filename, code.co_firstlineno, code.co_qualname)
+    return start_of(code)

@@ -27,7 +27,7 @@ from tracegrad.runtime.inspection import Inspection
 from tracegrad.runtime.watch.facts import CallFact, Fact, HostFact, ItemFact, Place
 from tracegrad.runtime.watch.pictures import ABSENT, Picture, TooLargeError
 from tracegrad.tracer.errors import UnsupportedError
-from tracegrad.tracer.locate import here, is_own_code
+from tracegrad.tracer.locate import is_own_code, start_of
 from tracegrad.tracer.observed import Observed
 from tracegrad.tracer.tensor import Tensor
 
@@ -162,10 +162,10 @@ class Sightings:
             )
             raise
 
-    def complain(self, what: str, fix: str, why: str) -> NoReturn:
+    def complain(self, what: str, fix: str, why: str, where: Loc | None = None) -> NoReturn:
         """Raise UnsupportedError; again at the end, should the function swallow it."""
         if self.complaint is None:
-            self.complaint = UnsupportedError(what, where=here(), why=why, fix=fix)
+            self.complaint = UnsupportedError(what, where=where, why=why, fix=fix)
         raise self.complaint
 
     def visit(self, value: Any) -> None:
@@ -216,7 +216,7 @@ class Sightings:
             if fields is not None and (is_user_class(kind) or isinstance(value, Observed)):
                 self.note_namespace("item", fields)
             if is_user_class(kind):
-                loc = Loc(getattr(kind, "__module__", "?"), 0)
+                loc = _in_class(kind)
                 self.add(Place("attribute", value, "__class__"), kind, loc)
                 if has_own_reads(kind) and hasattr(value, "__dict__"):
                     self.add(Place("attribute", value, "__dict__"), vars(value), loc)
@@ -235,7 +235,7 @@ class Sightings:
             if is_user_class(cls) and (cls is kind or cls not in self._classes):
                 self._classes.add(cls)
                 self.note_namespace("class", cls)
-                loc = Loc(getattr(cls, "__module__", "?"), 0)
+                loc = _in_class(cls)
                 for name, value in list(cls.__dict__.items()):
                     special = name.startswith("__") and name.endswith("__")
                     if not special or (callable(value) and name not in ATTRIBUTE_HOOKS):
@@ -250,7 +250,7 @@ class Sightings:
         if any(function is other for other in known):
             return
         known.append(function)
-        loc = Loc(code.co_filename, code.co_firstlineno)
+        loc = start_of(code)
         cells = [
             (Place("cell", cell, name), name)
             for name, cell in zip(code.co_freevars, function.__closure__ or ())
@@ -320,7 +320,7 @@ class Sightings:
                 places.append(("item", value.__dict__, names))
             elif isinstance(value, types.ModuleType) and not is_library(value.__name__):
                 places.append(("item", value.__dict__, names))
-        loc = Loc(code.co_filename, code.co_firstlineno)
+        loc = start_of(code)
         for kind, holder, names in places:
             for name in sorted(names.difference(names_of(kind, holder))):
                 self.add(Place(kind, holder, name), ABSENT, loc)
@@ -328,6 +328,10 @@ class Sightings:
     def of_values(self) -> list[Fact]:
         """The facts that say what a place held."""
         return [fact for fact in self.facts if isinstance(fact, Fact)]
+
+
+def _in_class(kind: type) -> Loc:
+    return Loc(f"class {kind.__module__}.{kind.__qualname__}", 0)
 
 
 def fields_of(owner: Any) -> dict | None:

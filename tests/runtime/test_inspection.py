@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import pytest
@@ -63,7 +64,7 @@ def test_no_graph_of_a_function_that_runs_eagerly_says_what_to_do():
     with pytest.warns(UserWarning, match="runs eagerly"):
         f(tg.ones(2))
     with pytest.raises(tg.errors.NothingCompiledError, match="fullgraph=True") as caught:
-        f.explain()
+        _ = f.graph
     assert "call it once" not in str(caught.value)
 
 
@@ -151,3 +152,71 @@ def test_why_tells_slots_from_options():
     opt.param_groups[0]["scale"] = 2.0
     step()
     assert "a parameter group: now has ['params', 'lr', 'scale']" in step.why()
+
+
+def test_explain_says_why_nothing_is_compiled():
+    import random
+
+    drawing = tg.compile(lambda x: x * random.random(), backend="numpy")
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        drawing(tg.ones(2))
+    assert "runs eagerly, nothing is compiled" in drawing.explain()
+    assert "draws from random" in drawing.explain() and "fullgraph=True" in drawing.explain()
+
+    scaled = tg.compile(lambda x, by: x * by, backend="numpy")
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        for k in range(12):
+            scaled(tg.ones(2), k / 7)
+    assert "compiled for numpy, but runs eagerly by now" in scaled.explain()
+
+
+class Settings:
+    shift = 1.0
+
+
+def test_every_reason_names_the_function_that_read_it():
+    scale, settings = 2.0, Settings()
+
+    def f(x):
+        return x * scale + settings.shift
+
+    step = tg.compile(f, backend="numpy")
+    here = os.path.relpath(__file__)
+    line = f.__code__.co_firstlineno
+    step(tg.ones(2))
+    scale = 3.0
+    step(tg.ones(2))
+    Settings.shift = 4.0
+    step(tg.ones(2))
+    settings.shift = 5.0
+    step(tg.ones(2))
+    name = f.__qualname__
+    assert step.why().splitlines()[1:] == [
+        f"recording 1: scale: 2.0 -> 3.0 (read at {here}:{line} in {name})",
+        f"recording 2: shift: 1.0 -> 4.0 (read at class {__name__}.Settings)",
+        f"recording 3: shift: absent -> 5.0 (read at {here}:{line + 1} in {name})",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["random", "outside", "argument"])
+def test_what_is_found_after_the_function_is_told_at_its_lines(kind):
+    import random
+
+    kept = []
+
+    def draws(x, given):
+        return x * random.random()
+
+    def appends(x, given):
+        kept.append(1)
+        return x
+
+    def changes(x, given):
+        given.append(1)
+        return x
+
+    f = {"random": draws, "outside": appends, "argument": changes}[kind]
+    where = f"where: {os.path.relpath(__file__)}:{f.__code__.co_firstlineno} in {f.__qualname__}"
+    with pytest.raises(RuntimeError) as raised:
+        tg.compile(f, backend="numpy", fullgraph=True)(tg.ones(2), [])
+    assert where in str(raised.value)
