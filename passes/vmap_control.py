@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, Op, inline, placeholder
+from tracegrad.ir.ops.source import zeros_like
+from tracegrad.ir.types import u8
+from tracegrad.passes.hazards import may_raise
 from tracegrad.passes.vmap import Batch, Lane, Lanes, Value, vmap, whole
 
 
@@ -32,9 +35,44 @@ def _cond(batch: Batch, node: Node, lanes: Lanes) -> Value:
     then, orelse = (vmap(node.attrs[name], _axes(xs), batch.size) for name in ("then", "orelse"))
     if not pred.batched:
         return whole(ops.cond(pred.node, *_nodes(xs), then=then, orelse=orelse), batched=True)
-    # the examples disagree: both branches run for all of them
-    results = (inline(then, _nodes(xs)), inline(orelse, _nodes(xs)))
+    # the examples disagree: both branches run, for all of them
+    others = ops.bitwise_not(pred.node)
+    results = (_results_for(pred.node, then, xs), _results_for(others, orelse, xs))
     return tuple(Lane(_choose(pred.node, x, y), True) for x, y in zip(*results))
+
+
+def _results_for(chosen: Node, branch: Graph, xs: Lanes) -> tuple[Node, ...]:
+    """Those of a vectorised branch; of no meaning for the examples that are not in `chosen`[size],
+    for which it does not raise.
+    """
+    if not may_raise(branch):
+        return inline(branch, _nodes(xs))
+    inputs = tuple(placeholder(node.type) for node in (chosen, *_nodes(xs)))
+    lanes = tuple(Lane(node, lane.batched) for node, lane in zip(inputs[1:], xs))
+    results = inline(branch, _stand_in(inputs[0], lanes))
+    nothing = tuple(map(zeros_like, results))
+    run = ops.cond(
+        _any(chosen), chosen, *_nodes(xs),
+        then=Graph(inputs, results, name=branch.name), orelse=Graph(inputs, nothing),
+    )  # fmt: skip
+    return tuple(ops.proj(run, index=k) for k in range(len(results)))
+
+
+def _any(chosen: Node) -> Node:
+    return ops.max_(chosen, axes=(0,))
+
+
+def _stand_in(chosen: Node, lanes: Lanes) -> tuple[Node, ...]:
+    """The lanes with what the first of the `chosen` examples has in place of all others' values."""
+    first = ops.argmax(ops.cast(chosen, dtype=u8), axis=0)
+
+    def replaced(x: Node) -> Node:
+        one = ops.gather(x, first, axes=(0,))
+        return _choose(
+            chosen, x, ops.broadcast_to(one, shape=x.shape, dims=tuple(range(1, x.ndim)))
+        )
+
+    return tuple(replaced(lane.node) if lane.batched else lane.node for lane in lanes)
 
 
 def _while_loop(batch: Batch, node: Node, lanes: Lanes) -> Value:
@@ -44,11 +82,12 @@ def _while_loop(batch: Batch, node: Node, lanes: Lanes) -> Value:
     body = vmap(node.attrs["body"], axes, batch.size)
     carry = tuple(placeholder(x.type) for x in going.inputs)
     each = inline(going, carry)[0]
-    any_goes_on = Graph(carry, (ops.max_(each, axes=(0,)),), name=going.name)
+    any_goes_on = Graph(carry, (_any(each),), name=going.name)
 
     carry = tuple(placeholder(x.type) for x in going.inputs)
     each = inline(going, carry)[0]
-    moved = inline(body, carry)
+    lanes_in = tuple(Lane(x, True) for x in carry)
+    moved = inline(body, _stand_in(each, lanes_in) if may_raise(body) else carry)
     kept = tuple(_choose(each, new, old) for new, old in zip(moved, carry))
     loop = ops.while_loop(
         *(batch.spread(lane) for lane in lanes),

@@ -70,3 +70,43 @@ def test_an_error_in_control_flow_reaches_the_caller(name, mode):
     assert calls.tolist() == [2, 2]
     np.testing.assert_array_equal(run(*good).numpy(), wanted)  # told once
     assert calls.tolist() == [3, 3]
+
+
+def divided(n):
+    return tg.cond(n != 0, lambda n: 12 // n, lambda n: n - 1, (n,))
+
+
+def divisors_summed(n):
+    return tg.while_loop(
+        lambda n, total: n > 0, lambda n, total: (n - 1, total + 12 // n), (n, tg.tensor(0))
+    )[1]
+
+
+def picked(n):
+    """A gradient through a branch that reads out of range for examples that do not take it."""
+    x = tg.arange(4.0) ** 2
+    return tg.func.grad(lambda w: tg.cond(n < 4, lambda w: w * w * x[n], lambda w: w, (w,)))(
+        tg.tensor(3.0)
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("one", [divided, divisors_summed, picked])
+def test_examples_of_vmap_raise_for_what_they_take_only(one, mode):
+    n = tg.tensor([2, 0, 5, 3])
+    batched = tg.func.vmap(one)
+    if mode != "eager":
+        batched = tg.compile(batched, backend=mode)
+    expected = [float(one(tg.tensor(k))) for k in n.tolist()]
+    assert batched(n).tolist() == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_example_of_vmap_raises_for_what_it_takes(mode):
+    batched = tg.func.vmap(lambda n: tg.cond(n < 3, lambda n: 12 // n, lambda n: n, (n,)))
+    if mode != "eager":
+        batched = tg.compile(batched, backend=mode)
+    assert batched(tg.tensor([1, 4])).tolist() == [12, 4]
+    assert batched(tg.tensor([7, 4])).tolist() == [7, 4]
+    with pytest.raises(tg.TracegradError, match="zero"):
+        batched(tg.tensor([1, 0])).tolist()
