@@ -91,13 +91,13 @@ def _connected(value: Tensor, leaves: list[Tensor]) -> bool:
     """Whether the value depends on tracked tensors other than the leaves (whose gradients the
     caller may want).
     """
-    from tracegrad.tracer.tape.entries import LEAF, linearise
+    from tracegrad.tracer.tape.entries import LEAF, Tape
 
     if value._entry is None:
         return False
     own = {leaf._entry for leaf in leaves}
-    order, _ = linearise([value._entry])
-    return any(entry.kind is LEAF and entry not in own for entry in order)
+    reached = Tape([value._entry]).order
+    return any(entry.kind is LEAF and entry not in own for entry in reached)
 
 
 def grad(

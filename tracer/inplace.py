@@ -23,6 +23,7 @@ from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import Storage, protect_saved, storage_of, writable
 from tracegrad.tracer.tape.entries import Constant, Entry, Leaf
+from tracegrad.tracer.tape.hooks import retain_of_new_value
 from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
 from tracegrad.tracer.views import IDENTITY, WriteBack, view_entry
 
@@ -116,6 +117,8 @@ def rebase(target: Tensor, entry: Entry | None) -> None:
         entry = written_back((IDENTITY,), target._entry, Constant(target._data))
     if storage is None:
         target._entry = entry
+        if target._retains_grad:
+            retain_of_new_value(target)
         return
     family = target._family
     if target._chain:
@@ -135,6 +138,8 @@ def rebase_family(storage: Storage, family: int, entry: Entry | None) -> None:
                 derived = view_entry(step, derived)  # type: ignore[arg-type]
             member._entry = derived
             storage.watch(derived)
+            if member._retains_grad:
+                retain_of_new_value(member)
 
 
 def spec(entry: Entry) -> TensorType:

@@ -9,6 +9,7 @@ from tracegrad.tracer import view_methods
 from tracegrad.tracer.errors import InPlaceError, UnsupportedError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import enable_grad, get_mode
+from tracegrad.tracer.tape.hooks import retain_of_new_value
 from tracegrad.tracer.tensor import Tensor, metadata_changes
 
 
@@ -39,6 +40,8 @@ def become(tensor: Tensor, view: Callable[..., Tensor], args: tuple, kwargs: dic
     tensor.__dict__.pop("_const", None)
     tensor._data, tensor._storage, tensor._chain = new._data, new._storage, new._chain
     tensor._entry = new._entry
+    if tensor._retains_grad:
+        retain_of_new_value(tensor)
     return tensor
 
 

@@ -278,7 +278,7 @@ class Tensor(Attached):
 
     def retain_grad(self) -> None:
         """Keep `.grad` of this non-leaf tensor in backward."""
-        from tracegrad.tracer.tape.backward import retain_grad
+        from tracegrad.tracer.tape.hooks import retain_grad
 
         retain_grad(self)
 

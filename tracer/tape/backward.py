@@ -8,21 +8,22 @@ hooks take the entry-by-entry path, recording.
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import numpy as np
 
-from tracegrad.tracer.errors import GradientError
-from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode, no_grad
 from tracegrad.tracer.tape.compiled import compiled_for
-from tracegrad.tracer.tape.entries import CONSTANT, FREED, LEAF, Entry, Leaf, linearise
-from tracegrad.tracer.tape.hooks import any_registered, hooks_of, replaced
+from tracegrad.tracer.tape.entries import FREED, LEAF, Entry, Tape
+from tracegrad.tracer.tape.hooks import any_registered, hooks_of, replaced, retained_by
+from tracegrad.tracer.tape.refused import (
+    checked_cotangent,
+    no_gradient_wanted,
+    not_used,
+    walked_before,
+)
 from tracegrad.tracer.tape.walk import entry_gradients, recorded_gradients, walk
 from tracegrad.tracer.tensor import Tensor, wrap
-
-_retained: weakref.WeakKeyDictionary[Entry, Any] = weakref.WeakKeyDictionary()
 
 
 def backward(
@@ -43,13 +44,9 @@ def backward(
             if gradient is not None:
                 accumulate(target, gradient, create_graph)
         return
-    roots, cotangents = seeds(tensors, gradients, create_graph)
-    order, number = linearise(roots)
-    check_alive(order)
-    leaves = [e for e in order if e.kind is LEAF]
-    found = run(order, number, roots, cotangents, leaves, create_graph)
-    if not (create_graph if retain_graph is None else retain_graph):
-        free(order)
+    tape, cotangents = tape_behind(tensors, gradients, create_graph)
+    leaves = [entry for entry in tape.order if entry.kind is LEAF]
+    found = run(tape, cotangents, leaves, retain_graph, create_graph)
     for leaf, gradient in zip(leaves, found):
         tensor = leaf.tensor()  # type: ignore[attr-defined]
         if gradient is not None and tensor is not None:
@@ -67,27 +64,16 @@ def grad_of(
     trace = get_mode().trace
     if trace is not None:
         return trace.grad_of(outputs, inputs, cotangents, retain_graph, create_graph, allow_unused)
-    for tensor in inputs:
+    for k, tensor in enumerate(inputs):
         if tensor._entry is None:
-            raise GradientError(
-                "grad(): an input does not require grad",
-                where=here(),
-                fix="call x.requires_grad_() before using it",
-            )
-    roots, seeds_ = seeds(outputs, cotangents, create_graph)
-    targets = [t._entry for t in inputs]
-    order, number = linearise(roots)
-    check_alive(order)
-    missing = [k for k, target in enumerate(targets) if target not in number]
-    if missing and not allow_unused:
-        raise GradientError(
-            f"grad(): input {missing[0]} was not used to compute the outputs", where=here(),
-            fix="pass allow_unused=True to get None for it",
-        )  # fmt: skip
-    present = [t for t in targets if t in number]
-    found = dict(zip(map(id, present), run(order, number, roots, seeds_, present, create_graph)))
-    if not (create_graph if retain_graph is None else retain_graph):
-        free(order)
+            raise no_gradient_wanted(k)
+    tape, seeds = tape_behind(outputs, cotangents, create_graph)
+    targets = [tensor._entry for tensor in inputs]
+    present = [target for target in targets if target in tape.number]
+    if len(present) < len(targets) and not allow_unused:
+        raise not_used(next(k for k, target in enumerate(targets) if target not in tape.number))
+    gradients = run(tape, seeds, present, retain_graph, create_graph)
+    found = dict(zip(map(id, present), gradients))
     result = []
     for tensor, target in zip(inputs, targets):
         gradient = found.get(id(target))
@@ -99,56 +85,20 @@ def grad_of(
     return result
 
 
-def seeds(
+def tape_behind(
     tensors: list[Tensor], gradients: list[Any], create_graph: bool
-) -> tuple[list[Entry], list[Any]]:
-    """Entries to start from and their cotangents (Tensors under create_graph, arrays otherwise)."""
-    roots, cotangents = [], []
-    for tensor, gradient in zip(tensors, gradients):
-        if tensor._entry is None:
-            raise GradientError(
-                "backward() on a tensor that does not require grad", where=here(),
-                why="nothing it was computed from requires grad, or it was made under no_grad or detached",
-                fix="call requires_grad_() on an input, or compute it outside no_grad",
-            )  # fmt: skip
-        array = tensor._data
+) -> tuple[Tape, list[Any]]:
+    """The tape from `tensors` on, and their cotangents: Tensors under create_graph, arrays otherwise."""
+    cotangents: list[Any] = []
+    for tensor, given in zip(tensors, gradients):
+        gradient = checked_cotangent(tensor, tensor._entry is not None, given)
         if gradient is None:
-            if array.size != 1:
-                raise GradientError(
-                    f"backward() of a tensor with {array.size} elements needs a gradient", where=here(),
-                    fix="reduce it to a scalar first, or pass gradient=tg.ones_like(x)",
-                )  # fmt: skip
-            gradient = wrap(np.ones(array.shape, array.dtype))
-        elif tuple(gradient.shape) != array.shape:
-            raise GradientError(
-                f"the gradient's shape {tuple(gradient.shape)} is not the output's {array.shape}",
-                where=here(),
-            )
-        roots.append(tensor._entry)
-        cotangents.append(
-            gradient if create_graph else gradient._data.astype(array.dtype, copy=False)
-        )
-    return roots, cotangents
-
-
-def check_alive(order: list[Entry]) -> None:
-    for entry in order:
-        if entry.kind is FREED:
-            raise GradientError(
-                "backward through a graph a second time", where=here(),
-                why="its saved values were freed after the first backward",
-                fix="pass retain_graph=True to the first backward() or grad()",
-            )  # fmt: skip
-
-
-def free(order: list[Entry]) -> None:
-    for entry in order:
-        kind = entry.kind
-        if kind is not LEAF and kind is not CONSTANT:
-            entry.kind = FREED
-            entry.parents = ()
-            entry.value = None
-            entry.saved = None
+            gradient = wrap(np.ones(tensor._data.shape, tensor._data.dtype))
+        cotangents.append(gradient if create_graph else gradient._data)
+    tape = Tape([tensor._entry for tensor in tensors])  # type: ignore[misc]
+    if any(entry.kind is FREED for entry in tape.order):
+        raise walked_before()
+    return tape, cotangents
 
 
 def accumulate(tensor: Tensor, gradient: Any, create_graph: bool) -> None:
@@ -173,21 +123,27 @@ def accumulate(tensor: Tensor, gradient: Any, create_graph: bool) -> None:
 
 
 def run(
-    order: list[Entry], number: dict[Entry, int], roots: list[Entry], cotangents: list[Any],
-    targets: list[Entry], create_graph: bool,
+    tape: Tape, cotangents: list[Any], targets: list[Entry], retain_graph: bool | None, create_graph: bool
 ) -> list[Any]:  # fmt: skip
     """Cotangents of `targets`: Tensors under create_graph, arrays otherwise."""
-    hooks = run_hooks if any_registered() or _retained else None
+    found = cotangents_of(targets, tape, cotangents, create_graph)
+    if not (create_graph if retain_graph is None else retain_graph):
+        tape.free()
+    return found
+
+
+def cotangents_of(
+    targets: list[Entry], tape: Tape, cotangents: list[Any], create_graph: bool
+) -> list[Any]:
+    hooks = run_hooks if any_registered() else None
     if create_graph:
-        found = walk(order, roots, cotangents, targets, recorded_gradients(order), hooks)
-        return [found.get(t) for t in targets]
-    if hooks is None:
-        compiled = compiled_for(order, number, roots, targets)
-        if compiled is not None:
-            return compiled(order, cotangents)
-    found = walk(order, roots, cotangents, targets, entry_gradients, hooks)
+        found = walk(tape, cotangents, targets, recorded_gradients(tape), hooks)
+        return [found.get(target) for target in targets]
+    if hooks is None and (compiled := compiled_for(tape, targets)) is not None:
+        return compiled(tape.order, cotangents)
+    found = walk(tape, cotangents, targets, entry_gradients, hooks)
     separate(targets, found, cotangents)
-    return [found.get(t) for t in targets]
+    return [found.get(target) for target in targets]
 
 
 def separate(targets: list[Entry], results: dict[Entry, Any], given: list[np.ndarray]) -> None:
@@ -217,16 +173,7 @@ def run_hooks(entry: Entry, ct: Any) -> Any:
     if hooks:
         gradient = replaced(ct if recording else wrap(ct), hooks)
         ct = gradient if recording else gradient._data
-    keep = _retained.get(entry)
-    tensor = keep() if keep is not None else None
+    tensor = retained_by(entry)
     if tensor is not None:
         accumulate(tensor, ct if recording else np.array(ct), recording)
     return ct
-
-
-def retain_grad(tensor: Tensor) -> None:
-    if get_mode().trace is not None:
-        get_mode().trace.retain_grad(tensor)  # type: ignore[union-attr]
-    elif tensor._entry is not None and not isinstance(tensor._entry, Leaf):
-        _retained[tensor._entry] = weakref.ref(tensor)
-        tensor._retains_grad = True

@@ -19,8 +19,8 @@ from tracegrad.ir.types import TensorType, dtype_of
 from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import LRU, WEAK_DTYPE, compile_for_numpy
-from tracegrad.tracer.tape.entries import Entry, program_of, weak_category
-from tracegrad.tracer.tape.walk import vjp_of, walk
+from tracegrad.tracer.tape.entries import Entry, Tape, program_of, weak_category
+from tracegrad.tracer.tape.walk import to_parents, vjp_of, walk
 
 COMPILED_SIZE = 256  # structures kept compiled
 SEEN_SIZE = 4096  # structures remembered after one sighting (their hashes)
@@ -33,30 +33,27 @@ _seen = LRU(SEEN_SIZE)
 _lock = threading.Lock()
 
 
-def structure_key(
-    order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]
-) -> tuple:
+def structure_key(tape: Tape, targets: list[Entry]) -> tuple:
+    number = tape.number
     key: list[Any] = []
     append = key.append
-    for entry in order:
+    for entry in tape.order:
         append(entry.kind)
         append(entry.shape)
         append(entry.dtype)
         append(entry.value.__class__ is list)
         for parent in entry.parents:
             append(number[parent] if isinstance(parent, Entry) else parent.__class__)
-    append(tuple([number[r] for r in roots]))
+    append(tuple([number[r] for r in tape.roots]))
     append(tuple([number[t] for t in targets]))
     return tuple(key)
 
 
-def compiled_for(
-    order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]
-) -> Any:
+def compiled_for(tape: Tape, targets: list[Entry]) -> Any:
     """The compiled gradient of this structure, or None at its first sighting."""
-    if any(entry.kind.__class__ in OPAQUE_KINDS for entry in order):
+    if any(entry.kind.__class__ in OPAQUE_KINDS for entry in tape.order):
         return None
-    key = structure_key(order, number, roots, targets)
+    key = structure_key(tape, targets)
     compiled = _compiled[key]
     if compiled is not None:
         return compiled
@@ -65,7 +62,7 @@ def compiled_for(
         if _seen[mark] is None:
             _seen.add(mark, True)
             return None
-    compiled = CompiledBackward(order, number, roots, targets)
+    compiled = CompiledBackward(tape, targets)
     with _lock:
         return _compiled.add(key, compiled)
 
@@ -73,10 +70,8 @@ def compiled_for(
 class CompiledBackward:
     """Call with the tape's entries in canonical order and the roots' cotangents."""
 
-    def __init__(
-        self, order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]
-    ):
-        inputs, found, self.reads = gradient_graph(order, number, roots, targets)
+    def __init__(self, tape: Tape, targets: list[Entry]):
+        inputs, found, self.reads = backward_graph(tape, targets)
         # A target that no gradient reaches has no output.
         self.present = tuple(node is not None for node in found)
         self.run = compile_for_numpy(
@@ -137,11 +132,11 @@ class Reads:
 VALUE, PART, NUMBER, KEPT = range(4)
 
 
-def gradient_graph(
-    order: list[Entry], number: dict[Entry, int], roots: list[Entry], targets: list[Entry]
+def backward_graph(
+    tape: Tape, targets: list[Entry]
 ) -> tuple[tuple[Node, ...], list[Node | None], list[tuple]]:
     """Inputs, the targets' gradients, and where each input after the cotangents is read from."""
-    reads = Reads(number)
+    reads = Reads(tape.number)
 
     def gradients(
         entry: Entry, received: dict[int, Node], live: set[Entry]
@@ -153,15 +148,11 @@ def gradient_graph(
         arguments += [reads.kept(entry, k, node.type) for k, node in enumerate(vjp.saved)]
         inputs = dict(zip(vjp.graph.inputs, arguments, strict=True))
         outputs = substitute(vjp.graph.outputs, inputs)
-        return [
-            (entry.parents[k], outputs[at])
-            for k, at in vjp.gradients.items()
-            if entry.parents[k] in live
-        ]
+        return to_parents(entry, vjp, outputs, live)
 
     with _loc.at(here().through("backward")):
-        seeds = [placeholder(TensorType(r.shape, dtype_of(r.dtype))) for r in roots]
-        arrived = walk(order, roots, seeds, targets, gradients)
+        seeds = [placeholder(TensorType(r.shape, dtype_of(r.dtype))) for r in tape.roots]
+        arrived = walk(tape, seeds, targets, gradients)
     found = [arrived.get(target) for target in targets]
     used = set(postorder([node for node in found if node is not None]))
     read = [(place, node) for place, node in reads.nodes.items() if node in used]

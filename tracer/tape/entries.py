@@ -144,23 +144,34 @@ def weak_category(number: Any) -> str:
     return "complex" if isinstance(number, complex) else "float"
 
 
-def linearise(roots: list[Entry]) -> tuple[list[Entry], dict[Entry, int]]:
-    """Entries reachable from `roots`, parents first, and their numbers; no recursion."""
-    order: list[Entry] = []
-    number: dict[Entry, int] = {}
-    stack = list(roots)
-    while stack:
-        entry = stack[-1]
-        if entry in number:
-            stack.pop()
-            continue
-        ready = True
-        for parent in entry.parents:
-            if isinstance(parent, Entry) and parent not in number:
-                stack.append(parent)
-                ready = False
-        if ready:
-            stack.pop()
-            number[entry] = len(order)
-            order.append(entry)
-    return order, number
+class Tape:
+    """What is reachable from some entries: `order` has parents first, `number` says where each stands."""
+
+    def __init__(self, roots: list[Entry]):
+        self.roots = roots
+        self.order: list[Entry] = []
+        self.number: dict[Entry, int] = {}
+        order, number = self.order, self.number
+        stack = list(roots)
+        while stack:  # no recursion: a tape may be as deep as it is long
+            entry = stack[-1]
+            if entry in number:
+                stack.pop()
+                continue
+            ready = True
+            for parent in entry.parents:
+                if isinstance(parent, Entry) and parent not in number:
+                    stack.append(parent)
+                    ready = False
+            if ready:
+                stack.pop()
+                number[entry] = len(order)
+                order.append(entry)
+
+    def free(self) -> None:
+        """Drop what a second walk would read."""
+        for entry in self.order:
+            if entry.kind is not LEAF and entry.kind is not CONSTANT:
+                entry.kind = FREED
+                entry.parents = ()
+                entry.value = entry.saved = None

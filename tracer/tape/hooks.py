@@ -1,4 +1,4 @@
-"""Hooks on tensors: called with a gradient when it is known, or after it was accumulated.
+"""What happens when a gradient arrives: hooks on tensors, and `retain_grad()`.
 
 Hooks of a leaf stand on the tensor, so they outlive every step that writes it; those of another
 tensor stand on its tape entry.
@@ -19,6 +19,8 @@ Hook = Callable[[Tensor], Any]
 # Is a backward to look? The hooks stand on the entries: one may hold its tensor, and so its entry.
 _hooked_entries: weakref.WeakSet[Entry] = weakref.WeakSet()
 _hooked_leaves: dict[int, weakref.ref] = {}  # tensors with hooks, by id
+# Tensors with history that keep their gradient, by the entry of their value.
+_retained: weakref.WeakKeyDictionary[Entry, weakref.ref[Tensor]] = weakref.WeakKeyDictionary()
 
 
 class HookHandle:
@@ -86,8 +88,8 @@ def _added(tensor: Tensor, name: str, hook: Hook) -> HookHandle:
 
 
 def any_registered() -> bool:
-    """Whether a backward may meet a hook."""
-    return bool(_hooked_entries or _hooked_leaves)
+    """Whether a backward may meet a hook, or a tensor that retains its gradient."""
+    return bool(_hooked_entries or _hooked_leaves or _retained)
 
 
 def hooks_of(entry: Entry) -> list[Hook]:
@@ -96,6 +98,29 @@ def hooks_of(entry: Entry) -> list[Hook]:
         tensor = entry.tensor()
         return list((tensor._hooks if tensor is not None else None) or ())
     return list(getattr(entry, "hooks", ()))
+
+
+def retain_grad(tensor: Tensor) -> None:
+    trace = get_mode().trace
+    if trace is not None:
+        trace.retain_grad(tensor)
+    elif tensor._entry is not None and not isinstance(tensor._entry, Leaf):
+        _retained[tensor._entry] = weakref.ref(tensor)
+        tensor._retains_grad = True
+
+
+def retained_by(entry: Entry) -> Tensor | None:
+    """The tensor that keeps the gradient of `entry`."""
+    keeper = _retained.get(entry)
+    return None if keeper is None else keeper()
+
+
+def retain_of_new_value(tensor: Tensor) -> None:
+    """A tensor that retains its gradient was written: as in PyTorch, that of its new value."""
+    for entry, keeper in list(_retained.items()):
+        if keeper() is tensor:
+            del _retained[entry]
+    retain_grad(tensor)
 
 
 def replaced(gradient: Tensor, hooks: list[Hook]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from tracegrad.ir.types import TensorType
 from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.program import Program
-from tracegrad.tracer.tape.entries import CONSTANT, LEAF, Entry, Part, program_of
+from tracegrad.tracer.program import VJP, WEAK_DTYPE, Program
+from tracegrad.tracer.tape.entries import CONSTANT, LEAF, Entry, Part, Tape, program_of
 from tracegrad.tracer.tensor import Tensor, wrap
 
 # (entry, cotangents of its outputs by number, entries worth reaching) -> (parent, cotangent) pairs
@@ -32,21 +32,21 @@ def wanted_entries(order: list[Entry], targets: list[Entry]) -> set[Entry]:
 
 
 def walk(
-    order: list[Entry], roots: list[Entry], cotangents: list[Any], targets: list[Entry], gradients: Gradients,
+    tape: Tape, cotangents: list[Any], targets: list[Entry], gradients: Gradients,
     arrived: Callable[[Entry, Any], Any] | None = None,
 ) -> dict[Entry, Any]:  # fmt: skip
     """The cotangents that arrive at `targets`.
 
     `arrived` sees (and may replace) each complete one: hooks.
     """
-    live = wanted_entries(order, targets)
+    live = wanted_entries(tape.order, targets)
     grads: dict[Entry, Any] = {}
-    for root, cotangent in zip(roots, cotangents):
+    for root, cotangent in zip(tape.roots, cotangents):
         grads[root] = cotangent if root not in grads else grads[root] + cotangent
     parts: dict[Entry, dict[int, Any]] = {}
     results: dict[Entry, Any] = {}
     wanted_targets = set(targets)
-    for entry in reversed(order):
+    for entry in reversed(tape.order):
         ct = grads.pop(entry, None)
         if ct is not None and arrived is not None:
             ct = arrived(entry, ct)
@@ -74,24 +74,63 @@ def entry_gradients(
 ) -> list[tuple[Entry, np.ndarray]]:
     """(parent, cotangent) of one entry for the cotangents of its outputs."""
     if entry.kind.__class__ is CustomProgram:
-        found = entry.kind.gradients(received, False)
-        return [(p, g) for p, g in zip(entry.parents, found) if g is not None and p in live]
+        return custom_gradients(entry, received, live, recording=False)
     program = program_of(entry)
     vjp, arrays = vjp_of(entry, program, received, live, zeros_of)
     arrays += operand_values(entry, program, vjp.reads_in)
-    arrays += output_values(entry, vjp.reads_out)
-    arrays += saved_of(entry, vjp)
+    arrays += [output_value(entry, k) for k in vjp.reads_out]
+    if vjp.saved:
+        arrays += entry.saved
     try:
         outputs = vjp.run(arrays)
     except BackendError as error:
         if program.__class__ is not Program:  # a compiled call knows the line of each op
             raise
         raise error.located(error.op, here()) from error.__cause__
-    return [
-        (entry.parents[k], outputs[at])
-        for k, at in vjp.gradients.items()
-        if entry.parents[k] in live
-    ]
+    return to_parents(entry, vjp, outputs, live)
+
+
+def recorded_gradients(tape: Tape) -> Gradients:
+    """Gradients of an entry as Tensors: its gradient program applied as an op, so recorded."""
+    parts = {(e.parents[0], e.index): e for e in tape.order if isinstance(e, Part)}
+
+    def output(entry: Entry, k: int) -> Tensor:
+        value = output_value(entry, k)
+        if entry.value.__class__ is list:
+            entry = parts.get((entry, k)) or Part(entry, k, value.shape, value.dtype)
+        return with_entry(value, entry)
+
+    def gradients(
+        entry: Entry, received: dict[int, Any], live: set[Entry]
+    ) -> list[tuple[Entry, Any]]:
+        if entry.kind.__class__ is CustomProgram:
+            return custom_gradients(entry, received, live, recording=True)
+        vjp, operands = vjp_from_operands(entry, program_of(entry), received, live)
+        for k in vjp.reads_in:
+            parent = entry.parents[k]
+            operands.append(
+                with_entry(parent.value, parent) if isinstance(parent, Entry) else parent
+            )
+        operands += [output(entry, k) for k in vjp.reads_out]
+        return to_parents(entry, vjp, apply(vjp.op, tuple(operands)), live)
+
+    return gradients
+
+
+def custom_gradients(
+    entry: Entry, received: dict[int, Any], live: set[Entry], recording: bool
+) -> list[tuple[Entry, Any]]:
+    """Those of an autograd.Function: its backward runs."""
+    found = entry.kind.gradients(received, recording)
+    return [(p, g) for p, g in zip(entry.parents, found) if g is not None and p in live]
+
+
+def to_parents(
+    entry: Entry, vjp: VJP, outputs: Sequence[Any], live: set[Entry]
+) -> list[tuple[Entry, Any]]:
+    """The results of a gradient program with the parents that they are for."""
+    pairs = [(entry.parents[k], outputs[at]) for k, at in vjp.gradients.items()]
+    return [pair for pair in pairs if pair[0] in live]
 
 
 def zeros_of(type: TensorType) -> np.ndarray:
@@ -99,47 +138,39 @@ def zeros_of(type: TensorType) -> np.ndarray:
 
 
 def vjp_of(
-    entry: Entry,
-    program: Any,
-    received: dict[int, Any],
-    live: set[Entry],
-    zeros: Callable[[Any], Any],
-) -> tuple[Any, list[Any]]:
+    entry: Entry, program: Program, received: dict[int, Any], live: set[Entry], zeros: Callable[[Any], Any]
+) -> tuple[VJP, list[Any]]:  # fmt: skip
     """The gradient program and its cotangent arguments.
 
     An entry that kept intermediates uses the program that it was recorded with: all tracked
     operands wanted, all outputs given a cotangent (zeros where none arrived).
     """
-    if saved(entry):
-        wanted = tuple(tracked(parent) for parent in entry.parents)
-        flags = tuple(t.dtype.is_inexact for t in program.types)
-        arrays = [
-            received[k] if k in received else zeros(t)
-            for k, t in enumerate(program.types) if flags[k]
-        ]  # fmt: skip
-        return program.vjp(wanted, flags), arrays
+    if not getattr(entry, "saved", None):
+        return vjp_from_operands(entry, program, received, live)
+    wanted = tuple(tracked(parent) for parent in entry.parents)
+    flags = tuple(type.dtype.is_inexact for type in program.types)
+    given = [
+        received[k] if k in received else zeros(type)
+        for k, type in enumerate(program.types) if flags[k]
+    ]  # fmt: skip
+    return program.vjp(wanted, flags), given
+
+
+def vjp_from_operands(
+    entry: Entry, program: Program, received: dict[int, Any], live: set[Entry]
+) -> tuple[VJP, list[Any]]:
+    """As `vjp_of`, of no more than is asked for; it reads no intermediates."""
     wanted = tuple(parent in live for parent in entry.parents)
     flags = tuple(k in received for k in range(len(program.types)))
-    return program.vjp(wanted, flags, save=False), [
-        received[k] for k, has in enumerate(flags) if has
-    ]
-
-
-def saved(entry: Entry) -> Any:
-    return getattr(entry, "saved", None)
-
-
-def saved_of(entry: Entry, vjp: Any) -> list[np.ndarray]:
-    return list(entry.saved) if vjp.saved else []
+    given = [received[k] for k, has in enumerate(flags) if has]
+    return program.vjp(wanted, flags, save=False), given
 
 
 def tracked(parent: Any) -> bool:
     return isinstance(parent, Entry) and parent.kind is not CONSTANT
 
 
-def operand_values(entry: Entry, program: Any, reads: tuple[int, ...]) -> list[np.ndarray]:
-    from tracegrad.tracer.program import WEAK_DTYPE
-
+def operand_values(entry: Entry, program: Program, reads: tuple[int, ...]) -> list[np.ndarray]:
     values = []
     for k in reads:
         parent = entry.parents[k]
@@ -151,51 +182,8 @@ def operand_values(entry: Entry, program: Any, reads: tuple[int, ...]) -> list[n
     return values
 
 
-def output_values(entry: Entry, reads: tuple[int, ...]) -> list[np.ndarray]:
-    value = entry.value
-    return [value[k] if value.__class__ is list else value for k in reads]
-
-
-def recorded_gradients(order: list[Entry]) -> Gradients:
-    """Gradients of an entry as Tensors: its gradient program applied as an op, so recorded."""
-
-    def gradients(
-        entry: Entry, received: dict[int, Any], live: set[Entry]
-    ) -> Iterable[tuple[Entry, Any]]:
-        if entry.kind.__class__ is CustomProgram:
-            found = entry.kind.gradients(received, True)
-            return [(p, g) for p, g in zip(entry.parents, found) if g is not None and p in live]
-        program = program_of(entry)
-        wanted = tuple(parent in live for parent in entry.parents)
-        flags = tuple(k in received for k in range(len(program.types)))
-        vjp = program.vjp(wanted, flags, save=False)
-        operands: list[Any] = [received[k] for k, has in enumerate(flags) if has]
-        for k in vjp.reads_in:
-            parent = entry.parents[k]
-            operands.append(
-                with_entry(parent.value, parent) if isinstance(parent, Entry) else parent
-            )
-        for k in vjp.reads_out:
-            value = entry.value[k] if entry.value.__class__ is list else entry.value
-            operands.append(with_entry(value, output_entry(entry, k, order)))
-        outputs = apply(vjp.op, tuple(operands))
-        return [(entry.parents[k], outputs[position]) for k, position in vjp.gradients.items()]
-
-    return gradients
-
-
-def output_entry(entry: Entry, index: int, order: list[Entry]) -> Entry:
-    if entry.value.__class__ is not list:
-        return entry
-    for candidate in order:
-        if (
-            candidate.__class__ is Part
-            and candidate.parents[0] is entry
-            and candidate.index == index
-        ):
-            return candidate
-    value = entry.value[index]
-    return Part(entry, index, value.shape, value.dtype)
+def output_value(entry: Entry, k: int) -> np.ndarray:
+    return entry.value[k] if entry.value.__class__ is list else entry.value
 
 
 def with_entry(value: np.ndarray, entry: Entry) -> Tensor:

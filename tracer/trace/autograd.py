@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,12 @@ from tracegrad.tracer.errors import DroppedGradientError, GradientError, ShapeEr
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import set_grad_enabled
 from tracegrad.tracer.tape.hooks import HookHandle, replaced
+from tracegrad.tracer.tape.refused import (
+    checked_cotangent,
+    no_gradient_wanted,
+    not_used,
+    walked_before,
+)
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.host import TraceHost
 from tracegrad.tracer.trace.tracking import LeafRecord
@@ -49,6 +56,7 @@ class TraceAutograd(TraceHost):
         self._freed: set[Node] = set()
         self._older: set[Node] = set()  # there before the last walk under create_graph
         self.hooks: dict[Node, list[Any]] = {}  # of the trace's own tensors
+        self._retaining: dict[int, Tensor] = {}  # tensors with history that keep their gradient
 
     def is_freed(self, node: Node) -> bool:
         """Whether a backward without retain_graph has walked through `node`."""
@@ -118,51 +126,29 @@ class TraceAutograd(TraceHost):
     # -- the reverse walk ------------------------------------------------------------------------
 
     def _reverse(
-        self, tensors: list[Tensor], gradients: list[Any], wrt: list[Node], retain: bool, create: bool
+        self, tensors: list[Tensor], gradients: list[Any], wrt: list[Node], retain: bool | None, create: bool
     ) -> list[Node | None]:  # fmt: skip
-        roots, cotangents = [], []
         with _loc.at(here()):
-            for tensor, gradient in zip(tensors, gradients):
+            roots, cotangents = [], []
+            for tensor, given in zip(tensors, gradients):
                 node = self.node_of(tensor)
-                if not self.is_tracked(node):
-                    raise GradientError(
-                        "backward() on a tensor that does not require grad", where=here(),
-                        why="nothing it was computed from requires grad, or it was made under no_grad or detached",
-                    )  # fmt: skip
-                if gradient is None:
-                    if node.type.size != 1:
-                        raise GradientError(
-                            f"backward() of a tensor with {node.type.size} elements needs a gradient", where=here(),
-                            fix="reduce it to a scalar first, or pass gradient=tg.ones_like(x)",
-                        )  # fmt: skip
-                    cotangents.append(ops.splat(1, node.type))
-                else:
-                    given = self.node_of(gradient)
-                    if given.shape != node.shape:
-                        raise ShapeError(
-                            f"the gradient's shape {list(given.shape)} is not the output's "
-                            f"{list(node.shape)}"
-                        )
-                    cotangents.append(given)
+                gradient = checked_cotangent(tensor, self.is_tracked(node), given)
                 roots.append(node)
-            walked = {
-                n for n in postorder(roots, stop=lambda n: n not in self.active) if n in self.active
-            }
+                cotangents.append(
+                    ops.splat(1, node.type) if gradient is None else self.node_of(gradient)
+                )
+            active = self.active
+            walked = active.intersection(postorder(roots, stop=lambda n: n not in active))
+            if walked & self._freed:
+                raise walked_before()
             if create:
                 self._older = set(postorder([*roots, *cotangents]))
-            if walked & self._freed:
-                raise GradientError(
-                    "backward through a graph a second time",
-                    where=here(),
-                    why="its saved values were freed after the first backward",
-                    fix="pass retain_graph=True to the first",
-                )
             with set_grad_enabled(create):  # the mode in which backwards of the user's run
                 if self.hooks:
                     found = self._walk(roots, cotangents, wrt, create)
                 else:
-                    found = reverse(roots, cotangents, wrt, active=self.active)
-            if not retain:
+                    found = reverse(roots, cotangents, wrt, active=active)
+            if not (create if retain is None else retain):
                 self._freed |= walked
             if create:
                 self.track_gradients([n for n in found if n is not None])
@@ -180,32 +166,27 @@ class TraceAutograd(TraceHost):
     def backward(
         self, tensors: list[Tensor], gradients: list[Any], retain_graph: bool | None, create_graph: bool, inputs: Any
     ) -> None:  # fmt: skip
-        retain = create_graph if retain_graph is None else retain_graph
         if inputs is not None:
             wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-            for tensor, gradient in zip(
-                wanted, self.grad_of(tensors, wanted, gradients, retain, create_graph, True)
-            ):
+            gradients = self.grad_of(tensors, wanted, gradients, retain_graph, create_graph, True)
+            for tensor, gradient in zip(wanted, gradients):
                 if gradient is not None:
                     self._accumulate(tensor, gradient)
             return
         records = list({id(r): r for r in self.leaf_of.values()}.values())
         wrt = [node for record in records for node in record.nodes]
-        found = dict(zip(wrt, self._reverse(tensors, gradients, wrt, retain, create_graph)))
+        found = self._gradients(tensors, gradients, wrt, retain_graph, create_graph)
         with _loc.at(here()):
             for record in records:
-                parts = [part for part in map(found.get, record.nodes) if part is not None]
-                if not parts:
+                total = self._sum([found[node] for node in record.nodes])
+                if total is None:
                     continue
                 if record.outer:
                     raise GradientError(
-                        "backward() inside a compiled function reaches a tensor computed outside it", where=here(),
+                        "backward() inside a compiled function reaches a tensor computed outside it",
                         why="the graph of that tensor is not part of this trace",
                         fix="compute it inside the function, or call backward() outside",
-                    )  # fmt: skip
-                total = parts[0]
-                for part in parts[1:]:
-                    total = ops.add(total, part)
+                    )
                 total = self._hooked(total, self._hooks_of(record), create_graph)
                 self._accumulate(record.tensor, self.fresh(total))
 
@@ -213,52 +194,59 @@ class TraceAutograd(TraceHost):
         self, outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Any], retain_graph: bool | None,
         create_graph: bool, allow_unused: bool | None,
     ) -> list[Tensor | None]:  # fmt: skip
-        retain = create_graph if retain_graph is None else retain_graph
         groups, hooks = [], []
-        for tensor in inputs:
+        for k, tensor in enumerate(inputs):
             node = self.node_of(tensor)
             if not self.is_tracked(node):
-                raise GradientError(
-                    "grad(): an input does not require grad",
-                    fix="call x.requires_grad_() before using it",
-                )
+                raise no_gradient_wanted(k)
             record = self.leaf_of.get(node)
             groups.append(record.nodes if record is not None else [node])
             hooks.append(self._hooks_of(record) if record is not None else [])
-        # As in PyTorch, tensors that retain their gradient get it here too.
-        retained = [record for record in self.leaves.values() if record.retained]
-        wrt = [
-            node for group in (*groups, *(record.nodes for record in retained)) for node in group
-        ]
-        all_found = self._reverse(outputs, cotangents, wrt, retain, create_graph)
-        found = iter(all_found)
-        rest = iter(all_found[sum(map(len, groups)) :])
-        for record in retained:
-            for gradient in [g for g in (next(rest) for _ in record.nodes) if g is not None]:
-                self._accumulate(record.tensor, self.fresh(gradient))
+        wrt = [node for group in groups for node in group]
+        found = self._gradients(outputs, cotangents, wrt, retain_graph, create_graph)
         results: list[Tensor | None] = []
         with _loc.at(here()):
-            for group, listed in zip(groups, hooks):
-                parts = [n for n in (next(found) for _ in group) if n is not None]
-                if not parts:
-                    if allow_unused is False or allow_unused is None:
-                        raise GradientError(
-                            "grad(): an input was not used to compute the outputs", where=here(),
-                            fix="pass allow_unused=True to get None for it",
-                        )  # fmt: skip
-                    results.append(None)
-                    continue
-                total = parts[0]
-                for part in parts[1:]:
-                    total = ops.add(total, part)
-                results.append(self.fresh(self._hooked(total, listed, create_graph)))
+            for k, group in enumerate(groups):
+                total = self._sum([found[node] for node in group])
+                if total is None and not allow_unused:
+                    raise not_used(k)
+                results.append(
+                    None
+                    if total is None
+                    else self.fresh(self._hooked(total, hooks[k], create_graph))
+                )
         return results
 
+    @staticmethod
+    def _sum(parts: list[Node | None]) -> Node | None:
+        """Of the gradients that reach a tensor's values; None if there are none."""
+        found = [part for part in parts if part is not None]
+        return functools.reduce(ops.add, found) if found else None
+
+    def _gradients(
+        self, tensors: list[Tensor], gradients: list[Any], wrt: list[Node], retain: bool | None, create: bool
+    ) -> dict[Node, Node | None]:  # fmt: skip
+        """The gradients of the nodes `wrt`; tensors that retain theirs get them, as in PyTorch."""
+        retaining = [(tensor, self._retained_node(tensor)) for tensor in self._retaining.values()]
+        wrt = [*wrt, *(node for _, node in retaining)]
+        found = dict(zip(wrt, self._reverse(tensors, gradients, wrt, retain, create)))
+        for tensor, node in retaining:
+            gradient = found[node]
+            if gradient is not None:
+                self._accumulate(tensor, self.fresh(gradient))
+        return found
+
     def retain_grad(self, tensor: Tensor) -> None:
-        node = self.node_of(tensor)
-        if node in self.active:
-            self.add_leaf(node, tensor).retained = True
+        if self.node_of(tensor) in self.active:
+            self._retaining[self._grad_key(tensor)] = tensor
             self.grads.setdefault(self._grad_key(tensor), GradSlot(tensor, None, ""))
+
+    def _retained_node(self, tensor: Tensor) -> Node:
+        """What a tensor retains the gradient of: its value, as last written with gradients."""
+        node = self.node_of(tensor)
+        while node.op is ops.rebind:  # a write under no_grad
+            node = node.inputs[0]
+        return node
 
     # -- hooks -----------------------------------------------------------------------------------
 

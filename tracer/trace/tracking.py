@@ -23,7 +23,6 @@ class LeafRecord:
     tensor: Tensor
     nodes: list[Node]
     outer: bool = False
-    retained: bool = False
 
 
 class Tracking:

@@ -1,0 +1,66 @@
+"""What cannot be differentiated: the same errors, eager and recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracegrad.tracer.errors import ArgumentError, GradientError, ShapeError
+from tracegrad.tracer.tensor import Tensor
+
+
+def checked_cotangent(tensor: Tensor, tracked: bool, gradient: Any) -> Tensor | None:
+    """`gradient` in the dtype of `tensor`, from which a backward starts; None for a single one.
+
+    Raises GradientError, ShapeError, ArgumentError.
+    """
+    if not tracked:
+        raise GradientError(
+            "backward() on a tensor that does not require grad",
+            why="nothing it was computed from requires grad, or it was made under no_grad or detached",
+            fix="call requires_grad_() on an input, or compute it outside no_grad",
+        )
+    if gradient is None:
+        if tensor.numel() != 1:
+            raise GradientError(
+                f"backward() of a tensor with {tensor.numel()} elements needs a gradient",
+                fix="reduce it to a scalar first, or pass gradient=tg.ones_like(x)",
+            )
+        return None
+    if not isinstance(gradient, Tensor):
+        raise ArgumentError(
+            f"a gradient is a tensor or None, not {type(gradient).__name__}",
+            fix="make it one: tg.tensor(gradient)",
+        )
+    if gradient.shape != tensor.shape:
+        raise ShapeError(
+            f"the gradient's shape {list(gradient.shape)} is not the output's {list(tensor.shape)}",
+            fix="pass a gradient of the output's shape",
+        )
+    if gradient.is_complex() is not tensor.is_complex():
+        raise ShapeError(
+            f"the gradient is {gradient.dtype}, the output {tensor.dtype}",
+            fix="pass a gradient of the output's dtype",
+        )
+    return gradient if gradient.dtype is tensor.dtype else gradient.to(tensor.dtype)
+
+
+def walked_before() -> GradientError:
+    return GradientError(
+        "backward through a graph a second time",
+        why="its saved values were freed after the first backward",
+        fix="pass retain_graph=True to the first backward() or grad()",
+    )
+
+
+def no_gradient_wanted(position: int) -> GradientError:
+    return GradientError(
+        f"grad(): input {position} does not require grad",
+        fix="call x.requires_grad_() before using it",
+    )
+
+
+def not_used(position: int) -> GradientError:
+    return GradientError(
+        f"grad(): input {position} was not used to compute the outputs",
+        fix="pass allow_unused=True to get None for it",
+    )
