@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from tracegrad.backends.base import LinAlgError
 from tracegrad.names import refuse_other_names
+from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.functions import FUNCTIONS
 
 _NAMES = """
@@ -33,6 +34,12 @@ def norm(
 ) -> Any:
     """A vector norm, or a matrix norm where two dims (or a matrix and an order) are given."""
     matrix = isinstance(dim, (tuple, list)) and len(dim) == 2 or (dim is None and A.ndim == 2)
+    if ord is not None and dim is None and A.ndim > 2:
+        raise ShapeError(
+            f"linalg.norm(ord={ord!r}) of a tensor of shape {list(A.shape)}",
+            why="an order of vectors and one of matrices differ",
+            fix="give dim: one dimension for vectors, two for matrices",
+        )
     if ord is not None and matrix:
         dims = (-2, -1) if dim is None else tuple(dim)
         return FUNCTIONS["matrix_norm"](A, ord, dims, keepdim, dtype=dtype)

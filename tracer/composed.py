@@ -7,7 +7,7 @@ from typing import Any
 from tracegrad.ir.types import DType, f64
 from tracegrad.tracer import functions, view_methods
 from tracegrad.tracer.creation import tensor
-from tracegrad.tracer.errors import ShapeError
+from tracegrad.tracer.errors import InvalidValueError, ShapeError
 from tracegrad.tracer.indexing import index_put
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.ranges import arange, linspace
@@ -32,6 +32,10 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     if isinstance(indices_or_sections, Tensor):
         indices_or_sections = indices_or_sections.tolist()
     if isinstance(indices_or_sections, int):
+        if indices_or_sections < 1:
+            raise InvalidValueError(
+                f"tensor_split() into {indices_or_sections} pieces: give 1 or more"
+            )
         each, extra = divmod(size, indices_or_sections)
         lengths = [each + (k < extra) for k in range(indices_or_sections)]
         cuts = [sum(lengths[:k]) for k in range(1, len(lengths))]
@@ -134,6 +138,8 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
 def block_diag(*tensors: Tensor) -> Tensor:
     """The matrices along the diagonal of one matrix, zeros elsewhere."""
     blocks = [_matrix(x) for x in tensors]
+    if any(block.ndim > 2 for block in blocks):
+        raise ShapeError(f"block_diag() takes matrices, got {[list(b.shape) for b in blocks]}")
     width, before, rows = sum(b.shape[1] for b in blocks), 0, []
     for block in blocks:
         rows.append(functions.pad(block, (before, width - before - block.shape[1])))

@@ -86,8 +86,8 @@ class OutOfRangeError(UserError, IndexError):
     usual_fix = "print the shape of the tensor on that line; the last position or dimension is -1"
 
 
-class ShapeError(UserError, RuntimeError):
-    """Shapes or dtypes that do not fit together."""
+class ShapeError(UserError, RuntimeError, ValueError):
+    """Shapes or dtypes that do not fit together: an error of both kinds, as InvalidValueError is."""
 
     code = "TG007"
     usual_fix = "print the shapes and dtypes of the tensors on that line"

@@ -8,7 +8,7 @@ from typing import Any
 from tracegrad.ir.types import bool_, i64
 from tracegrad.tracer import functions, view_methods
 from tracegrad.tracer.creation import eye, ones_like, tensor, zeros_like
-from tracegrad.tracer.errors import ArgumentError, ShapeError
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 from tracegrad.tracer.inplace import in_place
 from tracegrad.tracer.random import next_key
 from tracegrad.tracer.state import get_mode
@@ -173,11 +173,15 @@ def _log_normal(key: Tensor, at: dict, mean: float = 1.0, std: float = 2.0) -> T
 
 
 def _cauchy(key: Tensor, at: dict, median: float = 0.0, sigma: float = 1.0) -> Tensor:
+    if not sigma > 0:
+        raise InvalidValueError(f"cauchy_ needs sigma above 0, got {sigma}")
     angle = (functions.uniform(key, **at) - 0.5) * math.pi
     return functions.tan(angle) * sigma + median
 
 
 def _geometric(key: Tensor, at: dict, p: float) -> Tensor:
+    if not 0 < p < 1:
+        raise InvalidValueError(f"geometric_ needs p between 0 and 1, got {p}")
     u = functions.log1p(-functions.uniform(key, **at))
     return functions.floor(u / math.log1p(-p)) + 1
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracegrad.ir.types import i64
 from tracegrad.tracer.creation import check_device, check_dtype, finish
-from tracegrad.tracer.errors import ArgumentError, InvalidValueError
+from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.tensor import Tensor, wrap
@@ -45,7 +45,7 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     if finite and dtype is i64:
         start, end, step = int(start), int(end), int(step)
     if not finite or step == 0 or (end - start) * step < 0 or dtype.is_bool:
-        raise ArgumentError(
+        raise InvalidValueError(
             f"arange({start}, {end}, {step}): the step does not lead from start to end",
             where=here(),
             fix="give finite numbers, a step of the sign of end - start, and not 0, and no bool",

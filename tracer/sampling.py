@@ -184,7 +184,9 @@ def _normal_into(
 
 
 def _bernoulli_into(self: Tensor, p: Any = 0.5, generator: Any = None) -> Tensor:
-    """1 with probability p, else 0."""
+    """1 with probability p (a number, or one for each element), else 0."""
+    if isinstance(p, Tensor):
+        return functions.bernoulli(p.expand(self.shape), next_key(generator), dtype=self.dtype)
     return functions.bernoulli_p(
         next_key(generator), p=float(p), shape=tuple(self.shape), dtype=self.dtype
     )

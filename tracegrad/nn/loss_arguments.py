@@ -68,18 +68,14 @@ def tensors(name: str, input: Any, target: Any) -> None:
 
 
 def same_shape(name: str, input: Tensor, target: Tensor) -> None:
-    """Raises ShapeError, which is also a ValueError here."""
+    """Raises ShapeError for tensors of two shapes."""
     tensors(name, input, target)
     if input.shape != target.shape:
-        raise _SizeError(
+        raise ShapeError(
             f"{name}: target size ({tuple(target.shape)}) is different to the input size "
             f"({tuple(input.shape)})",
             fix="reshape one of them, for example target.reshape(input.shape)",
         )
-
-
-class _SizeError(ShapeError, ValueError):
-    """PyTorch's losses raise ValueError where its other functions raise RuntimeError."""
 
 
 def same_dtype(name: str, input: Tensor, target: Tensor) -> None:

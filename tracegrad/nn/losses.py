@@ -134,12 +134,24 @@ def _nll_rows(
     counted = target != ignore_index
     safe = functions.where(counted, target, 0)
     picked = logp.gather(1, safe.unsqueeze(1)).squeeze(1)
+    if weight is not None:
+        _check_weight(weight, logp)
     weights = counted.to(logp.dtype) if weight is None else weight[safe] * counted
     # where, not a product: an ignored row may hold -inf.
     return functions.where(counted, -picked * weights, 0.0), weights
 
 
+def _check_weight(weight: Tensor, input: Tensor) -> None:
+    if tuple(weight.shape) != (input.shape[1],):
+        raise ShapeError(
+            f"the weight has shape {list(weight.shape)}, the input {list(input.shape)}",
+            why="every class has a weight",
+            fix=f"give a weight of shape [{input.shape[1]}]",
+        )
+
+
 def _per_channel(weight: Tensor, input: Tensor) -> Tensor:
+    _check_weight(weight, input)
     return weight.reshape(1, -1, *(1,) * (input.dim() - 2))
 
 
@@ -343,6 +355,8 @@ def triplet_margin_loss(
 ) -> Tensor:  # fmt: skip
     """max(0, |anchor - positive| - |anchor - negative| + margin), p-norms over the last axis."""
     reduction = legacy_reduction(size_average, reduce, reduction)
+    if margin <= 0:
+        raise InvalidValueError(f"margin must be greater than 0, got {margin}")
     near = functions.pairwise_distance(anchor, positive, p, eps)
     far = functions.pairwise_distance(anchor, negative, p, eps)
     if swap:

@@ -17,13 +17,13 @@ Ints = tuple[int, ...]
 
 def sizes(value: Any, rank: int, what: str) -> Ints:
     """One int for every spatial axis, or one for all. Raises IRTypeError otherwise."""
-    if isinstance(value, int):
-        return (value,) * rank
-    if len(value) == 1:
-        return tuple(value) * rank
-    if len(value) != rank:
-        raise IRTypeError(f"{what} {tuple(value)} must be one int or {rank}")
-    return tuple(int(v) for v in value)
+    given = (value,) if isinstance(value, int) else tuple(int(v) for v in value)
+    if len(given) not in (1, rank):
+        raise IRTypeError(f"{what} {given} must be one int or {rank}")
+    least = 0 if what.endswith("padding") else 1
+    if min(given) < least:
+        raise IRTypeError(f"{what} {value} must be {least} or more")
+    return given * rank if len(given) == 1 else given
 
 
 def with_bias(x: Node, bias: Operand | None) -> Node:

@@ -56,6 +56,8 @@ def embedding_(input: Operand, weight: Operand, /, *, padding_idx: int | None) -
     rows = ops.gather(w, cast(at, i64), axes=(0,))
     if padding_idx is None:
         return rows
+    if not -w.shape[0] <= padding_idx < w.shape[0]:
+        raise IRTypeError(f"padding_idx {padding_idx} is none of the {w.shape[0]} rows of weight")
     padding = ops.eq(cast(at, i64), ops.splat(padding_idx % w.shape[0], TensorType(at.shape, i64)))
     hidden = ops.broadcast_to(padding, shape=rows.shape, dims=tuple(range(at.ndim)))
     return ops.where(hidden, ops.detach(rows), rows)

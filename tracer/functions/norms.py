@@ -151,6 +151,8 @@ def normalize(input: Operand, /, p: float = 2.0, dim: Any = 1, eps: float = 1e-1
 def renorm(input: Operand, /, p: float, dim: int, maxnorm: float) -> Node:
     """Sub-tensors along dim scaled down to norm maxnorm where they exceed it."""
     x = as_node(input)
+    if x.ndim < 2:
+        raise IRTypeError(f"renorm() needs 2 dimensions or more, got {list(x.shape)}")
     axis = axis_of(dim, x.ndim)
     axes = tuple(k for k in range(x.ndim) if k != axis)
     size = keep(vector_norm_of(x, float(p), axes), x.shape, axes, True)

@@ -30,6 +30,8 @@ def pad(input: Operand, /, pad: Any, mode: str = "constant", value: Any = None) 
         )
     pairs = [(amounts[k], amounts[k + 1]) for k in range(0, len(amounts), 2)]
     if mode != "constant":
+        if value is not None and value != 0:
+            raise IRTypeError(f"pad(): mode {mode!r} takes no value, got {value}")
         for axis, (low, high) in zip(range(x.ndim - 1, -1, -1), pairs):
             x = _extended(x, axis, low, high, mode)
         return x

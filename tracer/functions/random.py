@@ -11,6 +11,7 @@ from tracegrad.ir.ops.build import full, full_like
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, bf16, f16, f32, f64, i64, u64
 from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.functions.axes import reshape
 from tracegrad.tracer.functions.checking import required
 from tracegrad.tracer.functions.promotion import (
@@ -24,6 +25,11 @@ from tracegrad.tracer.functions.promotion import (
 
 Shape = tuple[int, ...]
 PRECISION = {f16: 11, bf16: 8, f32: 24}  # bits of a float's fraction
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise InvalidValueError(what)
 
 
 def uniform_of(key: Node, shape: Shape, dtype: DType) -> Node:
@@ -78,6 +84,7 @@ def uniform(
     key: Operand, /, *, shape: Shape, dtype: DType = f32, low: float = 0.0, high: float = 1.0
 ) -> Node:
     """Uniform in [low, high)."""
+    _require(low <= high, f"uniform_ needs low <= high, got low={low}, high={high}")
     u = uniform_of(as_node(key), tuple(shape), dtype)
     if (low, high) == (0.0, 1.0):
         return u
@@ -89,6 +96,7 @@ def normal(
     key: Operand, /, *, shape: Shape, dtype: DType = f32, mean: float = 0.0, std: float = 1.0
 ) -> Node:
     """Normal with this mean and standard deviation."""
+    _require(std >= 0, f"a standard deviation is 0 or more, got std={std}")
     z = normal_of(as_node(key), tuple(shape), dtype)
     if std != 1.0:
         z = z * std
@@ -99,6 +107,7 @@ def normal(
 def normal_like(mean: Operand, std: Operand, key: Operand, /) -> Node:
     """Normal, one mean and standard deviation per element."""
     m, s = common_float(mean, std)
+    s = required(s, ops.le(ops.zeros_like(s), s), "normal() needs standard deviations of 0 or more")
     return ops.add(m, ops.mul(s, normal_of(as_node(key), m.shape, m.dtype)))
 
 
@@ -134,12 +143,15 @@ def bernoulli(input: Operand, key: Operand, /, *, dtype: DType | None = None) ->
     """1 with the probability that input gives, else 0."""
     p = as_node(input)
     require_dtype("bernoulli", (p,), "f")
+    legal = ops.and_(ops.le(ops.zeros_like(p), p), ops.le(p, ops.ones_like(p)))
+    p = required(p, legal, "bernoulli() needs probabilities between 0 and 1")
     return cast(ops.lt(uniform_of(as_node(key), p.shape, p.dtype), p), dtype or p.dtype)
 
 
 @user_op(shown="bernoulli_")
 def bernoulli_p(key: Operand, /, *, p: float, shape: Shape, dtype: DType = f32) -> Node:
     """1 with probability p, else 0."""
+    _require(0 <= p <= 1, f"a probability lies between 0 and 1, got p={p}")
     shape = tuple(shape)
     u = uniform_of(as_node(key), shape, f32)
     return cast(ops.lt(u, full(shape, f32, p)), dtype)
@@ -148,6 +160,7 @@ def bernoulli_p(key: Operand, /, *, p: float, shape: Shape, dtype: DType = f32) 
 @user_op
 def exponential(key: Operand, /, *, shape: Shape, dtype: DType = f32, lambd: float = 1.0) -> Node:
     """Exponential with rate lambd."""
+    _require(lambd > 0, f"a rate is above 0, got lambd={lambd}")
     u = uniform_of(as_node(key), tuple(shape), dtype)
     return ops.log1p(ops.neg(u)) * (-1.0 / lambd)
 
@@ -164,6 +177,7 @@ def multinomial(
     if weights.ndim not in (1, 2):
         raise IRTypeError(f"multinomial() needs 1 or 2 dimensions, got {list(weights.shape)}")
     axis, count = weights.ndim - 1, weights.shape[-1]
+    _require(num_samples > 0, f"multinomial() draws 1 or more, got num_samples={num_samples}")
     if num_samples > count and not replacement:
         raise IRTypeError(f"multinomial() cannot draw {num_samples} of {count} without replacement")
     weights = cast(weights, f32) if weights.dtype in (f16, bf16) else weights

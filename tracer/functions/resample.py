@@ -14,7 +14,7 @@ from tracegrad.ir.ops.build import full_like
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import f32, i64, u8
 from tracegrad.tracer.dispatch import user_op
-from tracegrad.tracer.errors import InvalidValueError
+from tracegrad.tracer.errors import InvalidValueError, UnsupportedError
 from tracegrad.tracer.functions.activations import clipped, floating
 from tracegrad.tracer.functions.axes import moved, reshape
 from tracegrad.tracer.functions.pooling import mean_axis
@@ -86,7 +86,15 @@ def interpolate(
     """[N, C, ..] resized to `size` or by `scale_factor`: nearest, nearest-exact, linear, bilinear,
     bicubic, trilinear or area."""
     if antialias:
-        raise IRTypeError("interpolate(antialias=True) is not there")
+        raise UnsupportedError(
+            "interpolate(antialias=True)", fix="blur the input before it is reduced"
+        )
+    if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
+        raise InvalidValueError(
+            f"interpolate(mode={mode!r}, align_corners={align_corners})",
+            why="it says where the corners lie that linear, bilinear, bicubic and trilinear modes blend",
+            fix="leave align_corners away",
+        )
     for name, given in (("size", size), ("scale_factor", scale_factor)):
         if isinstance(given, (tuple, list)) and len(given) != input.ndim - 2:
             raise InvalidValueError(

@@ -58,7 +58,7 @@ def stack_(*tensors: Operand, dim: int) -> Node:
 def _sequence(name: str, tensors: Any) -> Any:
     tensors = tuple(tensors)
     if not tensors:
-        raise ArgumentError(f"{name}() needs at least one tensor", fix="give a list of tensors")
+        raise InvalidValueError(f"{name}() needs at least one tensor", fix="give a list of tensors")
     return tensors
 
 
@@ -383,6 +383,9 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
 
 def cartesian_prod(*tensors: Any) -> Any:
     """Every combination of the elements of vectors, [n, vectors]."""
+    if any(x.ndim != 1 for x in tensors):
+        shapes = [list(x.shape) for x in tensors]
+        raise ShapeError(f"cartesian_prod() takes vectors, got shapes {shapes}")
     if len(tensors) == 1:
         return tensors[0]
     return stack([grid.reshape(-1) for grid in meshgrid(*tensors)], dim=-1)

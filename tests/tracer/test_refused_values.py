@@ -1,0 +1,89 @@
+"""Arguments that PyTorch refuses are refused here too, with an error of the same kind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as torch_functional
+
+import tracegrad as tg
+from tracegrad.nn import functional
+
+CALLS = {
+    "bernoulli": lambda T, F: T.bernoulli(T.tensor([0.5, 1.5])),
+    "bernoulli of nan": lambda T, F: T.bernoulli(T.tensor([float("nan")])),
+    "bernoulli p": lambda T, F: T.bernoulli(T.zeros(2), 1.5),
+    "bernoulli_ p": lambda T, F: T.zeros(2).bernoulli_(-0.5),
+    "bernoulli_ tensor": lambda T, F: T.zeros(2).bernoulli_(T.tensor([0.5, 2.0])),
+    "normal": lambda T, F: T.normal(0.0, -1.0, (2,)),
+    "normal tensor": lambda T, F: T.normal(T.zeros(2), T.tensor([-1.0, 1.0])),
+    "normal_": lambda T, F: T.zeros(2).normal_(0, -1),
+    "uniform_": lambda T, F: T.zeros(2).uniform_(1, 0),
+    "exponential_": lambda T, F: T.zeros(2).exponential_(0.0),
+    "log_normal_": lambda T, F: T.zeros(2).log_normal_(0, -1),
+    "cauchy_": lambda T, F: T.zeros(2).cauchy_(0, -1),
+    "geometric_": lambda T, F: T.zeros(2).geometric_(1.5),
+    "multinomial": lambda T, F: T.multinomial(T.ones(2), 0),
+    "weight of cross_entropy": lambda T, F: F.cross_entropy(
+        T.ones(1, 2), T.tensor([0]), weight=T.ones(3)
+    ),
+    "weight of probabilities": lambda T, F: F.cross_entropy(
+        T.ones(1, 2), T.ones(1, 2) / 2, weight=T.ones(1)
+    ),
+    "weight of nll_loss": lambda T, F: F.nll_loss(T.zeros(1, 2), T.tensor([0]), weight=T.ones(3)),
+    "padding_idx": lambda T, F: F.embedding(T.tensor([0]), T.ones(2, 2), padding_idx=5),
+    "negative padding": lambda T, F: F.conv1d(T.ones(1, 1, 4), T.ones(1, 1, 2), padding=-1),
+    "stride 0": lambda T, F: F.conv1d(T.ones(1, 1, 4), T.ones(1, 1, 2), stride=0),
+    "window of 0": lambda T, F: F.max_pool1d(T.ones(1, 1, 4), 0),
+    "align_corners": lambda T, F: F.interpolate(T.ones(1, 1, 4), size=2, align_corners=True),
+    "value of reflect": lambda T, F: F.pad(T.ones(1, 1, 4), (1, 1), mode="reflect", value=2.0),
+    "margin": lambda T, F: F.triplet_margin_loss(*[T.ones(2, 2)] * 3, margin=-1.0),
+    "arange": lambda T, F: T.arange(0, 5, -1),
+    "eye": lambda T, F: T.eye(-1),
+    "cat": lambda T, F: T.cat([]),
+    "stack": lambda T, F: T.stack([]),
+    "cartesian_prod": lambda T, F: T.cartesian_prod(T.ones(2, 2)),
+    "tensor_split": lambda T, F: T.ones(4).tensor_split(0),
+    "block_diag": lambda T, F: T.block_diag(T.ones(1, 1, 1)),
+    "renorm": lambda T, F: T.ones(2).renorm(2, 0, 1.0),
+    "order of a norm": lambda T, F: T.linalg.norm(T.ones(2, 2, 2), ord=2),
+    "one value a channel": lambda T, F: F.batch_norm(
+        T.ones(1, 3), T.zeros(3), T.ones(3), training=True
+    ),
+    "number of targets": lambda T, F: F.cross_entropy(T.ones(4, 3), T.zeros(5, dtype=T.long)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_refused_as_in_pytorch(name):
+    call = CALLS[name]
+    with pytest.raises(Exception) as theirs:
+        call(torch, torch_functional)
+    kinds = [k for k in type(theirs.value).__mro__ if k in (ValueError, IndexError, RuntimeError)]
+    with pytest.raises(kinds[0] if kinds else RuntimeError) as ours:
+        call(tg, functional)
+    assert isinstance(ours.value, tg.errors.TracegradError)
+    assert "where: " in str(ours.value) and "test_refused_values.py" in str(ours.value)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+def test_values_are_refused_in_compiled_calls(backend):
+    drawn = tg.compile(lambda p: tg.bernoulli(p), backend=backend)
+    assert drawn(tg.tensor([0.0, 1.0])).tolist() == [0.0, 1.0]
+    with pytest.raises(RuntimeError, match="probabilities between 0 and 1"):
+        drawn(tg.tensor([0.0, 1.5])).tolist()
+    normal = tg.compile(lambda s: tg.normal(tg.ones(2), s), backend=backend)
+    assert normal(tg.zeros(2)).tolist() == [1.0, 1.0]
+    with pytest.raises(RuntimeError, match="standard deviations of 0 or more"):
+        normal(-tg.ones(2)).tolist()
+
+
+def test_probabilities_of_each_element():
+    chances = tg.tensor([0.0, 1.0, 1.0])
+    assert tg.zeros(2, 3, dtype=tg.int64).bernoulli_(chances).tolist() == [[0, 1, 1]] * 2
+
+
+def test_constant_probabilities_leave_no_check():
+    step = tg.compile(lambda x: x * tg.bernoulli(tg.full_like(x, 0.5)), backend="numpy")
+    assert set(step(tg.ones(64)).tolist()) == {0.0, 1.0}
+    assert "check" not in {node.op.name for node in step.graph.nodes}
