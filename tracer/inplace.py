@@ -41,8 +41,10 @@ def write(target: Tensor, value: Tensor) -> Tensor:
         protect_saved(target)
         writable(target)[...] = value._data
         return target
+    base = target._storage.entries.get(target._family) if target._storage is not None else None
     tracked = mode.grad and (value._entry is not None or target._entry is not None)
-    check_allowed(target, mode.grad, value._entry is not None)
+    leaf = mode.grad and (isinstance(target._entry, Leaf) or isinstance(base, Leaf))
+    check_allowed(target, leaf, mode.grad and (value._entry is not None or base is not None))
     new_entry = value._entry
     if tracked and new_entry is not None and not target._chain:
         # The written tensor has an entry of its own: `value` may be a leaf, or live on.
@@ -65,38 +67,26 @@ def has_history(target: Tensor, value: Any) -> bool:
     return storage is not None and storage.entries.get(target._family) is not None
 
 
-def check_allowed(target: Tensor, grad: bool, tracked: bool) -> None:
-    """Refuse what PyTorch refuses. Raises InPlaceError."""
-    if any(step.repeats for step in target._chain):
+def check_allowed(target: Tensor, leaf: bool, tracked: bool) -> None:
+    """Refuse what PyTorch refuses. Raises InPlaceError.
+
+    leaf     whether gradients are on and the target, or what it is a view of, is a leaf that wants one
+    tracked  whether gradients would flow through the write
+    """
+    traced = target._traced
+    if any(step.repeats for step in (target._chain if traced is None else traced.chain)):
         raise InPlaceError(
-            "in-place write on an expanded tensor (or overlapping windows)", where=here(),
+            "in-place write on an expanded tensor (or overlapping windows)",
             why="several of its elements are one place in memory", fix="write on x.clone()",
         )  # fmt: skip
-    if not grad:
-        return
-    entry = target._entry
-    base = target._storage.entries.get(target._family) if target._storage is not None else None
-    if isinstance(entry, Leaf) or isinstance(base, Leaf):
-        what = (
-            "a leaf that requires grad"
-            if isinstance(entry, Leaf)
-            else "a view of a leaf that requires grad"
-        )
+    if leaf:
         raise InPlaceError(
-            f"in-place write on {what}", where=here(), why="its gradient would have no meaning",
-            fix="write under tg.no_grad(), or on a clone",
+            "in-place write on a leaf that requires grad (or a view of one)",
+            why="its gradient would have no meaning", fix="write under tg.no_grad(), or on a clone",
         )  # fmt: skip
-    check_view(target, tracked or base is not None)
-
-
-def check_view(target: Tensor, tracked: bool) -> None:
-    """Refuse a write with gradients through a view that cannot hand them on.
-
-    Raises InPlaceError.
-    """
     if tracked and target._unwritable:
         raise InPlaceError(
-            "in-place write, with gradients, on a view that cannot take them", where=here(), why=target._unwritable,
+            "in-place write, with gradients, on a view that cannot take them", why=target._unwritable,
             fix="write through a view made by indexing or view() with gradients enabled",
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import tracegrad as tg
 
@@ -32,3 +33,22 @@ def test_overwritten_buffer_wants_no_gradient(backend):
         return found
 
     np.testing.assert_allclose(gradients(True), gradients(False), rtol=1e-5)
+
+
+def test_a_view_of_a_tensor_with_history_outside_is_written(backend: str) -> None:
+    """It is no view of a leaf: the write is allowed, and its gradient reaches the history."""
+
+    def run(lib, wrapped):
+        x = lib.tensor([1.0, 1.0, 1.0], requires_grad=True)
+        y = x * 2
+
+        def step(factor):
+            y[1:].mul_(factor)
+            return (y * y).sum()
+
+        loss = wrapped(step)(lib.tensor(3.0))
+        loss.backward()
+        return loss.item(), y.tolist(), x.grad.tolist()
+
+    ours = run(tg, lambda step: tg.compile(step, backend=backend))
+    assert ours == run(torch, lambda step: step)

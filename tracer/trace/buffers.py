@@ -16,8 +16,7 @@ from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, placeholder
 from tracegrad.ir.types import TensorType, dtype_of
-from tracegrad.tracer.errors import InPlaceError
-from tracegrad.tracer.inplace import check_allowed, check_view
+from tracegrad.tracer.inplace import check_allowed
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import Storage, bring_here, settle
@@ -248,10 +247,14 @@ class TraceBuffers(Tracking):
             )
         grad = get_mode().grad
         old_view, new_view = self.node_of(target), self.node_of(value)
-        self.check_write(target, old_view, grad, self.is_tracked(new_view))
         chain, family = place_of(target)
         base = cell.nodes[family]
         tracked = grad and (self.is_tracked(new_view) or self.is_tracked(base))
+        check_allowed(
+            target,
+            grad and (self.is_gradient_leaf(old_view) or self.is_gradient_leaf(base)),
+            tracked,
+        )
         with _loc.at(here()):
             data = emit_write_chain(chain, base, new_view)
             if data is base:
@@ -287,27 +290,6 @@ class TraceBuffers(Tracking):
         owner = tensor._storage if tensor._storage is not None else tensor
         cell = self.cells.get(id(owner)) or self.cells.get(id(tensor))
         return self.node_of(tensor) if cell is not None and cell.written else None
-
-    def check_write(self, target: Tensor, node: Node, grad: bool, tracked: bool) -> None:
-        if target._traced is None:
-            check_allowed(target, grad, tracked)
-            return
-        traced = target._traced
-        if any(step.repeats for step in traced.chain):
-            raise InPlaceError(
-                "in-place write on an expanded tensor (or overlapping windows)",
-                where=here(),
-                why="several of its elements are one place in memory",
-                fix="write on x.clone()",
-            )
-        if grad and (node in self.leaf_of or traced.cell.nodes[traced.family] in self.leaf_of):
-            raise InPlaceError(
-                "in-place write on a leaf that requires grad (or a view of one)",
-                where=here(),
-                fix="write under tg.no_grad(), or on a clone",
-            )
-        if grad:
-            check_view(target, tracked or self.is_tracked(traced.cell.nodes[traced.family]))
 
 
 def place_of(tensor: Tensor) -> tuple[tuple[ViewStep, ...], int]:

@@ -41,6 +41,11 @@ class Tracking:
     def is_tracked(self, node: Node) -> bool:
         return node in self.active or node in self.leaf_of
 
+    def is_gradient_leaf(self, node: Node) -> bool:
+        """Whether `node` is the value of a leaf that wants a gradient: one without history anywhere."""
+        record = self.leaf_of.get(node)
+        return record is not None and not record.outer
+
     def mark_active(self, outputs: Iterable[Node], operands: Iterable[Node]) -> None:
         """Nodes between operands and outputs carry gradients if an operand does."""
         stops = set(operands)
