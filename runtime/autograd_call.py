@@ -49,14 +49,14 @@ class CallProgram(Program):
         vjp.run = BackendRunner(vjp.graph, self._compiler)
         return vjp
 
-    def record(self, runner: Any, plan: Any, outputs: list[Any], call: Any) -> dict[int, Any]:
+    def record(self, runner: Any, plan: Any, outputs: list[Any], run: Any) -> dict[int, Any]:
         """The tape entry of one call; returns output index -> entry."""
         parents = []
         reads = set(self.joint.reads_in)
-        before = call.before
+        call, before = run.call, run.before
         for k, item in enumerate(plan.inputs):
             held = item.kind in ("state", "argument", "slot")
-            owner = runner.owner_of(item, call) if held else None
+            owner = runner.owner_of(item, run) if held else None
             entry = None
             if owner is not None:
                 if owner.__class__ is Storage:
@@ -68,7 +68,7 @@ class CallProgram(Program):
                 else:
                     entry = owner._entry
             if entry is None or not self.wanted[k]:
-                entry = self.constant(item, owner, plan, call)
+                entry = self.constant(item, owner, plan, run)
             if id(item) in before:
                 # The run has overwritten what the gradient reads: an entry of its own keeps the old
                 # value. A view of a constant would be an operand that wants a gradient.
@@ -76,7 +76,7 @@ class CallProgram(Program):
                 entry = view_entry(IDENTITY, entry) if self.wanted[k] else Constant(old)
                 entry.value = old
             elif owner is None:
-                entry.value = self.outside_value(item, plan, call)
+                entry.value = self.outside_value(item, plan, run)
             elif k in reads or entry.kind.__class__ is not Leaf:
                 entry.value = on_numpy(owner)
             parents.append(entry)
@@ -99,34 +99,34 @@ class CallProgram(Program):
             found[index] = Part(whole, k, self.types[k].shape, self.types[k].dtype.np)
         return found
 
-    def constant(self, item: Any, owner: Any, plan: Any, call: Any) -> Constant:
+    def constant(self, item: Any, owner: Any, plan: Any, run: Any) -> Constant:
         """An operand without gradient, known to its owner: a write moves the value out first."""
         if owner is None or owner.__class__ is Storage:
-            value = self.outside_value(item, plan, call) if owner is None else owner.array
+            value = self.outside_value(item, plan, run) if owner is None else owner.array
             entry = Constant(value)
             if owner is not None:
                 owner.watch(entry)
             return entry
         entry = owner._const or owner._constant()
         if item.kind == "argument":
-            storage = call.tensors[int(item.name[3:])]._storage
+            storage = run.call.tensors[int(item.name[3:])]._storage
             if storage is not None:  # a view given by value
                 storage.watch(entry)
         return entry
 
-    def before(self, runner: Any, plan: Any, call: Any) -> dict[int, np.ndarray]:
+    def before(self, runner: Any, plan: Any, run: Any) -> dict[int, np.ndarray]:
         """Copies of the inputs that the gradient reads and the run is about to overwrite, by input."""
         written = {id(item) for item, _ in plan.writes}
         return {
-            id(item): on_numpy(runner.owner_of(item, call)).copy()
+            id(item): on_numpy(runner.owner_of(item, run)).copy()
             for k, item in enumerate(plan.inputs) if id(item) in written and k in self.joint.reads_in
         }  # fmt: skip
 
     @staticmethod
-    def outside_value(item: Any, plan: Any, call: Any) -> np.ndarray:
+    def outside_value(item: Any, plan: Any, run: Any) -> np.ndarray:
         """A host number or a random state as the run got it; the state has moved on since."""
         if item.kind == "host":
-            numbers, source = call.numbers, item.source
+            numbers, source = run.numbers, item.source
             return (
                 np.asarray(numbers[id(source)], source.dtype)
                 if id(source) in numbers

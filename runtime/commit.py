@@ -16,6 +16,27 @@ from tracegrad.tracer.tape.entries import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, bare, metadata_changes, wrap
 from tracegrad.tracer.trace.recording import Input
 
+_NONE: dict[int, Any] = {}  # never written
+
+
+class Run:
+    """One way along a path, and what was found on it.
+
+    exports  outputs of the segments before, by depth
+    numbers  Python's, as they were read, by the id of their HostRead
+    found    tensors that stand under names, by the id of their Slot
+    before   see autograd_call.CallProgram.before
+    only_in_jax  whether the values of the tensors to be updated are jax arrays and nothing else
+    resident     whether all inputs of the executable are jax arrays
+    """
+
+    numbers = found = before = _NONE
+    only_in_jax = resident = False
+    exports: tuple[list[Any], ...] = ()
+
+    def __init__(self, call: Call):
+        self.call = call
+
 
 class Committer:
     """The part of a Runner that writes; nothing of it can fail for what a user did."""
@@ -23,37 +44,38 @@ class Committer:
     def __init__(self, backend: str):
         self.jax = backend == "jax"
 
-    def owner_of(self, item: Input, call: Call) -> Any:
+    def owner_of(self, item: Input, run: Run) -> Any:
         if item.kind == "argument":
-            return call.owners[int(item.name[3:])]
+            return run.call.owners[int(item.name[3:])]
         # What stood under a name when the run began: the commit may bind the name anew.
-        owner = item.source if item.kind != "slot" else call.found[id(item.source)]
+        owner = item.source if item.kind != "slot" else run.found[id(item.source)]
         if owner.__class__ is not Storage and owner._storage is not None:
             return owner._storage
         return owner
 
-    def commit(self, plan: Plan, outputs: list[Any], call: Call) -> Any:
+    def commit(self, plan: Plan, outputs: list[Any], run: Run) -> Any:
         """State, random position, gradients, results."""
-        self.commit_state(plan, outputs, call)
-        result = self.commit_rest(plan, outputs, call)
-        if call.only_in_jax and plan.updated is not None:
+        self.commit_state(plan, outputs, run)
+        result = self.commit_rest(plan, outputs, run)
+        if run.only_in_jax and plan.updated is not None:
             plan.updated.keep_together(outputs)
         return result
 
-    def commit_state(self, plan: Plan, outputs: list[Any], call: Call) -> None:
+    def commit_state(self, plan: Plan, outputs: list[Any], run: Run) -> None:
         """Captured tensors and storages take their new values."""
         updated = plan.updated
         if updated is None:
             for item, index in plan.writes:
-                self.store(self.owner_of(item, call), outputs[index])
-        elif call.only_in_jax:
+                self.store(self.owner_of(item, run), outputs[index])
+        elif run.only_in_jax:
             updated.bundle.store(updated.outputs(outputs))
         else:
             for tensor, value in zip(updated.tensors, updated.outputs(outputs)):
                 self.store(tensor if tensor._storage is None else tensor._storage, value)
 
-    def commit_rest(self, plan: Plan, outputs: list[Any], call: Call) -> Any:
+    def commit_rest(self, plan: Plan, outputs: list[Any], run: Run) -> Any:
         """Random position, gradients, results."""
+        call = run.call
         for generator, count in plan.draws:
             generator._count += count
         for k, wanted in plan.switched:
@@ -79,7 +101,7 @@ class Committer:
             if plan.freed is not None:
                 result._entry = Entry(FREED, (), *plan.freed)
             return result
-        return self.results(plan, outputs, call)
+        return self.results(plan, outputs, run)
 
     def store(self, owner: Any, value: Any) -> None:
         """The new value of a captured storage."""
@@ -108,12 +130,12 @@ class Committer:
         tensor._jax = array
         return tensor
 
-    def results(self, plan: Plan, outputs: list[Any], call: Call) -> Any:
-        entries = plan.program.record(self, plan, outputs, call) if plan.program is not None else {}
+    def results(self, plan: Plan, outputs: list[Any], run: Run) -> Any:
+        entries = plan.program.record(self, plan, outputs, run) if plan.program is not None else {}
         for item, index in plan.writes:
             if index in entries:
-                self.rebase(self.owner_of(item, call), entries[index])
-        returned = Returned(self, plan, outputs, call, entries)
+                self.rebase(self.owner_of(item, run), entries[index])
+        returned = Returned(self, plan, outputs, run, entries)
         leaves = returned.values(plan.results)
         # All values before the first name: one may be the old value of another.
         bound = [

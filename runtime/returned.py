@@ -9,7 +9,6 @@ from tracegrad.runtime.made import copied
 from tracegrad.runtime.origins import follow
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.recorded import Result
-from tracegrad.runtime.signature import Call
 from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape.entries import FREED, Entry, Leaf
@@ -17,7 +16,7 @@ from tracegrad.tracer.tensor import Tensor, wrap
 from tracegrad.tracer.views import detach, make_view
 
 if TYPE_CHECKING:
-    from tracegrad.runtime.commit import Committer
+    from tracegrad.runtime.commit import Committer, Run
 
 
 class Returned:
@@ -28,9 +27,10 @@ class Returned:
     """
 
     def __init__(
-        self, committer: Committer, plan: Plan, outputs: list[Any], call: Call, entries: dict[int, Entry]
+        self, committer: Committer, plan: Plan, outputs: list[Any], run: Run, entries: dict[int, Entry]
     ):  # fmt: skip
-        self.committer, self.plan, self.outputs, self.call = committer, plan, outputs, call
+        self.committer, self.plan, self.outputs, self.run = committer, plan, outputs, run
+        self.call = run.call
         self.entries = entries
         self.made: dict[int, Any] = {}
 
@@ -46,7 +46,7 @@ class Returned:
         return self.call.tensors[result.index]
 
     def slot(self, result: Result) -> Any:
-        return self.call.found[id(result.value)]
+        return self.run.found[id(result.value)]
 
     def grad(self, result: Result) -> Any:
         grad = self.plan.grads[result.index]
@@ -59,7 +59,7 @@ class Returned:
         return follow((self.call.args, self.call.kwargs), result.value)
 
     def owner(self, result: Result) -> Tensor:
-        owner = self.committer.owner_of(self.plan.inputs[result.index], self.call)
+        owner = self.committer.owner_of(self.plan.inputs[result.index], self.run)
         base = owner
         if isinstance(owner, Storage):
             base = next((m for m in owner.members() if not m._chain), None)

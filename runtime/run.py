@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.jax.arrays import from_numpy, may_donate, raise_pending
-from tracegrad.runtime.commit import Committer
+from tracegrad.runtime.commit import Committer, Run
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment, Sources, answer_key
 from tracegrad.runtime.signature import Call
@@ -19,7 +19,6 @@ from tracegrad.tracer.storage import Storage, protect_saved, writable
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.recording import HostAction, HostRead
 
-_NONE: dict[int, Any] = {}
 _NUMBERS = frozenset({float, int, bool})
 
 
@@ -49,15 +48,14 @@ class Runner(Committer):
         on), a condition on one, which stands on the edge, be the other way round.
         """
         assert root is not None, "a tree is walked once it has a path"
-        segment = root
-        exports: list[list[Any]] = []
+        segment, run = root, Run(call)
         while not segment.final:
-            outputs = segment.lowered.executable(self.fetch(segment.fetch, call, exports))
-            exports.append(outputs)
+            outputs = segment.lowered.executable(self.fetch(segment.fetch, run))
+            run.exports = (*run.exports, outputs)
             answer = answer_key(segment.guard_kind, outputs[0])
             following = segment.children.get(answer)
-            if path is not None and following is not path[len(exports)]:
-                following = path[len(exports)]
+            if path is not None and following is not path[len(run.exports)]:
+                following = path[len(run.exports)]
                 if segment.guard_kind == "bits":
                     segment.children[answer] = following
             if following is None:
@@ -67,47 +65,39 @@ class Runner(Committer):
         if check is not None and (failed := check()) is not None:
             return None, check.facts[failed].describe()
         try:
-            return segment, self.finish(segment, call, exports)
+            return segment, self.finish(segment, run)
         except AnotherAnswer as other:
             return None, other.fact
 
     # -- inputs ----------------------------------------------------------------------------------
 
-    def fetch(
-        self,
-        sources: Sources,
-        call: Call,
-        exports: list[list[Any]],
-        numbers: dict[int, Any] = _NONE,
-    ) -> list[Any]:
+    def fetch(self, sources: Sources, run: Run) -> list[Any]:
         """One array per input of a segment, in the order arguments, state, host numbers, random
         state, imports.
-
-        numbers: host numbers that have been read already, by the id of their HostRead
         """
-        owners = call.owners
+        owners = run.call.owners
         if self.jax:
             with STATE_LOCK:  # what we hold from here on, a step in another thread does not donate
                 arrays = [for_xla(owners[k]) for k in sources.arguments]
                 updated = sources.updated
-                call.only_in_jax = updated is not None and updated.bundle.values is not None
-                arrays += updated.state() if call.only_in_jax else state_of(sources)
+                run.only_in_jax = updated is not None and updated.bundle.values is not None
+                arrays += updated.state() if run.only_in_jax else state_of(sources)
                 arrays += map(on_jax, sources.storages)
         else:
             arrays = [on_numpy(owners[k]) for k in sources.arguments]
             arrays += [tensor._data for tensor in sources.tensors]
             arrays += [storage.array for storage in sources.storages]
         if sources.outside:
-            arrays += [self.from_outside(*source, numbers) for source in sources.outside]
+            arrays += [self.from_outside(*source, run.numbers) for source in sources.outside]
         for depth, position in sources.imports:
-            arrays.append(exports[depth][position])
+            arrays.append(run.exports[depth][position])
         if self.jax:
             end = len(arrays) - len(sources.imports)
             given = arrays[: len(sources.arguments)] + arrays[end - len(sources.outside) : end]
-            call.resident = np.ndarray not in map(type, given)
+            run.resident = np.ndarray not in map(type, given)
         return arrays
 
-    def from_outside(self, kind: str, source: Any, numbers: dict[int, Any] = _NONE) -> Any:
+    def from_outside(self, kind: str, source: Any, numbers: dict[int, Any] = Run.numbers) -> Any:
         """A number of Python's, the tensor found under a name, a random state or an array."""
         if kind == "number":
             value = numbers[id(source)] if id(source) in numbers else source.read()
@@ -135,88 +125,84 @@ class Runner(Committer):
 
     # -- outputs ---------------------------------------------------------------------------------
 
-    def finish(self, segment: Segment, call: Call, exports: list[list[Any]]) -> Any:
+    def finish(self, segment: Segment, run: Run) -> Any:
         plan: Plan = segment.plan
         if plan.writes or plan.reads or plan.draws or plan.host:
             with STATE_LOCK:
-                if plan.steady is not None and (result := plan.steady(call.owners)) is not None:
+                if plan.steady is not None and (result := plan.steady(run.call.owners)) is not None:
                     return result
                 if plan.host:
-                    return self.finish_with_actions(segment, plan, call, exports)
+                    return self.finish_with_actions(segment, plan, run)
                 if plan.reads:
-                    call.numbers = {id(item): item.read() for item in plan.reads}
-                return self.finish_plainly(segment, plan, call, exports)
-        return self.finish_plainly(segment, plan, call, exports)
+                    run.numbers = {id(item): item.read() for item in plan.reads}
+                return self.finish_plainly(segment, plan, run)
+        return self.finish_plainly(segment, plan, run)
 
-    def finish_plainly(
-        self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
-    ) -> Any:
+    def finish_plainly(self, segment: Segment, plan: Plan, run: Run) -> Any:
         # Names that are bound and gradients that are made cannot be put back later.
         late = self.jax and (plan.effects or plan.kept)
         if late:
             raise_pending()  # of earlier calls
-        arrays = self.fetch(segment.fetch, call, exports, call.numbers)
-        outputs = self.execute(segment, plan, arrays, call)
+        arrays = self.fetch(segment.fetch, run)
+        outputs = self.execute(segment, plan, arrays, run)
         if late:
-            self.raise_now(plan, outputs, call)
-        return self.commit(plan, outputs, call)
+            self.raise_now(plan, outputs, run)
+        return self.commit(plan, outputs, run)
 
-    def raise_now(self, plan: Plan, outputs: list[Any], call: Call) -> None:
+    def raise_now(self, plan: Plan, outputs: list[Any], run: Run) -> None:
         """XLA tells of an index out of range late: it is waited for, as long as undoing is possible."""
         try:
             raise_pending()
         except BaseException:
-            self.commit_state(plan, outputs, call)  # as it was: only XLA has it now
+            self.commit_state(plan, outputs, run)  # as it was: only XLA has it now
             raise
 
-    def finish_with_actions(
-        self, segment: Segment, plan: Plan, call: Call, exports: list[list[Any]]
-    ) -> Any:
+    def finish_with_actions(self, segment: Segment, plan: Plan, run: Run) -> Any:
         """Host reads and actions in Python's order; actions are undone if the run fails."""
         if self.jax:
             raise_pending()  # of earlier calls
         done: list[HostAction] = []
-        call.numbers = {}
+        run.numbers = {}
         try:
             for item in plan.host:
                 if isinstance(item, HostRead):
-                    call.numbers[id(item)] = item.read()
+                    run.numbers[id(item)] = item.read()
                 elif isinstance(item, HostAction):
                     item.remember()
                     done.append(item)
-                    item.run(call.numbers)
-                elif not item.holds(call.numbers):
+                    item.run(run.numbers)
+                elif not item.holds(run.numbers):
                     raise AnotherAnswer(HostFact(item))
-            arrays = self.fetch(segment.fetch, call, exports, call.numbers)
-            outputs = self.execute(segment, plan, arrays, call)
+            arrays = self.fetch(segment.fetch, run)
+            outputs = self.execute(segment, plan, arrays, run)
             if self.jax:
-                self.raise_now(plan, outputs, call)
-            result = self.commit(plan, outputs, call)
+                self.raise_now(plan, outputs, run)
+            result = self.commit(plan, outputs, run)
         except BaseException:
             for action in reversed(done):
                 action.undo()
             raise
         return result
 
-    def execute(self, segment: Segment, plan: Plan, arrays: list[Any], call: Call) -> list[Any]:
+    def execute(self, segment: Segment, plan: Plan, arrays: list[Any], run: Run) -> list[Any]:
         executable = segment.lowered.executable
         if plan.slots:
-            call.found = {id(slot): slot.place.read() for slot in plan.slots}
+            run.found = {id(slot): slot.place.read() for slot in plan.slots}
         if plan.writes and plan.program is not None:
-            call.before = plan.program.before(self, plan, call)
+            run.before = plan.program.before(self, plan, run)
         if not plan.writes:
             return executable(arrays)
         if self.jax:
-            donate = self.can_donate(plan, arrays, call)
-            return executable(arrays, donate, call.resident)
+            donate = self.can_donate(plan, arrays, run)
+            return executable(arrays, donate, run.resident)
         if plan.updated is None or not all(map(is_free, plan.updated.tensors)):
-            self.clear_the_way(segment, plan, arrays, call)
+            self.clear_the_way(segment, plan, arrays, run)
         return executable(arrays)
 
-    def clear_the_way(self, segment: Segment, plan: Plan, arrays: list[Any], call: Call) -> None:
+    def clear_the_way(self, segment: Segment, plan: Plan, arrays: list[Any], run: Run) -> None:
         """Updated state is written in its own array: values that a tape still needs move out first."""
         for item, _ in plan.writes:
-            owner = self.owner_of(item, call)
+            owner = self.owner_of(item, run)
             members = owner.members()[:1] if owner.__class__ is Storage else [owner]
             for member in members:
                 protect_saved(member)
@@ -226,16 +212,16 @@ class Runner(Committer):
                 if source is item:
                     arrays[k] = array
 
-    def can_donate(self, plan: Plan, arrays: list[Any], call: Call) -> bool:
+    def can_donate(self, plan: Plan, arrays: list[Any], run: Run) -> bool:
         """Whether every buffer to be donated is held by its tensor and by us alone."""
         updated = plan.updated
         if updated is None:
             return False
         if updated.bundle.values is not None:
             return True
-        call.only_in_jax = updated.only_in_jax() or (updated.let_go() and updated.only_in_jax())
+        run.only_in_jax = updated.only_in_jax() or (updated.let_go() and updated.only_in_jax())
         # References: of the tensor, of `arrays`, of the sequence given here.
-        return call.only_in_jax and may_donate(updated.inputs(arrays), 3)
+        return run.only_in_jax and may_donate(updated.inputs(arrays), 3)
 
 
 def is_free(tensor: Tensor) -> bool:

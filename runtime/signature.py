@@ -20,7 +20,6 @@ from tracegrad.tracer.trace.recording import Trace
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
 _FEW = (Tensor, int, np.integer, str, bytes, NoneType, enum.Enum)  # values that do come again
-_NOTHING: dict[int, Any] = {}
 # Fields of a tensor that has a value and nothing else: most arguments.
 _VALUE_ALONE = frozenset({"_data", "_jax", "_given", "_captured"})
 
@@ -77,11 +76,6 @@ class Call:
         "behind",
         "key",
         "_treedef",
-        "before",
-        "numbers",
-        "found",
-        "only_in_jax",
-        "resident",
         "opened",
         "by_identity",
     )
@@ -95,14 +89,6 @@ class Call:
         by_identity: bool = False,
     ):
         self.args, self.kwargs, self.grad = args, kwargs, grad
-        self.before = _NOTHING  # see autograd_call.CallProgram.before
-        # Whether the values of the tensors that the run updates are jax arrays and nothing else.
-        self.only_in_jax = False
-        self.resident = False  # whether all inputs of the executable are jax arrays
-        self.numbers = _NOTHING  # read in this call, by the id of their HostRead
-        self.found: dict[int, Any] = (
-            _NOTHING  # tensors that stand under names, by the id of their Slot
-        )
         self.by_identity = by_identity
         self.opened: Opened | None = None  # containers of the user's, if there are any
         if not kwargs and all([isinstance(a, Tensor) for a in args]):

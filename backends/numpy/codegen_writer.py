@@ -75,7 +75,6 @@ class Writer:
             self.new_name(_identifier(name), bare=True) for name in placed.graph.input_names
         ]
         self._argument_of = dict(zip(placed.graph.inputs, self.arguments))
-        self._input_used: set[str] = set()
 
     # ------------------------------------------------------------------ names
 
