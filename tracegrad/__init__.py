@@ -30,12 +30,12 @@ from tracegrad.ir.types import u32 as uint32
 from tracegrad.ir.types import u64 as uint64
 
 # isort: split
-from tracegrad.tracer import attach as _attach  # gives Tensor its methods
+from tracegrad.tracer.methods import attach as _attach  # gives Tensor its methods
 from tracegrad.tracer import functions as _functions
 from tracegrad.tracer import quick as _quick
 from tracegrad.tracer import random
-from tracegrad.tracer.compatible import FUNCTIONS as _compatible
-from tracegrad.tracer.composed import FUNCTIONS as _composed
+from tracegrad.tracer.methods.compatible import FUNCTIONS as _compatible
+from tracegrad.tracer.methods.composed import FUNCTIONS as _composed
 from tracegrad.tracer.creation import FUNCTIONS as _creation
 from tracegrad.tracer.random import (
     Generator,

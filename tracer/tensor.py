@@ -13,7 +13,7 @@ The fields of an instance, shared by tracer and runtime, with defaults so that m
     _hooks, _post_hooks, _retains_grad: when a gradient arrives. _captured: a compiled function has
     it as state. _unwritable: why writes with gradients through this view are refused.
 
-Methods are attached (attach.py): hot operators from quick.py, all others from `dispatch.apply`'s ops.
+Methods are attached (methods/attach.py): hot operators from quick.py, all others from `dispatch.apply`'s ops.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tracegrad.tracer.state import get_default_dtype, get_mode
 from tracegrad.tracer.tape.entries import Constant, Entry, Leaf
 
 if TYPE_CHECKING:
-    from tracegrad.tracer.attached import Attached
+    from tracegrad.tracer.methods.attached import Attached
 else:
     Attached = object
 
@@ -73,7 +73,7 @@ class Tensor(Attached):
         """Of integers: zeros of these sizes. Of a list or an array: its values, in the default dtype."""
         if not data and not named:
             return object.__new__(cls)
-        from tracegrad.tracer.legacy import make
+        from tracegrad.tracer.methods.legacy import make
 
         return make(cls, *data, **named)
 

@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import torch
 
-import tracegrad.tracer.attach  # noqa: F401  (gives Tensor its methods)
+import tracegrad.tracer.methods.attach  # noqa: F401  (gives Tensor its methods)
 from tracegrad.ir import types
 from tracegrad.tracer.creation import tensor
 from tracegrad.tracer.tensor import Tensor

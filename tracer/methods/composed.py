@@ -1,4 +1,6 @@
-"""Functions made of others: they emit nothing themselves, so they are right wherever those are."""
+"""Functions made of others, which mostly arrange elements: they emit nothing themselves, so they are right
+wherever those are.
+"""
 
 from __future__ import annotations
 

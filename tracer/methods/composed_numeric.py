@@ -1,4 +1,4 @@
-"""More of PyTorch's functions and methods, made of others: integers, matrices, copies, questions."""
+"""More functions and methods made of others: of integers, of matrices, drawn at random."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
-from tracegrad.tracer import composed, further, inplace_views, strided_views
-from tracegrad.tracer.legacy import of_sizes_or_values
+from tracegrad.tracer import strided_views
+from tracegrad.tracer.methods import composed, composed_numeric, inplace_views
+from tracegrad.tracer.methods.legacy import of_sizes_or_values
 from tracegrad.tracer.tape import hooks
 from tracegrad.tracer.tensor import Tensor
 
@@ -67,7 +68,7 @@ METHODS = {
     "register_post_accumulate_grad_hook": hooks.register_post_accumulate_grad_hook,
 }
 TABLES = (
-    composed.METHODS, further.METHODS, strided_views.METHODS, inplace_views.METHODS, METHODS,
+    composed.METHODS, composed_numeric.METHODS, strided_views.METHODS, inplace_views.METHODS, METHODS,
 )  # fmt: skip
 PROPERTIES = {
     "mH": composed.adjoint,
@@ -84,7 +85,7 @@ PROPERTIES = {
     for kind in ("cuda", "sparse", "quantized", "meta", "mps", "xpu", "nested", "mkldnn")
 }
 # Functions that write into their first operand: torch.relu_(x) is x.relu_().
-FUNCTIONS: dict[str, Any] = LEGACY | strided_views.FUNCTIONS | further.FUNCTIONS
+FUNCTIONS: dict[str, Any] = LEGACY | strided_views.FUNCTIONS | composed_numeric.FUNCTIONS
 WRITERS = """
 abs_ acos_ asin_ atan_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ cos_ cosh_ erf_ erfc_ exp2_ exp_
 expm1_ fill_ fix_ floor_ frac_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_

@@ -8,7 +8,6 @@ import numpy as np
 
 from tracegrad.ir.types import DType, bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8
 from tracegrad.tracer import (
-    compatible,
     creation,
     functions,
     indexing,
@@ -22,7 +21,8 @@ from tracegrad.tracer.device import Device
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.errors import ArgumentError, MissingNameError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.methods import IN_PLACE, METHODS
+from tracegrad.tracer.methods import compatible
+from tracegrad.tracer.methods.table import IN_PLACE, METHODS
 from tracegrad.tracer.tensor import Tensor
 
 CASTS = {

@@ -1,0 +1,1 @@
+"""How Tensor gets its methods, and the functions and methods that are made of others."""
