@@ -188,12 +188,24 @@ class UserOp:
 
     def emit_on(self, operands: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Node, ...]:
         """Emit IR for nodes, Weaks and Nones; always a tuple of nodes."""
+        if None in operands:
+            self._refuse_none(operands)
         if MOVED in attrs:
             moved = iter(operands[-attrs.count(MOVED) :])
             operands = operands[: -attrs.count(MOVED)]
             attrs = tuple(next(moved) if a is MOVED else a for a in attrs)
         out = self.emit(*operands, **dict(zip(self._static_names, attrs)))
         return (out,) if isinstance(out, Node) else tuple(out)
+
+    def _refuse_none(self, operands: tuple[Any, ...]) -> None:
+        """Raises ArgumentError for a None that stands for no default."""
+        names = [*self.operands, *["an operand"] * (len(operands) - len(self.operands))]
+        for name, given in zip(names, operands):
+            if given is None and name not in self.optional:
+                raise ArgumentError(
+                    f"{self.shown}(): {name} is None, a tensor or a number is needed",
+                    fix="look where it comes from: a function without `return` gives None",
+                )
 
     def pack(self, results: list[Any]) -> Any:
         if self.results is not None:

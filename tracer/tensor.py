@@ -252,14 +252,14 @@ class Tensor(Attached):
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            from tracegrad.tracer.tape.refused import check_stored_gradient
+
+            check_stored_gradient(self, value)
         trace = get_mode().trace
         if trace is not None:
             trace.write_grad(self, value)
             return
-        if value is not None and value.shape != self.shape:
-            raise ShapeError(
-                f"the gradient's shape {tuple(value.shape)} is not the tensor's {tuple(self.shape)}"
-            )
         self._dropped_grad = None
         self._grad = value
 

@@ -15,7 +15,7 @@ import numpy as np
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import TensorType, dtype_of
-from tracegrad.tracer.errors import ShapeError
+from tracegrad.tracer.errors import ArgumentError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU, program_for
 from tracegrad.tracer.state import get_mode
@@ -301,8 +301,15 @@ def detach(tensor: Tensor) -> Tensor:
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
-    """`tensor.shape`, as a plain tuple."""
-    if tensor._jax is not None or tensor._traced is not None:
+    """`tensor.shape`, as a plain tuple. Raises ArgumentError for what is no tensor."""
+    try:
+        in_jax = tensor._jax is not None
+    except AttributeError:
+        raise ArgumentError(
+            f"a tensor is needed, not {type(tensor).__name__}",
+            fix="make it a tensor first: tg.tensor(value)",
+        ) from None
+    if in_jax or tensor._traced is not None:
         return tuple(tensor.shape)
     return tensor._data.shape
 

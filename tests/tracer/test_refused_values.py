@@ -9,7 +9,35 @@ import torch.nn.functional as torch_functional
 import tracegrad as tg
 from tracegrad.nn import functional
 
+KINDS = (ValueError, IndexError, TypeError, RuntimeError)
+
+
+def attend(T, **masks):
+    """Of two sequences of three steps."""
+    x = T.ones(2, 3, 4)
+    return T.nn.MultiheadAttention(4, 2, batch_first=True)(x, x, x, **masks)
+
+
+def attend_in_one_op(T, F, mask):
+    return F.scaled_dot_product_attention(*[T.ones(2, 3, 4)] * 3, attn_mask=mask)
+
+
 CALLS = {
+    "padding [S, N]": lambda T, F: attend(T, key_padding_mask=T.ones(3, 2) > 0),
+    "padding of integers": lambda T, F: attend(T, key_padding_mask=T.zeros(2, 3, dtype=T.long)),
+    "mask [1, S]": lambda T, F: attend(T, attn_mask=T.zeros(1, 3)),
+    "mask [S, N * heads, L]": lambda T, F: attend(T, attn_mask=T.zeros(3, 4, 3)),
+    "mask of integers": lambda T, F: attend(T, attn_mask=T.zeros(3, 3, dtype=T.long)),
+    "attention of integers": lambda T, F: attend_in_one_op(T, F, T.zeros(3, 3, dtype=T.long)),
+    "attention of doubles": lambda T, F: attend_in_one_op(T, F, T.zeros(3, 3, dtype=T.float64)),
+    "None": lambda T, F: T.nn.Linear(1, 1)(None),
+    "None compared": lambda T, F: T.ones(2) < None,
+    "None split": lambda T, F: T.chunk(None, 2),
+    "None among others": lambda T, F: T.cat([T.ones(2), None]),
+    "a number as gradient": lambda T, F: setattr(T.nn.Parameter(T.ones(2)), "grad", 3),
+    "a gradient of doubles": lambda T, F: setattr(
+        T.nn.Parameter(T.ones(2)), "grad", T.ones(2, dtype=T.float64)
+    ),
     "bernoulli": lambda T, F: T.bernoulli(T.tensor([0.5, 1.5])),
     "bernoulli of nan": lambda T, F: T.bernoulli(T.tensor([float("nan")])),
     "bernoulli p": lambda T, F: T.bernoulli(T.zeros(2), 1.5),
@@ -59,7 +87,7 @@ def test_refused_as_in_pytorch(name):
     call = CALLS[name]
     with pytest.raises(Exception) as theirs:
         call(torch, torch_functional)
-    kinds = [k for k in type(theirs.value).__mro__ if k in (ValueError, IndexError, RuntimeError)]
+    kinds = [k for k in type(theirs.value).__mro__ if k in KINDS]
     with pytest.raises(kinds[0] if kinds else RuntimeError) as ours:
         call(tg, functional)
     assert isinstance(ours.value, tg.errors.TracegradError)

@@ -16,7 +16,7 @@ from tracegrad.nn.module import Module
 from tracegrad.nn.norm import LayerNorm
 from tracegrad.nn.parameter import Parameter
 from tracegrad.tracer import Tensor
-from tracegrad.tracer.errors import InvalidValueError
+from tracegrad.tracer.errors import InvalidValueError, ShapeError
 
 
 class MultiheadAttention(Module):
@@ -126,10 +126,10 @@ class MultiheadAttention(Module):
             value = key
         else:
             query, key, value = arranged(query), arranged(key), arranged(value)
-        if key_padding_mask is not None and not batched:
-            key_padding_mask = key_padding_mask.unsqueeze(0)
         q, k, v = self._projected(query, key, value)
         n, length, _ = q.shape
+        if key_padding_mask is not None and not batched and key_padding_mask.dim() == 1:
+            key_padding_mask = key_padding_mask.unsqueeze(0)
         mask = self._merged_mask(attn_mask, key_padding_mask, n, length, k.shape[1], q.dtype)
         k, v, mask = self._with_extra_positions(k, v, mask)
 
@@ -161,11 +161,13 @@ class MultiheadAttention(Module):
         """Both masks as one additive mask that broadcasts to [N, heads, L, S]."""
         merged = None
         if attn_mask is not None:
-            merged = _additive(attn_mask, dtype)
-            if merged.dim() == 3:
+            heads = () if attn_mask.dim() == 2 else (n * self.num_heads,)
+            merged = _additive("attn_mask", attn_mask, (*heads, length, source), dtype)
+            if heads:
                 merged = merged.reshape(n, self.num_heads, length, source)
         if padding is not None:
-            wide = _additive(padding, dtype).reshape(n, 1, 1, source)
+            wide = _additive("key_padding_mask", padding, (n, source), dtype)
+            wide = wide.reshape(n, 1, 1, source)
             merged = wide if merged is None else merged + wide
         return merged
 
@@ -189,10 +191,22 @@ class MultiheadAttention(Module):
         return tg.cat([k, *extra_k], dim=1), tg.cat([v, *extra_v], dim=1), mask
 
 
-def _additive(mask: Tensor, dtype: Any) -> Tensor:
-    """A boolean mask (True: masked) as 0 / -inf; others unchanged."""
-    if mask.dtype != tg.bool:
+def _additive(name: str, mask: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
+    """A boolean mask (True: masked) as 0 / -inf; floats unchanged. Raises ShapeError for others."""
+    if tuple(mask.shape) != shape:
+        raise ShapeError(
+            f"{name} has shape {list(mask.shape)}, not {list(shape)}",
+            why="attn_mask is [L, S] or [N * heads, L, S], key_padding_mask [N, S]",
+            fix="transpose or expand it",
+        )
+    if mask.is_floating_point():
         return mask
+    if mask.dtype != tg.bool:
+        raise ShapeError(
+            f"{name} has dtype {mask.dtype.public_name}",
+            why="a bool mask says what not to attend to, a float one is added to the scores",
+            fix="give mask.bool()",
+        )
     return tg.zeros(tuple(mask.shape), dtype=dtype).masked_fill(mask, float("-inf"))
 
 

@@ -9,6 +9,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import full_like, part, swap
+from tracegrad.ir.types import f32
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.activations import checked_rate, floating
 from tracegrad.tracer.functions.axes import reshape
@@ -33,8 +34,12 @@ def four(x: Node, batch: tuple[int, ...]) -> Node:
 
 def additive(mask: Node, like: Node) -> Node:
     """A mask as numbers to add to scores: bool False becomes -inf."""
-    if not mask.dtype.is_bool:
+    if mask.dtype is like.dtype or mask.dtype is f32:
         return cast(mask, like.dtype)
+    if not mask.dtype.is_bool:
+        raise IRTypeError(
+            f"attn_mask is bool, float32 or of the query's dtype, not {mask.dtype.public_name}"
+        )
     zero = ops.splat(0.0, mask.type.with_dtype(like.dtype))
     return ops.where(mask, zero, full_like(zero, -math.inf))
 

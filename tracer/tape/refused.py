@@ -44,6 +44,21 @@ def checked_cotangent(tensor: Tensor, tracked: bool, gradient: Any) -> Tensor | 
     return gradient if gradient.dtype is tensor.dtype else gradient.to(tensor.dtype)
 
 
+def check_stored_gradient(tensor: Tensor, value: Any) -> None:
+    """Raises ArgumentError or ShapeError for what `tensor.grad` cannot be."""
+    if not isinstance(value, Tensor):
+        raise ArgumentError(
+            f"a gradient is a tensor or None, not {type(value).__name__}",
+            fix="make it one: tg.full_like(x, value)",
+        )
+    if value.shape != tensor.shape or value.dtype is not tensor.dtype:
+        raise ShapeError(
+            f"a gradient {value.dtype.public_name} {list(value.shape)} for a tensor "
+            f"{tensor.dtype.public_name} {list(tensor.shape)}",
+            fix="give one of the tensor's shape and dtype",
+        )
+
+
 def walked_before() -> GradientError:
     return GradientError(
         "backward through a graph a second time",

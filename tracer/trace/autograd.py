@@ -11,7 +11,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, postorder
 from tracegrad.ir.ops.build import plus
 from tracegrad.passes.autodiff import reverse, walk
-from tracegrad.tracer.errors import DroppedGradientError, GradientError, ShapeError
+from tracegrad.tracer.errors import DroppedGradientError, GradientError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import set_grad_enabled
 from tracegrad.tracer.tape.hooks import HookHandle, replaced
@@ -338,10 +338,6 @@ class TraceAutograd(TraceHost):
         return slot.value
 
     def write_grad(self, tensor: Tensor, value: Tensor | None) -> None:
-        if value is not None and value.shape != tensor.shape:
-            raise ShapeError(
-                f"the gradient's shape {list(value.shape)} is not the tensor's {list(tensor.shape)}"
-            )
         key = self._grad_key(tensor)
         slot = self.grads.get(key)
         if slot is None:
