@@ -141,9 +141,9 @@ def fitted(target: Tensor, value: Any, name: str) -> Tensor:
 
     Raises ShapeError when an in-place op would change either.
     """
-    from tracegrad.tracer.functions.promotion import can_cast
-
     if value.dtype is not target.dtype:
+        from tracegrad.tracer.functions.promotion import can_cast
+
         if not can_cast(value.dtype, target.dtype):
             raise ShapeError(
                 f"{name}: the result is {value.dtype}, it cannot be stored in a {target.dtype} tensor", where=here(),

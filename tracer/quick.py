@@ -23,6 +23,7 @@ from tracegrad.tracer.tape.entries import Entry, QuickOp
 from tracegrad.tracer.tensor import Tensor, bare
 
 ndarray = np.ndarray
+AXES = [tuple(range(ndim)) for ndim in range(65)]  # as many as NumPy has
 EXACT = 2**53  # Python ints up to here are exact as floats, rounded once to narrower ones
 _enter, _leave = quiet.enter, quiet.leave
 
@@ -176,8 +177,8 @@ def comparison(op: UserOp, ufunc: Callable[..., Any]) -> Any:
     return method
 
 
-def unary(op: UserOp, ufunc: Callable[..., Any]) -> Any:
-    """A function of one floating tensor."""
+def unary(op: UserOp, ufunc: Callable[..., Any], chars: str = "efd") -> Any:
+    """A function of one floating tensor, whose dtype's NumPy character is in `chars`."""
     quick = QuickOp(op.name, op, op.default_attrs)
     attrs = quick.attrs
     reads = Reads(quick, 1)
@@ -186,10 +187,12 @@ def unary(op: UserOp, ufunc: Callable[..., Any]) -> Any:
         mode = get_mode()
         if mode.trace is None and isinstance(input, Tensor):
             a = input._data
-            if a.dtype.kind == "f":
+            if a.dtype.char in chars:
                 token = _enter()
                 try:
                     out = ufunc(a)
+                except ValueError:  # no elements: the program's type rule explains
+                    return apply(op, (input,), attrs)
                 finally:
                     _leave(token)
                 if out.__class__ is not ndarray:
@@ -212,6 +215,20 @@ def unary(op: UserOp, ufunc: Callable[..., Any]) -> Any:
     return function
 
 
+def whole(op: UserOp, function: Callable[..., Any], ufunc: np.ufunc) -> Any:
+    """A reduction `function`, whose form without further arguments is `op` over all axes."""
+    reduce = ufunc.reduce
+    # 16-bit floats are summed in float32
+    reduced = unary(op, lambda a: reduce(a, AXES[a.ndim]), "fd")
+
+    def method(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return function(input, *args, **kwargs) if args or kwargs else reduced(input)
+
+    method.__name__ = method.__qualname__ = function.__name__.rstrip("_")
+    method.__doc__ = function.__doc__
+    return method
+
+
 add, radd = binary(functions.add, np.add, "fiub")
 sub, rsub = binary(functions.sub, np.subtract, "fiu")
 mul, rmul = binary(functions.mul, np.multiply, "fiub")
@@ -231,5 +248,10 @@ UNARY = {
     name: unary(getattr(functions, name), KERNELS[name])
     for name in (
         "neg", "exp", "log", "sqrt", "rsqrt", "tanh", "sin", "cos", "sigmoid", "relu", "expm1", "log1p", "erf",
+        "abs", "floor", "ceil",
     )
+} | {
+    "sum": whole(functions.sum, functions.sum, np.add),
+    "max": whole(functions.amax, functions.max, np.maximum),
+    "min": whole(functions.amin, functions.min, np.minimum),
 }  # fmt: skip

@@ -22,6 +22,7 @@ from tracegrad.tracer.functions.promotion import (
     common_float,
     constant_value,
     lift,
+    promote,
     require_dtype,
 )
 
@@ -225,12 +226,13 @@ nextafter = float_binary_of(ops.nextafter, "The next float from input towards ot
 @user_op
 def lerp(input: Operand, end: Operand, weight: Operand, /) -> Node:
     """input + weight * (end - input)."""
-    x, y, w = common(input, end, weight)
+    x, y, w = promote(input, end, weight)
+    # What follows from the weight alone, mostly a number, is not broadcast first.
+    near, rest = ops.lt(ops.abs_(w), full_like(w, 0.5)), ops.sub(ops.ones_like(w), w)
+    x, y, w, near, rest = broadcast(x, y, w, near, rest)
     # Near weight 1 count back from the end, so that weight 1 gives exactly the end.
     step = ops.sub(y, x)
-    from_start = ops.add(x, ops.mul(w, step))
-    from_end = ops.sub(y, ops.mul(step, 1 - w))
-    return ops.where(ops.lt(ops.abs_(w), full_like(w, 0.5)), from_start, from_end)
+    return ops.where(near, ops.add(x, ops.mul(w, step)), ops.sub(y, ops.mul(step, rest)))
 
 
 @user_op

@@ -11,7 +11,7 @@ import numpy as np
 
 from tracegrad.backends.numpy.kernels.index import argsort, check_bounds
 from tracegrad.backends.numpy.kernels.random import random_bits
-from tracegrad.backends.numpy.kernels.registry import Array, array, kernel, narrow, widen
+from tracegrad.backends.numpy.kernels.registry import Array, array, kernel, narrow, widen, zero_of
 from tracegrad.backends.numpy.kernels.special import erf
 
 
@@ -63,7 +63,7 @@ def softplus(x: Array, beta: float, threshold: float) -> Array:
 @kernel("relu")
 def relu(x: Array) -> Array:
     """nan stays nan."""
-    return array(np.maximum(x, x.dtype.type(0)))
+    return array(np.maximum(x, zero_of(x.dtype)))
 
 
 @kernel("gelu")
