@@ -64,10 +64,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def run_demo_command(options: argparse.Namespace) -> int:
@@ -149,7 +148,3 @@ def _blas() -> dict[str, str]:
     built: Any = np.show_config(mode="dicts")
     found = built.get("Build Dependencies", {}).get("blas", {})
     return {"name": str(found.get("name", "unknown")), "version": str(found.get("version", ""))}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -29,6 +29,7 @@ from tracegrad.demo import (
     steps_of,
     write_digits,
 )
+from tracegrad.errors import SerializationError
 
 WANTED_ACCURACY = 0.97
 # Colour-blind safe (Okabe & Ito 2008).
@@ -45,10 +46,17 @@ STYLES: dict[str, dict[str, Any]] = {
 def run_demo(modes: list[str], epochs: int, seed: int, folder: Path, console: Console) -> int:
     """Run the modes, print the table, write `folder`; the process's exit code.
 
-    Raises MissingExtraError if scikit-learn or matplotlib is not installed.
+    Raises MissingExtraError if scikit-learn or matplotlib is not installed, SerializationError if
+    `folder` cannot be made.
     """
     require("matplotlib", "matplotlib", "demo")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SerializationError(
+            f"cannot write into {folder}: {error.strerror}",
+            fix="give another folder: --output FOLDER",
+        ) from error
     write_digits(folder, seed)
     total = steps_of(epochs, folder)
     missing = [mode for mode in modes if not available(mode)]

@@ -21,7 +21,7 @@ class UserError(TracegradError):
         where = here() if where is None else where
         fix = fix or self.usual_fix
         lines = [what]
-        if where:
+        if where and getattr(where, "line", 1):  # 0: no line of the user's is running
             lines.append(f"  where: {where}")
         if why:
             lines.append(f"  why:   {why}")

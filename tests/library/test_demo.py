@@ -110,15 +110,26 @@ def test_doctor_reports_a_broken_backend(capsys, monkeypatch):
     assert "broken: RuntimeError: no such engine" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["demo", "--epochs", "0"], ["demo", "--backend", "tpu"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["demo", "--epochs", "0"], ["demo", "--epochs", "x"], ["demo", "--backend", "tpu"]],
+)
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
-    assert caught.value.code == 2 and "usage" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert caught.value.code == 2 and "usage" in shown and "_positive" not in shown
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert cli.main(["demo", "--output", str(tmp_path / "taken")]) == 2
+    shown = capsys.readouterr().err
+    assert "cannot write into" in shown and "--output" in shown and "where:" not in shown
 
 
 def test_help_and_version_as_a_module():
     shown = subprocess.run(
-        [sys.executable, "-m", "tracegrad.cli", "--version"], capture_output=True, text=True
+        [sys.executable, "-m", "tracegrad", "--version"], capture_output=True, text=True
     )
     assert shown.stdout.strip() == f"tracegrad {tg.__version__}"
