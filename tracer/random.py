@@ -24,6 +24,17 @@ _MASK = 0xFFFFFFFF
 _BATCH = 64  # keys derived at once: one costs as much as all
 
 
+def outside_recordings(what: str) -> None:
+    """Refuse, while recording, what concerns the position of a stream."""
+    trace = get_mode().trace
+    if trace is not None:
+        trace.refuse(
+            f"{what} inside a compiled function",
+            "do it before calling the function",
+            "a stream is drawn from when the graph runs, and Python knows where it is before and after only",
+        )
+
+
 class Generator:
     """A random stream: `manual_seed(n)` restarts it, with the same numbers in every mode."""
 
@@ -31,11 +42,13 @@ class Generator:
     _batch: tuple[int, list[np.ndarray]] = (0, [])
 
     def __init__(self, device: str = "cpu"):
+        outside_recordings("a random generator is made")
         self.device = device
         self.manual_seed(0)
 
     def manual_seed(self, seed: int) -> Generator:
         """Restart the stream at `seed` (any int; taken modulo 2^64)."""
+        outside_recordings("a random stream is seeded")
         if not hasattr(seed, "__int__"):
             raise ArgumentError(f"a seed is {seed!r}, not an integer", fix="give an integer")
         seed = int(seed) & (2**64 - 1)
@@ -49,6 +62,7 @@ class Generator:
 
     def initial_seed(self) -> int:
         """The seed that the stream was last restarted at."""
+        outside_recordings("the seed of a random stream is asked for")
         return self._seed
 
     def seed(self) -> int:
@@ -59,10 +73,12 @@ class Generator:
 
     def get_state(self) -> Tensor:
         """The stream's position as a tensor of three int64: seed words and operation count."""
+        outside_recordings("the state of a random stream is asked for")
         return wrap(np.array([*self._key, self._count], np.int64))
 
     def set_state(self, state: Tensor) -> Generator:
         """Go to a position that `get_state` returned."""
+        outside_recordings("the state of a random stream is set")
         if not isinstance(state, Tensor) or tuple(state.shape) != (3,):
             raise ArgumentError(
                 f"this is not a random state: {state!r}", fix="give what get_rng_state() returned"
@@ -95,9 +111,6 @@ default_generator = Generator()
 
 def manual_seed(seed: int) -> Generator:
     """Seed the default stream. Returns it."""
-    trace = get_mode().trace
-    if trace is not None:
-        trace.refuse("manual_seed() inside a compiled function", "seed before calling it")
     return default_generator.manual_seed(seed)
 
 

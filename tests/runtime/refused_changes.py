@@ -37,6 +37,63 @@ def numpy_generator(compile):
         yield g(ramp(3))
 
 
+@falls_back("random generator is made")
+def own_generator_made(compile):
+    def f(x):
+        generator = tg.Generator().manual_seed(3)
+        return x + tg.rand(3, generator=generator)
+
+    g = compile(f)
+    for _ in range(3):
+        yield g(ramp(3))
+
+
+@falls_back("random stream is seeded")
+def own_generator_seeded(compile):
+    generator = tg.Generator()
+
+    def f(x):
+        generator.manual_seed(3)
+        return x + tg.rand(3, generator=generator)
+
+    g = compile(f)
+    for _ in range(3):
+        yield g(ramp(3))
+
+
+@falls_back("state of a random stream is asked for")
+def random_state_put_back(compile):
+    def f(x):
+        with tg.random.fork_rng():
+            x = x + tg.rand(3)
+        return x - tg.rand(3)
+
+    g = compile(f)
+    for _ in range(3):
+        yield g(ramp(3))
+
+
+@falls_back("state of a random stream is set")
+def random_state_set(compile):
+    state = tg.get_rng_state()
+
+    def f(x):
+        tg.set_rng_state(state)
+        return x - tg.rand(3)
+
+    g = compile(f)
+    for _ in range(3):
+        yield g(ramp(3))
+
+
+@falls_back("seed of a random stream is asked for")
+def seed_asked_for(compile):
+    g = compile(lambda x: x + tg.initial_seed())
+    for seed in range(3):
+        tg.manual_seed(seed)
+        yield g(ramp(3))
+
+
 @falls_back("iterator")
 def iterator_consumed(compile):
     numbers = iter([1.0, 2.0, 3.0])
