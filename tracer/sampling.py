@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegrad.ir.types import i64
+import ml_dtypes
+import numpy as np
+
+from tracegrad.ir.types import DType, i64
 from tracegrad.tracer import functions
 from tracegrad.tracer.creation import check_device, size_of
-from tracegrad.tracer.dispatch import apply
+from tracegrad.tracer.dispatch import UserOp, apply
 from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.inplace import fitted, write
 from tracegrad.tracer.random import next_key
@@ -20,30 +23,31 @@ def _float(dtype: Any, device: Any) -> Any:
     return dtype or get_default_dtype()
 
 
-def rand(
-    *size: Any,
-    generator: Any = None,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
+def _drawn(
+    op: UserOp, sizes: tuple[Any, ...], generator: Any, dtype: Any, device: Any, requires_grad: bool
 ) -> Tensor:
-    """Uniform in [0, 1)."""
-    attrs = (size_of(size), _float(dtype, device), 0.0, 1.0)
-    out = apply(functions.uniform, (next_key(generator),), attrs)
+    """Numbers that `op` draws from its usual range: in [0, 1), or around 0 with a deviation of 1."""
+    attrs = (size_of(sizes), _float(dtype, device), 0.0, 1.0)
+    out = apply(op, (next_key(generator),), attrs)
     return out.requires_grad_() if requires_grad else out
+
+
+def rand(
+    *sizes: Any, size: Any = None, generator: Any = None, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Uniform in [0, 1)."""
+    sizes = sizes if size is None else (size,)
+    return _drawn(functions.uniform, sizes, generator, dtype, device, requires_grad)
 
 
 def randn(
-    *size: Any,
-    generator: Any = None,
-    dtype: Any = None,
-    device: Any = None,
+    *sizes: Any, size: Any = None, generator: Any = None, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Standard normal."""
-    attrs = (size_of(size), _float(dtype, device), 0.0, 1.0)
-    out = apply(functions.normal, (next_key(generator),), attrs)
-    return out.requires_grad_() if requires_grad else out
+    sizes = sizes if size is None else (size,)
+    return _drawn(functions.normal, sizes, generator, dtype, device, requires_grad)
 
 
 def randint(
@@ -195,10 +199,19 @@ def _bernoulli_into(self: Tensor, p: Any = 0.5, generator: Any = None) -> Tensor
 def _random_into(
     self: Tensor, low: int = 0, high: int | None = None, generator: Any = None
 ) -> Tensor:
-    """integers in [low, high)."""
+    """integers in [low, high), or as far as the dtype knows all of them."""
     if high is None:
-        low, high = 0, low or 2**24
+        low, high = 0, low or _integers_known(self.dtype)
     return randint(low, high, tuple(self.shape), generator=generator, dtype=self.dtype)
+
+
+def _integers_known(dtype: DType) -> int:
+    """How many integers from 0 on a dtype has without a gap."""
+    if dtype.is_bool:
+        return 2
+    if dtype.is_int:
+        return min(np.iinfo(dtype.np).max + 1, 2**63 - 1)
+    return 2 ** (ml_dtypes.finfo(dtype.np).nmant + 1) + 1
 
 
 def _exponential_into(self: Tensor, lambd: float = 1.0, generator: Any = None) -> Tensor:
