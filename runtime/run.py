@@ -15,7 +15,7 @@ from tracegrad.runtime.state import on_jax, state_of
 from tracegrad.runtime.steady import steady_step
 from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.tracer.bundle import STATE_LOCK, Bundled, value_in_xla
-from tracegrad.tracer.storage import Storage, protect_saved, writable
+from tracegrad.tracer.storage import Storage, protect_saved, settle, writable
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.recording import HostAction, HostRead
 
@@ -226,6 +226,8 @@ class Runner(Committer):
 
 def is_free(tensor: Tensor) -> bool:
     """Whether the tensor's array can be overwritten: nobody looks at it or has saved it."""
+    if tensor._storage is not None:
+        settle(tensor)
     entry = tensor._entry
     return (
         (entry is None or entry.value is None) and tensor._const is None and tensor._storage is None

@@ -10,7 +10,7 @@ from typing import Any
 from tracegrad.backends.jax.arrays import from_numpy, may_donate
 from tracegrad.runtime.segments import Segment, Sources
 from tracegrad.tracer.bundle import Bundle, Bundled, value_in_xla
-from tracegrad.tracer.storage import Storage, protect_saved
+from tracegrad.tracer.storage import Storage, protect_saved, settle
 from tracegrad.tracer.tensor import Tensor
 
 # Fields of a tensor by which more than its own `_jax` may hold or want its value.
@@ -57,6 +57,8 @@ class UpdatedTensors:
     def let_go(self) -> bool:
         """Drop looks at the values that can be dropped; whether that was all of them."""
         for tensor, fields in zip(self.tensors, self._fields):
+            if tensor._storage is not None:
+                settle(tensor)
             if tensor._storage is not None or tensor._jax is None:
                 return False
             if "_data" in fields:

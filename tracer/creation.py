@@ -189,7 +189,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     from tracegrad.tracer.storage import Storage
 
     result._storage = Storage(result)
-    result._storage.exported = True  # the array is an alias from the start
+    result._storage.export(array)  # an alias from the start
     return result
 
 

@@ -272,11 +272,7 @@ def set_data(self: Tensor, value: Tensor) -> None:
     value_in_xla(self)  # out of a bundle, which would write it back
     for name in ("_jax", "_const"):
         self.__dict__.pop(name, None)
-    self._data, self._storage, self._chain = array, storage, chain
+    self._data = array
     if isinstance(self._entry, Leaf):
         self._entry = Leaf(self)
-    self._family = storage.families  # what flows into the other's gradient is not its own
-    storage.families += 1
-    if not chain:
-        storage.entries[self._family] = self._entry
-    storage.add(self)
+    storage.join(self, chain)

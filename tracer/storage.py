@@ -8,13 +8,14 @@ gradient history (`detach()` opens a new one).
 from __future__ import annotations
 
 import sys
+from pickle import PickleBuffer
 from typing import Any
 from weakref import ref
 
 import numpy as np
 
 from tracegrad.tracer.bundle import STATE_LOCK, value_in_xla
-from tracegrad.tracer.errors import GradientError, LeakedTensorError
+from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tape.entries import Entry, Leaf, Part
 from tracegrad.tracer.tensor import metadata_changes
@@ -26,8 +27,7 @@ class Storage:
     """The aliases of one buffer.
 
     entries   family -> tape entry of the base tensor in that family (none, or None: not tracked)
-    exported  whether NumPy code outside may look at (and write) the buffer: then its address never
-              changes
+    captured  whether a compiled function has it as state, and so writes here
     jax       the value as a jax array, if a compiled run left it there; `array` is brought up to
               date on reading
     """
@@ -36,11 +36,12 @@ class Storage:
         "_array",
         "jax",
         "_stale",
-        "exported",
+        "captured",
         "entries",
         "families",
         "_members",
         "_alias_entries",
+        "_outside",
         "__weakref__",
     )
 
@@ -48,7 +49,8 @@ class Storage:
         self._array = base._data
         self.jax: Any = None
         self._stale = False
-        self.exported = False
+        self.captured = False
+        self._outside: ref | None = None  # the array through which code outside looks at the buffer
         self.entries: dict[int, Entry | None] = {0: base._entry}
         self.families = 1
         self._members: list[ref] = []
@@ -61,6 +63,29 @@ class Storage:
         if self._stale:
             self._refresh()
         return self._array
+
+    @property
+    def exported(self) -> bool:
+        """Whether NumPy code outside may look at (and write) the buffer: then its address never
+        changes.
+        """
+        return self._outside is not None and self._outside() is not None
+
+    def export(self, array: np.ndarray) -> None:
+        """Code outside looks at the buffer through `array` and views of it."""
+        self._outside = ref(array)
+
+    def array_for_outside(self) -> np.ndarray:
+        """The base array as another object, which lives as long as any view of it: NumPy lets a view
+        hold the array that owns the memory, but one made from a buffer owns nothing that it knows.
+        """
+        seen: np.ndarray | None = self._outside() if self._outside is not None else None
+        if seen is None:
+            base = self._array
+            memory = PickleBuffer(base.reshape(-1).view(np.uint8))  # of any dtype
+            seen = np.ndarray(base.shape, base.dtype, memory, 0, base.strides)
+            self.export(seen)
+        return seen
 
     @property
     def odd_strides(self) -> tuple[int, ...] | None:
@@ -97,7 +122,7 @@ class Storage:
         array = self.array
         self.jax = None
         if not array.flags.writeable:
-            self._array = array.copy()
+            self._array, self._outside = array.copy(), None
             for member in self.members():
                 member._data = self.derive(member._chain)
 
@@ -118,6 +143,16 @@ class Storage:
             self.watch(tensor._entry)
         if tensor._const is not None:
             self.watch(tensor._const)
+
+    def join(self, tensor: Any, chain: tuple) -> None:
+        """The tensor, its array already here, is an alias from now on: with a family of its own, as
+        what flows into another's gradient is not in its.
+        """
+        tensor._storage, tensor._chain, tensor._family = self, chain, self.families
+        self.families += 1
+        if not chain:
+            self.entries[tensor._family] = tensor._entry
+        self.add(tensor)
 
     def leave(self, tensor: Any) -> None:
         """The tensor lies elsewhere from now on."""
@@ -162,7 +197,7 @@ def _new_storage(tensor: Any) -> Storage:
 def settle(tensor: Any) -> None:
     """Drop the tensor's storage if all its other aliases are gone: alone, it needs none."""
     storage = tensor._storage
-    if storage.exported or tensor._chain or len(storage.members()) != 1:
+    if storage.captured or storage.exported or tensor._chain or len(storage.members()) != 1:
         return
     own = (tensor._entry, tensor._const)
     if any(entry.value is not None and entry not in own for entry in storage.alias_entries()):
@@ -174,7 +209,8 @@ def settle(tensor: Any) -> None:
             fields["_jax"] = storage.jax
         for name in ("_storage", "_family"):
             fields.pop(name, None)
-    metadata_changes[0] += 1  # compiled functions may have captured the storage
+    if tensor._captured:
+        metadata_changes[0] += 1
 
 
 def bring_here(tensor: Any) -> np.ndarray:
@@ -231,8 +267,11 @@ def export(tensor: Any) -> np.ndarray:
     if trace is not None:
         return trace.observe_array(tensor, "numpy()")
     storage = storage_of(tensor)
-    storage.exported = True
-    return writable(tensor)
+    writable(tensor)
+    array = storage.array_for_outside()[...]
+    for step in tensor._chain:
+        array = step.view(array)
+    return array
 
 
 def protect_saved(tensor: Any) -> None:
@@ -301,54 +340,3 @@ def _protect(tensor: Any) -> None:
         if not tensor._chain:
             tensor._storage.entries[tensor._family] = tensor._entry
         tensor._storage.watch(tensor._entry)
-
-
-def copy_attributes(tensor: Any, copy: Any, memo: dict) -> None:
-    """The user's own attributes of a tensor, copied deeply."""
-    from copy import deepcopy
-
-    for name, value in tensor.__dict__.items():
-        if not name.startswith("_"):
-            copy.__dict__[name] = deepcopy(value, memo)
-
-
-def deepcopy_tensor(tensor: Any, memo: dict) -> Any:
-    """A leaf with its own memory; tensors that shared a storage share one again."""
-    if id(tensor) in memo:
-        return memo[id(tensor)]
-    if not tensor.is_leaf:
-        raise GradientError(
-            "deepcopy of a tensor that has history",
-            where=here(),
-            fix="copy x.detach() or a leaf instead",
-        )
-    from tracegrad.tracer.state import get_mode
-
-    kind: Any = type(tensor)
-    copy = kind.__new__(kind)
-    memo[id(tensor)] = copy
-    trace = get_mode().trace
-    if trace is not None:
-        copy._traced = tensor.detach().clone()._traced
-        if tensor.requires_grad:
-            trace.require_grad(copy._traced, True)
-        copy_attributes(tensor, copy, memo)
-        return copy
-    storage = tensor._storage
-    if storage is not None and len(storage.members()) > 1:
-        base = memo.get(id(storage))
-        if base is None:
-            base = memo[id(storage)] = storage.array.copy()
-            memo[id(base)] = base
-        array = base
-        for step in tensor._chain:
-            array = step.view(array)
-        copy._data = array
-    else:
-        copy._data = np.array(tensor._data)
-    copy_attributes(tensor, copy, memo)
-    if tensor._entry is not None:
-        copy._entry = Leaf(copy)
-    if tensor._grad is not None:
-        copy._grad = deepcopy_tensor(tensor._grad, memo)
-    return copy

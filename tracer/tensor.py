@@ -376,11 +376,6 @@ class Tensor(Attached):
 
         return tensor_repr(self)
 
-    def __deepcopy__(self, memo: dict) -> Tensor:
-        from tracegrad.tracer.storage import deepcopy_tensor
-
-        return deepcopy_tensor(self, memo)
-
     def __reduce_ex__(self, protocol: Any) -> Any:
         from tracegrad.tracer.creation import rebuild_tensor
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tracegrad.ir.types import DType, bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8
 from tracegrad.tracer import (
+    copies,
     creation,
     functions,
     indexing,
@@ -128,7 +129,7 @@ def attach() -> None:
     special = {
         "type": type_, "__getitem__": indexing.getitem, "__setitem__": indexing.setitem,
         "__eq__": eq_method, "__ne__": ne_method, "__contains__": contains,
-        "__neg__": quick.UNARY["neg"],
+        "__neg__": quick.UNARY["neg"], "__copy__": copies.shallow, "__deepcopy__": copies.deep,
     }  # fmt: skip
     for name, function in special.items():  # after the class body: it keeps its identity hash
         setattr(Tensor, name, function)

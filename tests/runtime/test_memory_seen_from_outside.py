@@ -1,0 +1,159 @@
+"""Storages come and go with aliases and NumPy arrays: compiled functions keep to the tensor's memory,
+and return to the fast way when nobody else looks at it.
+"""
+
+import copy
+import gc
+import io
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+from tracegrad import nn
+
+both = pytest.mark.parametrize("backend", ["numpy", "jax"])
+
+
+def counter(backend):
+    total = tg.zeros(3)
+
+    def count(x):
+        total.add_(1.0)
+        return total.sum() + x.sum()
+
+    return total, tg.compile(count, backend=backend)
+
+
+@both
+def test_a_captured_tensor_given_as_argument_after_an_alias_came_and_went(backend):
+    total, count = counter(backend)
+    count(tg.zeros(3))
+    alias = total.detach()
+    count(tg.zeros(3))
+    del alias
+    tg.compile(lambda x: total * x, backend=backend)(tg.ones(3))
+    assert count(total).item() == 18.0  # both see it after the addition
+
+
+@both
+@pytest.mark.parametrize("other", ["numpy", "jax"])
+def test_state_captured_with_an_alias_stays_the_tensors_when_the_alias_is_gone(backend, other):
+    total, count = counter(backend)
+    alias = total.detach()
+    count(tg.zeros(3))
+    count(tg.zeros(3))
+    del alias
+    read = tg.compile(lambda x: total * x, backend=other)
+    assert read(tg.ones(3)).tolist() == [2.0, 2.0, 2.0]
+    count(tg.zeros(3))
+    assert total.tolist() == [3.0, 3.0, 3.0] and read(tg.ones(3)).tolist() == [3.0, 3.0, 3.0]
+
+
+LOOKS = {
+    "detach": lambda p: p.detach().sum().item(),
+    "view": lambda p: p[1].item(),
+    "numpy": lambda p: p.numpy().sum(),
+    "part of an array": lambda p: p[1:].numpy()[:1].copy(),
+    "asarray": lambda p: np.asarray(p).T.sum(),
+    "save": lambda p: tg.save({"p": p}, io.BytesIO()),
+    "deepcopy": lambda p: copy.deepcopy({"p": p, "again": p[1:]}),
+}
+
+
+@both
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_at_state_is_forgotten_with_what_it_gave(backend, look):
+    total, count = counter(backend)
+    for _ in range(3):
+        count(tg.zeros(3))
+    LOOKS[look](total)
+    gc.collect()
+    count(tg.zeros(3))
+    assert total._storage is None
+    assert count(tg.zeros(3)).item() == 15.0 and total.tolist() == [5.0, 5.0, 5.0]
+    assert count.stats()["recordings"] == 1
+
+
+@both
+@pytest.mark.parametrize("dtype", [tg.float32, tg.bfloat16, tg.bool, tg.complex64], ids=str)
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+def test_an_array_and_what_is_left_of_it_see_every_write(backend, dtype, shape):
+    state = tg.zeros(shape, dtype=dtype)
+    toggle = tg.compile(lambda x: (state.copy_(1 - state.float()), x * 2)[1], backend=backend)
+    array = state.numpy()
+    assert array.shape == shape and array.dtype == state.dtype.np
+    rest = array.reshape(-1)[:1]
+    del array
+    for k in range(1, 5):
+        toggle(tg.ones(2))
+        assert np.all(rest == rest.dtype.type(k % 2))
+    rest[...] = 1
+    toggle(tg.ones(2))
+    assert not state.flatten()[:1].bool().any()
+
+
+def test_a_read_only_array_is_left_alone_and_its_successor_is_seen():
+    given = np.zeros(3, np.float32)
+    given.flags.writeable = False
+    tensor = tg.from_numpy(given)
+    tensor.add_(1.0)
+    seen = tensor.numpy()
+    tensor.add_(1.0)
+    assert given.tolist() == [0.0] * 3 and seen.tolist() == tensor.tolist() == [2.0] * 3
+
+
+class Tied(nn.Module):
+    """Two parameters on one memory, and a buffer that is a part of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.second.weight.data = self.first.weight.data
+        self.register_buffer("all", tg.zeros(4))
+        self.register_buffer("middle", self.all[1:3])
+
+    def forward(self, x):
+        with tg.no_grad():
+            self.middle.add_(1.0)
+            self.first.weight.mul_(0.5)
+        return self.second(x).sum() + self.all.sum()
+
+
+@both
+def test_a_deep_copy_shares_memory_where_the_original_does(backend):
+    original = Tied()
+    twin = copy.deepcopy(original)
+    compiled = tg.compile(twin, backend=backend)
+    for _ in range(3):
+        expected = original(tg.ones(1, 2))
+        assert compiled(tg.ones(1, 2)).item() == pytest.approx(expected.item())
+    assert twin.all.tolist() == [0.0, 3.0, 3.0, 0.0]
+    assert twin.first.weight.tolist() == twin.second.weight.tolist()
+
+
+def test_aliases_in_a_deep_copy_have_gradients_of_their_own():
+    base = tg.zeros(3)
+    part, again = base[:2], base.detach().requires_grad_()
+    base, part, again = copy.deepcopy([base, part, again])
+    with tg.no_grad():
+        part.add_(1.0)
+    (again * 2).sum().backward()
+    assert again.tolist() == [1.0, 1.0, 0.0] and again.grad.tolist() == [2.0, 2.0, 2.0]
+    assert not base.requires_grad and not part.requires_grad
+
+
+def test_a_shallow_copy_is_a_leaf_on_the_same_memory():
+    weight = nn.Parameter(tg.zeros(3))
+    weight.name_of_mine = "w"
+    same = copy.copy(weight)
+    with tg.no_grad():
+        weight[1:].add_(1.0)
+    assert type(same) is nn.Parameter and same.requires_grad and same.name_of_mine == "w"
+    assert same.tolist() == [0.0, 1.0, 1.0]
+    (same * 3).sum().backward()
+    assert weight.grad is None and same.grad.tolist() == [3.0, 3.0, 3.0]
+    assert copy.copy(weight * 2).is_leaf
+    part = tg.arange(4)[1:3]
+    copy.copy(part).zero_()
+    assert part.tolist() == [0, 0]
