@@ -134,7 +134,7 @@ class Committer:
         entries = plan.program.record(self, plan, outputs, run) if plan.program is not None else {}
         for item, index in plan.writes:
             if index in entries:
-                self.rebase(self.owner_of(item, run), entries[index])
+                self.rebase(self.owner_of(item, run), plan.families[index], entries[index])
         returned = Returned(self, plan, outputs, run, entries)
         leaves = returned.values(plan.results)
         # All values before the first name: one may be the old value of another.
@@ -147,10 +147,10 @@ class Committer:
         return plan.treedef.unflatten(leaves)
 
     @staticmethod
-    def rebase(owner: Any, entry: Entry) -> None:
+    def rebase(owner: Any, family: int, entry: Entry) -> None:
         """State written with gradients: its history is now the call's."""
         if owner.__class__ is Storage:
-            rebase_family(owner, 0, entry)
+            rebase_family(owner, family, entry)
         else:
             owner._entry = entry
             metadata_changes[0] += 1

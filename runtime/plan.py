@@ -22,6 +22,7 @@ class Plan:
     host      the same with the actions, and what was asked after one, among them; empty if there are none
     draws     how often each random stream is drawn from
     writes    captured state and the outputs that hold its new values
+    families  see Recorded
     updated   the same, if every write is to a captured tensor
     grads     what happens to gradients; of these,
     unset     (fields of the tensor, where its gradient was dropped or None) where it becomes None
@@ -39,6 +40,7 @@ class Plan:
     host: list[HostRead | HostAction | HostGuard]
     draws: list[tuple[Any, int]]
     writes: list[tuple[Input, int]]
+    families: dict[int, int]
     updated: UpdatedTensors | None
     grads: list[GradWrite]
     unset: list[tuple[dict[str, Any], str | None]]
@@ -76,6 +78,7 @@ def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]
         host=list(trace.host) if len(reads) < len(trace.host) else [],
         draws=trace.random_draws,
         writes=recorded.writes,
+        families=recorded.families,
         updated=updated_tensors(final, recorded),
         grads=recorded.grads,
         unset=[(grad.tensor.__dict__, grad.where or None) for grad in unset],

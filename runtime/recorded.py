@@ -80,6 +80,8 @@ class Recorded:
     results: list[Result] = field(default_factory=list)
     treedef: Any = None
     writes: list[tuple[Input, int]] = field(default_factory=list)
+    # Of outputs that are written: the family of the storage whose history they have.
+    families: dict[int, int] = field(default_factory=dict)
     grads: list[GradWrite] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     # Arguments that want gradients after the call, or do no more, by position.

@@ -259,6 +259,18 @@ def is_traced(value: Any) -> bool:
     )
 
 
+def written_family(trace: Trace, cell: Cell) -> int:
+    """Whose history the new value of captured memory is: all families have the same elements."""
+    rebased = [family for family in cell.rebased if family >= 0]  # others end with the recording
+    if len(rebased) > 1:
+        trace.refuse(
+            "a tensor and its detached alias, both from outside, are written with gradients",
+            "write one of them, or write under tg.no_grad()",
+            "they have one value and two histories",
+        )
+    return rebased[0] if rebased else next(iter(cell.nodes))
+
+
 def finish(
     trace: Trace, returned: Any, keep_grads: bool | str, arguments: list[Tensor], effects: list[tuple[Any, Any]],
     origins: Origins,
@@ -275,8 +287,10 @@ def finish(
     for item in trace.inputs:
         cell = trace.cells.get(id(owner_of(item)))
         if cell is not None and cell.written and item.kind in ("argument", "state", "slot"):
-            index = recorded.add(cell.value, f"new_{item.name}", f"state:{item.name}")
+            family = written_family(trace, cell)
+            index = recorded.add(cell.nodes[family], f"new_{item.name}", f"state:{item.name}")
             recorded.writes.append((item, index))
+            recorded.families[index] = family
     recorded.switched = [
         (reader.given[id(tensor)], tensor._entry is not None)
         for tensor, _ in trace.switched.values()

@@ -231,7 +231,7 @@ class TraceBuffers(Tracking):
         with _loc.at(here()):
             new = ops.detach(base)
             node = emit_chain(chain, new)
-        number = max(cell.nodes) + 1
+        number = min(0, *cell.nodes) - 1  # below the storage's own, whose aliases may be met later
         cell.nodes[number] = new
         result = bare(Tensor)
         result._traced = TracedValue(self, cell, chain, number, node, False)
@@ -272,6 +272,7 @@ class TraceBuffers(Tracking):
             for number, old in list(cell.nodes.items()):
                 if number == family and tracked:
                     cell.nodes[number] = data
+                    cell.rebased.add(number)
                 elif old in self.leaf_of:
                     # A node of its own: `data` may be another tensor's value.
                     fresh = ops.detach(data)

@@ -19,17 +19,19 @@ class Cell:
 
     owner    the real Tensor or Storage it was captured from, None for a buffer born in the trace
     written  whether the trace has changed it
+    rebased  families whose history a write has changed
     of_numpy  a NumPy array outside shares its memory, and would have to see writes
     strides   of the owner in bytes, where they are not those of a C-contiguous array
     """
 
-    __slots__ = ("nodes", "version", "owner", "written", "of_numpy", "strides")
+    __slots__ = ("nodes", "version", "owner", "written", "rebased", "of_numpy", "strides")
 
     def __init__(self, node: Node, owner: Any = None, family: int = 0):
         self.nodes: dict[int, Node] = {family: node}
         self.version = 0
         self.owner = owner
         self.written = False
+        self.rebased: set[int] = set()
         self.of_numpy = False
         self.strides: tuple[int, ...] | None = None
 
