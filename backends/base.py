@@ -20,6 +20,7 @@ class BackendError(TracegradError, RuntimeError):
 
     code = "TG030"  # see docs/errors.md
     fix = ""  # advice that is right for every error of the class
+    names_op = True
 
     def __init__(self, message: str, op: str = "", loc: Loc | None = None):
         super().__init__(message)
@@ -32,7 +33,8 @@ class BackendError(TracegradError, RuntimeError):
         return type(self)(self.message, self.op or op, loc)
 
     def __str__(self) -> str:
-        text = f"{self.op}: {self.message}" if self.op not in ("", "check") else self.message
+        named = self.names_op and self.op not in ("", "check")
+        text = f"{self.op}: {self.message}" if named else self.message
         if self.loc is not None and self.loc is not UNKNOWN:
             text += f"\n  where: {self.loc}"
         if self.fix:
@@ -52,6 +54,7 @@ class IndexOutOfRange(BackendError, IndexError):
 
     code = "TG031"
     fix = "print the smallest and the largest index and the sizes of the tensors on that line"
+    names_op = False  # an embedding, a loss and x[i] are all a gather: the line says more
 
 
 class IntegerDivisionByZero(BackendError, ZeroDivisionError):

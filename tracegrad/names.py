@@ -30,9 +30,8 @@ def not_here(module: str, name: str) -> AttributeError:
     """What a module's `__getattr__` raises for a name that it does not have."""
     if name.startswith("_"):  # Python and its tools ask; no user does
         return AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
-    return MissingNameError(
-        module, name, dir(sys.modules[module]), f"compose it from what dir({module}) lists"
-    )
+    known = getattr(sys.modules[module], "__all__", dir(sys.modules[module]))  # files are no names
+    return MissingNameError(module, name, known, f"compose it from what dir({module}) lists")
 
 
 def refuse_other_names(module: str) -> None:

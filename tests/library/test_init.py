@@ -121,6 +121,15 @@ def test_eye_and_dirac():
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_fans_have_pytorchs_names():
+    for of in (lambda T: T.empty(3, 4, 5, 5), lambda T: T.empty(2, 7)):
+        for mode in ("fan_in", "fan_out"):
+            ours = init._calculate_correct_fan(of(tg), mode)
+            assert ours == torch.nn.init._calculate_correct_fan(of(torch), mode)
+        both = init._calculate_fan_in_and_fan_out(of(tg))
+        assert both == torch.nn.init._calculate_fan_in_and_fan_out(of(torch))
+
+
 def test_errors():
     with pytest.raises(ValueError, match="fewer than 2 dimensions"):
         init.xavier_uniform_(tg.empty(3))

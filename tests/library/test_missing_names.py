@@ -38,6 +38,7 @@ def test_names_that_are_not_here_are_attribute_errors_for_python(owner):
         (nn.utils, "clip_grad_norm", "clip_grad_norm_"),
         (nn.init, "xavier_unifrom_", "xavier_uniform_"),
         (tg.autograd, "gradd", "grad"),
+        (nn, "Lineer", "Linear"),
         (tg.ones(2), "unsqeeze", "unsqueeze"),
         (nn.Parameter(tg.ones(2)), "requires_grads", "requires_grad"),
         (tg.float32, "is_floating", "is_float"),
@@ -46,6 +47,12 @@ def test_names_that_are_not_here_are_attribute_errors_for_python(owner):
 def test_a_misspelt_name_is_guessed(owner, wrong, meant):
     with pytest.raises(tg.errors.MissingNameError, match=f"did you mean '{meant}'"):
         getattr(owner, wrong)
+
+
+def test_a_file_is_not_what_was_meant():
+    with pytest.raises(tg.errors.MissingNameError) as caught:
+        nn.Transformer  # noqa: B018
+    assert "'transformer'" not in str(caught.value)
 
 
 def test_the_error_goes_to_another_process_as_text():

@@ -65,6 +65,7 @@ def test_repr_is_torchs():
                 deep=nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2), nn.Dropout(0.1)]),
                 table=nn.ModuleDict({"a": nn.LayerNorm(3), "b": nn.Identity()}),
                 empty=nn.ModuleList(),
+                pad=nn.ConstantPad1d(2, 3.5),
             )
         )
 
@@ -145,6 +146,7 @@ def test_load_state_dict_strict_report():
     assert 'Missing key(s) in state_dict: "scale"' in text
     assert 'Unexpected key(s) in state_dict: "extra.w"' in text
     assert "size mismatch for count" in text
+    assert text.index("Missing") < text.index("Unexpected") < text.index("size mismatch")
     del state["count"]
     report = block.load_state_dict(state, strict=False)
     assert report.missing_keys == ["scale", "count"]

@@ -210,3 +210,5 @@ def test_pieces_that_do_not_fit_are_refused_every_time():
 def test_a_shape_is_a_size_every_time():
     for x in (tg.ones(2, 3), tg.ones(2, 3), tg.ones(3, 2).t()):
         assert type(x.shape) is tg.Size and x.shape == (2, 3) and x.shape.numel() == 6
+        assert x.shape[1:].numel() == 3 and x.shape[0] == 2
+        assert repr(x.shape[:1] + (4,)) == "tracegrad.Size([2, 4])"

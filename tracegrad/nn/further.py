@@ -17,6 +17,9 @@ class _ConstantPad(_Pad):
         super().__init__(padding)
         self.value = value
 
+    def extra_repr(self) -> str:
+        return f"padding={self.padding}, value={self.value}"
+
 
 class _ZeroPad(_Pad):
     value = 0.0

@@ -116,7 +116,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     return tensor.copy_(tg.from_numpy(values))
 
 
-def _fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
+def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     shape = tuple(tensor.shape)
     if len(shape) < 2:
         raise InvalidValueError(
@@ -126,8 +126,8 @@ def _fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     return shape[1] * receptive, shape[0] * receptive
 
 
-def _fan(tensor: Tensor, mode: str) -> int:
-    fans = dict(zip(("fan_in", "fan_out"), _fan_in_and_fan_out(tensor)))
+def _calculate_correct_fan(tensor: Tensor, mode: str) -> int:
+    fans = dict(zip(("fan_in", "fan_out"), _calculate_fan_in_and_fan_out(tensor)))
     if mode.lower() not in fans:
         raise InvalidValueError(
             f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out']"
@@ -139,7 +139,7 @@ def xavier_uniform_(
     tensor: Tensor, gain: float = 1.0, generator: tg.Generator | None = None
 ) -> Tensor:
     """U(-a, a) with a = gain sqrt(6 / (fan_in + fan_out))."""
-    bound = gain * math.sqrt(6.0 / sum(_fan_in_and_fan_out(tensor)))
+    bound = gain * math.sqrt(6.0 / sum(_calculate_fan_in_and_fan_out(tensor)))
     return uniform_(tensor, -bound, bound, generator)
 
 
@@ -147,7 +147,7 @@ def xavier_normal_(
     tensor: Tensor, gain: float = 1.0, generator: tg.Generator | None = None
 ) -> Tensor:
     """N(0, s^2) with s = gain sqrt(2 / (fan_in + fan_out))."""
-    std = gain * math.sqrt(2.0 / sum(_fan_in_and_fan_out(tensor)))
+    std = gain * math.sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor)))
     return normal_(tensor, 0.0, std, generator)
 
 
@@ -161,7 +161,11 @@ def kaiming_uniform_(
     """U(-b, b) with b = gain sqrt(3 / fan)."""
     if 0 in tensor.shape:
         return tensor
-    bound = math.sqrt(3.0) * calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode))
+    bound = (
+        math.sqrt(3.0)
+        * calculate_gain(nonlinearity, a)
+        / math.sqrt(_calculate_correct_fan(tensor, mode))
+    )
     return uniform_(tensor, -bound, bound, generator)
 
 
@@ -175,7 +179,7 @@ def kaiming_normal_(
     """N(0, s^2) with s = gain / sqrt(fan)."""
     if 0 in tensor.shape:
         return tensor
-    std = calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode))
+    std = calculate_gain(nonlinearity, a) / math.sqrt(_calculate_correct_fan(tensor, mode))
     return normal_(tensor, 0.0, std, generator)
 
 

@@ -13,7 +13,7 @@ from tracegrad.tracer.errors import ArgumentError
 _EXTRA = "_extra_state"
 
 
-class IncompatibleKeys(NamedTuple):
+class _IncompatibleKeys(NamedTuple):
     """What `load_state_dict(strict=False)` skipped."""
 
     missing_keys: list[str]
@@ -23,7 +23,7 @@ class IncompatibleKeys(NamedTuple):
         if not self.missing_keys and not self.unexpected_keys:
             return "<All keys matched successfully>"
         return (
-            f"IncompatibleKeys(missing_keys={self.missing_keys}, "
+            f"_IncompatibleKeys(missing_keys={self.missing_keys}, "
             f"unexpected_keys={self.unexpected_keys})"
         )
 
@@ -142,7 +142,7 @@ class StateDictMixin:
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> IncompatibleKeys:
+    ) -> _IncompatibleKeys:
         """Copy `state_dict` into this module; `assign=True` takes the tensors themselves.
 
         Raises StateDictError (a RuntimeError) that lists every missing and unexpected key (when
@@ -171,16 +171,16 @@ class StateDictMixin:
         # report the same key.
         unexpected = list(dict.fromkeys(unexpected))
         if strict:
-            if missing:
-                errors.insert(0, f"Missing key(s) in state_dict: {_quoted(missing)}. ")
             if unexpected:
                 errors.insert(0, f"Unexpected key(s) in state_dict: {_quoted(unexpected)}. ")
+            if missing:
+                errors.insert(0, f"Missing key(s) in state_dict: {_quoted(missing)}. ")
         if errors:
             details = "\n\t".join(errors)
             raise StateDictError(
                 f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{details}"
             )
-        return IncompatibleKeys(missing, unexpected)
+        return _IncompatibleKeys(missing, unexpected)
 
 
 def _quoted(keys: list[str]) -> str:

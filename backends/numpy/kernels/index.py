@@ -19,7 +19,7 @@ def check_bounds(index: Array, size: int, axis: int) -> None:
     if low < 0 or high >= size:
         wrong = low if low < 0 else high
         raise IndexOutOfRange(
-            f"index {wrong} is out of range for axis {axis} of size {size}; "
+            f"index {wrong} is out of range for dimension {axis} of size {size}; "
             f"valid indices are 0 to {size - 1}"
         )
 
