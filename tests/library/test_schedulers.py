@@ -208,3 +208,25 @@ def test_a_step_by_a_value_of_the_graph_is_refused_by_its_public_name(kind, opti
 
     with pytest.raises(tg.errors.GraphBreakError, match=rf"{kind}\.step\(\) with a value"):
         tg.compile(step, fullgraph=True)(tg.ones(2))
+
+
+@pytest.mark.parametrize("case", ["step", "warm", "lambda", "multiplicative", "one-cycle"])
+def test_a_group_that_is_added_later(case):
+    """Taken along by schedules that read the groups; an error where they know fewer of them."""
+
+    def rates(T, nn, optim):
+        optimizer = optim.SGD([nn.Parameter(T.ones(2))], lr=0.5, momentum=0.9)
+        schedule = CASES[case](optim.lr_scheduler, optimizer)
+        initial = {"initial_lr": 0.3, "max_lr": 0.4, "min_lr": 0.1, "max_momentum": 0.9}
+        added = {"params": [nn.Parameter(T.ones(1))], "lr": 0.3, "base_momentum": 0.8, **initial}
+        optimizer.add_param_group(added)
+        optimizer.step()
+        try:
+            schedule.step()
+        except ValueError:
+            return "refused"
+        return [pytest.approx(group["lr"]) for group in optimizer.param_groups]
+
+    ours = rates(tg, nn, optim)
+    assert ours == rates(torch, torch.nn, torch.optim)
+    assert (ours == "refused") == (case in ("warm", "lambda", "multiplicative"))

@@ -98,7 +98,14 @@ class LRScheduler(Observed):
         self._update(0)
 
     def _set(self, rates: Sequence[float]) -> None:
-        for group, rate in zip(self.optimizer.param_groups, rates):
+        groups = self.optimizer.param_groups
+        if len(rates) != len(groups):
+            raise InvalidValueError(
+                f"{type(self).__name__} knows {len(rates)} parameter groups, the optimizer has "
+                f"{len(groups)}",
+                fix="make the schedule after add_param_group()",
+            )
+        for group, rate in zip(groups, rates):
             set_rate(group, rate)
         self._last_lr = list(self._current())
 
