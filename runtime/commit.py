@@ -11,7 +11,7 @@ from tracegrad.runtime.returned import Returned
 from tracegrad.runtime.signature import Call
 from tracegrad.tracer.bundle import value_in_xla
 from tracegrad.tracer.inplace import rebase_family
-from tracegrad.tracer.storage import Storage
+from tracegrad.tracer.storage import Storage, protect_saved
 from tracegrad.tracer.tape.entries import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, bare, metadata_changes, wrap
 from tracegrad.tracer.trace.recording import Input
@@ -104,7 +104,9 @@ class Committer:
         return self.results(plan, outputs, run)
 
     def store(self, owner: Any, value: Any) -> None:
-        """The new value of a captured storage."""
+        """The new value of a tensor or a storage."""
+        if self.jax:
+            protect_saved(owner)  # on NumPy, this was done before the run
         if owner.__class__ is Storage:
             if self.jax:
                 owner.take_jax(value)
@@ -114,8 +116,6 @@ class Committer:
             value_in_xla(owner)  # out of a bundle, which would write it back
             owner._jax = value
             owner.__dict__.pop("_data", None)
-            if owner._const is not None:
-                owner._const = None
         elif value is not owner._data:
             if owner._data.flags.writeable:
                 np.copyto(owner._data, value)

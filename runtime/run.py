@@ -203,9 +203,8 @@ class Runner(Committer):
         """Updated state is written in its own array: values that a tape still needs move out first."""
         for item, _ in plan.writes:
             owner = self.owner_of(item, run)
-            members = owner.members()[:1] if owner.__class__ is Storage else [owner]
-            for member in members:
-                protect_saved(member)
+            protect_saved(owner)
+            for member in owner.members()[:1] if owner.__class__ is Storage else [owner]:
                 writable(member)
             array = owner.array if owner.__class__ is Storage else owner._data
             for k, source in enumerate(segment.sources):

@@ -82,7 +82,7 @@ class Storage:
         seen: np.ndarray | None = self._outside() if self._outside is not None else None
         if seen is None:
             base = self._array
-            memory = PickleBuffer(base.reshape(-1).view(np.uint8))  # of any dtype
+            memory: Any = PickleBuffer(base.reshape(-1).view(np.uint8))  # of any dtype
             seen = np.ndarray(base.shape, base.dtype, memory, 0, base.strides)
             self.export(seen)
         return seen
@@ -274,15 +274,16 @@ def export(tensor: Any) -> np.ndarray:
     return array
 
 
-def protect_saved(tensor: Any) -> None:
-    """Before a write to the tensor's buffer: reachable entries that keep a value in it get a copy.
+def protect_saved(owner: Any) -> None:
+    """Before a tensor or storage gets another value: reachable entries that keep one in its buffer get
+    a copy.
 
     See Note [The old value moves, the buffer stays] in tape/entries.py.
     """
-    storage = tensor._storage
+    storage = owner if owner.__class__ is Storage else owner._storage
     if storage is None:
-        if tensor._entry is not None or tensor._const is not None:
-            _protect(tensor)
+        if owner._entry is not None or owner._const is not None:
+            _protect(owner)
         return
     for member in storage.members():
         _protect(member)

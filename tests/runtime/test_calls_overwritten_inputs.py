@@ -52,3 +52,45 @@ def test_a_view_of_a_tensor_with_history_outside_is_written(backend: str) -> Non
 
     ours = run(tg, lambda step: tg.compile(step, backend=backend))
     assert ours == run(torch, lambda step: step)
+
+
+def own(p):
+    return None
+
+
+def viewed(p):
+    with tg.no_grad():
+        return p.view(3)
+
+
+def detached(p):
+    return p.detach()
+
+
+def exported(p):
+    return p.detach().numpy()
+
+
+@pytest.mark.parametrize("captured", [True, False])
+@pytest.mark.parametrize("held", [own, viewed, detached, exported])
+def test_a_tape_outside_keeps_the_value_that_a_call_replaces(held, captured, backend):
+    p = tg.ones(3, requires_grad=True)
+    alias = held(p)
+
+    def update(x):
+        with tg.no_grad():
+            (p if captured else x).add_(1.0)
+        return x * 1
+
+    step = tg.compile(update, backend=backend)
+    given = tg.zeros(3) if captured else p
+    for before in (1.0, 2.0, 3.0):
+        first = (p * p * p).sum()
+        step(given)
+        second = (p * p).sum()
+        for loss, wanted in ((first, 3 * before**2), (second, 2 * (before + 1))):
+            p.grad = None
+            loss.backward()
+            assert p.grad.tolist() == [wanted] * 3
+    assert p.tolist() == [4.0] * 3
+    del alias

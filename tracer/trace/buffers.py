@@ -154,7 +154,7 @@ class TraceBuffers(Tracking):
                 # each call's key.
                 tensor._captured = True
             base = owner.array if isinstance(owner, Storage) else None
-            if base is not None and kind != "argument":
+            if isinstance(owner, Storage) and kind != "argument":
                 owner.captured = True
             shape = base.shape if base is not None else tuple(tensor.shape)
             dtype = dtype_of(base.dtype) if base is not None else tensor.dtype
