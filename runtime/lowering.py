@@ -85,14 +85,16 @@ class Compiler:
 
 
 def placement(graph: Graph, options: dict[str, Any]) -> dict[str, Any]:
-    """`input_specs` are given per argument of the function; all else is replicated."""
+    """`input_specs` are given per argument of the function; all else is replicated: its state, and
+    what its gradient reads when that is a program of its own.
+    """
     given = options.get("input_specs")
     if not given:
         return {}
+    of_argument = {f"arg{k}": spec for k, spec in enumerate(given)}
     specs = []
     for name, role in zip(graph.input_names, graph.input_roles):
-        position = int(name.removeprefix("arg")) if role == "argument" else len(given)
-        spec = given[position] if position < len(given) else None
+        spec = of_argument.get(name) if role == "argument" else None
         specs.append(None if spec is None else tuple(spec))
     return {"input_specs": tuple(specs)}
 

@@ -1,4 +1,4 @@
-"""A step over a mesh of four virtual devices gives the losses of one device, with dropout."""
+"""Over a mesh of four virtual devices: the losses of one device, with dropout, and its gradients."""
 
 from __future__ import annotations
 
@@ -43,13 +43,46 @@ print("agree")
 """
 
 
-def test_four_devices_give_the_single_device_losses() -> None:
+GRADIENTS_OUTSIDE = """
+import numpy as np
+import tracegrad as tg
+
+def gradients(**options):
+    weight = (tg.arange(12.0).reshape(4, 3) * 0.1).requires_grad_()
+    total = tg.zeros(())
+
+    def scores(x):
+        with tg.no_grad():
+            total.add_(x.sum())
+        return (x @ weight).tanh() if total > 0 else (x @ weight).sin()
+
+    scores = tg.compile(scores, backend="jax", fullgraph=True, **options)
+    found = []
+    for sign in (1.0, 1.0, -9.0):
+        x = (tg.arange(32.0).reshape(8, 4) * sign * 0.01).requires_grad_()
+        weight.grad = None
+        scores(x).pow(2).sum().backward()
+        found += [weight.grad.numpy(), x.grad.numpy(), total.numpy().copy()]
+    return found
+
+import jax
+assert len(jax.devices()) == 4
+single = gradients()
+sharded = gradients(mesh=tg.Mesh.of(data=4), input_specs=(("data", None),))
+for ours, expected in zip(sharded, single):
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+print("agree")
+"""
+
+
+@pytest.mark.parametrize("program", [PROGRAM, GRADIENTS_OUTSIDE], ids=["losses", "gradients"])
+def test_four_devices_give_what_a_single_device_gives(program: str) -> None:
     pytest.importorskip("jax")
     environment = {
         **os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu",
     }  # fmt: skip
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert "agree" in result.stdout
