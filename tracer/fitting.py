@@ -12,6 +12,7 @@ from tracegrad.ir.types import DType, bf16, f32, f64
 from tracegrad.tracer.errors import InvalidValueError
 
 _USUAL = (f32, f64)
+EXACT = 2**53  # Python ints up to here are exact as floats, rounded once to narrower ones
 
 
 @cache
@@ -64,6 +65,8 @@ def check_all_fit(array: np.ndarray, dtype: DType) -> None:
 
 def stored(value: Any, dtype: DType) -> np.ndarray:
     """A number as an array of `dtype`, negative integers wrapped and fractions cut off."""
+    if value.__class__ is int and -EXACT <= value <= EXACT and dtype in _USUAL:
+        value = float(value)
     if value.__class__ is float and dtype in _USUAL:
         low, high = limits(dtype)
         if low <= value <= high:

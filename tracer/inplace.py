@@ -17,7 +17,7 @@ from tracegrad.backends.numpy import quiet
 from tracegrad.ir.types import TensorType, dtype_of
 from tracegrad.tracer.bundle import value_in_xla
 from tracegrad.tracer.errors import ArgumentError, InPlaceError, ShapeError
-from tracegrad.tracer.fitting import check_fits, stored
+from tracegrad.tracer.fitting import EXACT, check_fits, stored
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
@@ -165,11 +165,20 @@ def in_place(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
     """The `name_` method of an out-of-place function."""
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return write(self, fitted(self, function(self, *args, **kwargs), name))
+        value = function(self, *args, **kwargs)
+        if get_mode().trace is None and is_like(value, self):
+            return write(self, value)
+        return write(self, fitted(self, value, name))
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"In-place `{name[:-1]}`."
     return method
+
+
+def is_like(value: Tensor, target: Tensor) -> bool:
+    """Whether two tensors with values of their own have one dtype and shape."""
+    new, old = value._data, target._data
+    return new.dtype is old.dtype and new.shape == old.shape
 
 
 def quick_in_place(
@@ -187,7 +196,7 @@ def quick_in_place(
         ):
             a = self._data if self._jax is None else writable(self)
             b = other._data if isinstance(other, Tensor) else other
-            if b.__class__ is int and -(2**53) <= b <= 2**53:
+            if b.__class__ is int and -EXACT <= b <= EXACT:
                 b = float(b)
             alpha = kwargs.get("alpha") if len(kwargs) == 1 else None
             plain = b.__class__ is float or (
@@ -199,7 +208,7 @@ def quick_in_place(
                 and a.flags.writeable
                 and (not kwargs or alpha.__class__ is float)
             ):
-                if any(step.repeats for step in self._chain):
+                if self._chain and any(step.repeats for step in self._chain):
                     return slow(self, other, **kwargs)
                 protect_saved(self)
                 token = quiet.enter()
@@ -223,10 +232,8 @@ def jax_behind(tensor: Tensor) -> bool:
 
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrite this tensor's elements with `src`, cast and broadcast to fit."""
-    if isinstance(src, Tensor) and get_mode().trace is None:
-        new, old = src._data, self._data
-        if new.dtype is old.dtype and new.shape == old.shape:
-            return write(self, src)
+    if isinstance(src, Tensor) and get_mode().trace is None and is_like(src, self):
+        return write(self, src)
     from tracegrad.tracer.creation import as_tensor
 
     source = as_tensor(src)
@@ -237,6 +244,8 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 
 def zero_(self: Tensor) -> Tensor:
     """Set every element to zero."""
+    if get_mode().trace is None:
+        return write(self, wrap(np.zeros((), self._data.dtype)))
     return fill_(self, 0)
 
 

@@ -17,6 +17,7 @@ from tracegrad.backends.numpy import KERNELS, quiet
 from tracegrad.ir.types import TensorType, f32
 from tracegrad.tracer import functions
 from tracegrad.tracer.dispatch import UserOp, apply
+from tracegrad.tracer.fitting import EXACT
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tape.entries import Entry, QuickOp
@@ -24,7 +25,6 @@ from tracegrad.tracer.tensor import Tensor, bare
 
 ndarray = np.ndarray
 AXES = [tuple(range(ndim)) for ndim in range(65)]  # as many as NumPy has
-EXACT = 2**53  # Python ints up to here are exact as floats, rounded once to narrower ones
 _enter, _leave = quiet.enter, quiet.leave
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from tracegrad.ir.types import DType, i64
@@ -211,6 +210,8 @@ def _integers_known(dtype: DType) -> int:
         return 2
     if dtype.is_int:
         return min(np.iinfo(dtype.np).max + 1, 2**63 - 1)
+    import ml_dtypes  # with the first call, not with the library
+
     return 2 ** (ml_dtypes.finfo(dtype.np).nmant + 1) + 1
 
 
