@@ -132,7 +132,7 @@ class MissingNameError(UserError, AttributeError):
     def __str__(self) -> str:
         from difflib import get_close_matches  # here, because it takes long to import
 
-        near = get_close_matches(self.wanted, [known for known in self.known if known[0] != "_"], 1)
+        near = get_close_matches(self.wanted, [k for k in self.known if k[0] != "_"], 1, 0.75)
         return str(self.args[0]).replace(
             "{fix}", f"did you mean {near[0]!r}?" if near else self.instead
         )

@@ -32,6 +32,11 @@ VALUES = [
     lambda t: t.ones(2, dtype=t.int64).new([1, 2]),
     lambda t: t.ones(2).new(np.arange(2)),
 ]
+CASTS = [
+    lambda t: t.tensor([1.5, 2.0]).type(t.LongTensor),
+    lambda t: t.tensor([1, 0]).type(t.BoolTensor),
+    lambda t: t.tensor([1, 0]).type(t.float64),
+]
 SIZES = [
     lambda t: t.Tensor(5),
     lambda t: t.Tensor(2, 3),
@@ -44,7 +49,7 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("make", VALUES)
+@pytest.mark.parametrize("make", VALUES + CASTS)
 def test_values_and_dtype(make):
     theirs = make(torch)
     for ours in (make(tg), tg.compile(lambda: make(tg))()):

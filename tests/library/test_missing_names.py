@@ -53,6 +53,9 @@ def test_a_file_is_not_what_was_meant():
     with pytest.raises(tg.errors.MissingNameError) as caught:
         nn.Transformer  # noqa: B018
     assert "'transformer'" not in str(caught.value)
+    with pytest.raises(tg.errors.MissingNameError) as caught:
+        tg.jit  # noqa: B018
+    assert "did you mean" not in str(caught.value)
 
 
 def test_the_error_goes_to_another_process_as_text():

@@ -230,3 +230,26 @@ def test_a_group_that_is_added_later(case):
     ours = rates(tg, nn, optim)
     assert ours == rates(torch, torch.nn, torch.optim)
     assert (ours == "refused") == (case in ("warm", "lambda", "multiplicative"))
+
+
+def test_a_class_of_the_users():
+    def rates(L, o):
+        class Warmup(L._LRScheduler):
+            def __init__(self, optimizer, steps, last_epoch=-1):
+                self.steps = steps
+                super().__init__(optimizer, last_epoch)
+
+            def get_lr(self):
+                part = min(1.0, (self.last_epoch + 1) / self.steps)
+                return [base * part for base in self.base_lrs]
+
+        schedule = Warmup(o, 4)
+        found = [schedule.get_last_lr()]
+        for _ in range(6):
+            o.step()
+            schedule.step()
+            found.append(schedule.get_last_lr())
+        return found
+
+    ours, theirs = optimisers("SGD")
+    assert rates(optim.lr_scheduler, ours) == rates(torch.optim.lr_scheduler, theirs)

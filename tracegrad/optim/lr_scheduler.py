@@ -30,6 +30,9 @@ from tracegrad.tracer import host_action
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
 
+_LRScheduler = LRScheduler  # its older name, which classes in repositories are derived from
+
+
 class OneCycleLR(LRScheduler):
     """One cycle up and down, momentum the other way (Smith & Topin 2019)."""
 

@@ -84,8 +84,10 @@ def cuda(self: Tensor, device: Any = None) -> Tensor:
 
 
 def type_(self: Tensor, dtype: Any = None) -> Any:
-    """The dtype's name, or this tensor cast to `dtype`."""
-    return f"tracegrad.{self.dtype.public_name}" if dtype is None else to(self, dtype)
+    """The dtype's name, or this tensor cast to `dtype`: one, or what makes tensors of it."""
+    if dtype is None:
+        return f"tracegrad.{self.dtype.public_name}"
+    return to(self, getattr(dtype, "dtype", dtype) if callable(dtype) else dtype)
 
 
 def detach_(self: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ def legacy_constructor(name: str, dtype: DType) -> Any:
         return of_sizes_or_values(name, dtype, data or (0,))
 
     make.__name__ = make.__qualname__ = name
+    make.dtype = dtype  # type: ignore[attr-defined]  # for x.type(LongTensor)
     make.__doc__ = (
         f"A {dtype.public_name} tensor: of the sizes given (zeros), or of a sequence of values."
     )
