@@ -271,7 +271,17 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 
 def set_data(self: Tensor, value: Tensor) -> None:
     """`tensor.data = other`: this tensor takes over the other's memory; its gradient status stays."""
-    if get_mode().trace is not None:
+    trace = get_mode().trace
+    if trace is not None:
+        if self._traced is not None and not self.requires_grad:
+            self._traced = trace.detach(value)._traced
+            return
+        if value.shape != self.shape or value.dtype is not self.dtype:
+            trace.refuse(
+                "x.data is replaced by another shape or dtype inside a compiled function",
+                "make a new tensor, or do it outside",
+                "of x itself only the elements are state of the graph",
+            )
         copy_(self.detach(), value)
         return
     storage, chain, array = storage_of(value), value._chain, value._data

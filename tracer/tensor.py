@@ -201,10 +201,9 @@ class Tensor(Attached):
                 self._switch_leaf(Leaf(self))
         elif entry is not None:
             if not isinstance(entry, Leaf):
-                raise GradientError(
-                    "requires_grad can be switched off on leaf tensors only",
-                    fix="use x.detach() to get a tensor without history",
-                )
+                from tracegrad.tracer.tape.refused import no_leaf
+
+                raise no_leaf()
             self._switch_leaf(None)
         return self
 

@@ -20,10 +20,11 @@ from tracegrad.tracer import (
 from tracegrad.tracer.creation import check_device
 from tracegrad.tracer.device import Device
 from tracegrad.tracer.dispatch import apply
-from tracegrad.tracer.errors import ArgumentError, MissingNameError
+from tracegrad.tracer.errors import ArgumentError, GradientError, MissingNameError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.methods import compatible
 from tracegrad.tracer.methods.table import IN_PLACE, METHODS
+from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 
 CASTS = {
@@ -92,9 +93,21 @@ def type_(self: Tensor, dtype: Any = None) -> Any:
 
 def detach_(self: Tensor) -> Tensor:
     """Drop this tensor's history."""
-    if self._traced is not None:
-        raise ArgumentError("detach_() while recording", where=here(), fix="use y = x.detach()")
-    self._set_leaf(None)
+    if not self.requires_grad:
+        return self
+    traced, trace = self._traced, get_mode().trace
+    if self._chain if traced is None else traced.chain:
+        raise GradientError("detach_() of a view", fix="use y = x.detach()")
+    if trace is None:
+        self._set_leaf(None)
+    elif traced is None:
+        trace.refuse(
+            "detach_() of a tensor from outside, inside a compiled function",
+            "use y = x.detach(), or call it outside",
+            "only a recording would drop its history",
+        )
+    else:
+        self._traced = trace.detach(self)._traced
     return self
 
 

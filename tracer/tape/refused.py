@@ -67,6 +67,13 @@ def walked_before() -> GradientError:
     )
 
 
+def no_leaf() -> GradientError:
+    return GradientError(
+        "requires_grad can be switched off on leaf tensors only",
+        fix="use x.detach() to get a tensor without history",
+    )
+
+
 def no_gradient_wanted(position: int) -> GradientError:
     return GradientError(
         f"grad(): input {position} does not require grad",

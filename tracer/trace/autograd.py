@@ -18,6 +18,7 @@ from tracegrad.tracer.tape.hooks import HookHandle, replaced
 from tracegrad.tracer.tape.refused import (
     checked_cotangent,
     no_gradient_wanted,
+    no_leaf,
     not_used,
     walked_before,
 )
@@ -88,6 +89,8 @@ class TraceAutograd(TraceHost):
             tensor._traced = traced
             self.add_leaf(node, tensor).tensor = tensor
             self._traced_leaf(traced, tensor)
+        elif not value and node in self.active:
+            raise no_leaf()
         elif not value and node in self.leaf_of:
             del self.leaf_of[node]
 

@@ -1,0 +1,106 @@
+"""`x.data = y`, `x.detach_()` and `x.requires_grad = False` inside a compiled function, as in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import tracegrad as tg
+
+
+def data_of_another_shape(lib: Any, w: Any) -> Callable[[Any], Any]:
+    def f(x: Any) -> Any:
+        y = x * 2
+        y.data = lib.full((1,), 3.0)
+        return y * 1
+
+    return f
+
+
+def data_that_is_written(lib: Any, w: Any) -> Callable[[Any], Any]:
+    def f(x: Any) -> Any:
+        y, z = x * 2, x * 3
+        y.data = z
+        z.add_(1)
+        return y * 1
+
+    return f
+
+
+def history_dropped(lib: Any, w: Any) -> Callable[[Any], Any]:
+    def f(x: Any) -> Any:
+        y = w * x
+        z = y * 2
+        y.detach_()
+        (y * w + z).sum().backward()
+        return y * 1
+
+    return f
+
+
+def made_and_dropped(lib: Any, w: Any) -> Callable[[Any], Any]:
+    def f(x: Any) -> Any:
+        y = lib.ones(3, requires_grad=True)
+        y.detach_()
+        return x * (2.0 if y.requires_grad else 1.0)
+
+    return f
+
+
+PROGRAMS = [data_of_another_shape, data_that_is_written, history_dropped, made_and_dropped]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
+def test_as_in_pytorch(program: Callable[..., Any], backend: str) -> None:
+    results = []
+    for lib, compiled in (
+        (torch, lambda f: f), (tg, lambda f: f), (tg, lambda f: tg.compile(f, backend=backend)),
+    ):  # fmt: skip
+        w = lib.ones(3, requires_grad=True)
+        f = compiled(program(lib, w))
+        found = [f(lib.full((3,), value)).tolist() for value in (2.0, 5.0)]
+        results.append((found, w.grad if w.grad is None else w.grad.tolist()))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("value", [tg.ones(3).half(), tg.ones(1)], ids=["dtype", "shape"])
+def test_data_from_outside_is_replaced_by_eager(value: Any) -> None:
+    w = tg.zeros(3)
+
+    def f(x: Any) -> Any:
+        w.data = value
+        return w * x
+
+    with pytest.warns(UserWarning, match="another shape or dtype"):
+        tg.compile(f, backend="numpy")(tg.ones(3))
+    assert w.dtype is value.dtype and w.shape == value.shape
+
+
+def test_history_from_outside_is_dropped_by_eager() -> None:
+    state = tg.ones(3, requires_grad=True) * 2
+
+    def f(x: Any) -> Any:
+        state.detach_()
+        return state * x
+
+    with pytest.warns(UserWarning, match="detach_"):
+        found = tg.compile(f, backend="numpy")(tg.ones(3))
+    assert not state.requires_grad and not found.requires_grad
+
+
+def no_leaf(x: Any) -> None:
+    (x * 2).requires_grad_(False)
+
+
+def a_view(x: Any) -> None:
+    (x * 2)[1:].detach_()
+
+
+@pytest.mark.parametrize("program", [no_leaf, a_view], ids=lambda f: f.__name__)
+def test_refused_in_both(program: Callable[[Any], None]) -> None:
+    for run in (program, tg.compile(program, backend="numpy")):
+        with pytest.raises(tg.errors.GradientError, match="fix:"):
+            run(tg.ones(3, requires_grad=True))
