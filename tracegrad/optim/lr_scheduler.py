@@ -29,7 +29,6 @@ from tracegrad.optim.schedule_curves import (
 from tracegrad.tracer import host_action
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 
-
 _LRScheduler = LRScheduler  # its older name, which classes in repositories are derived from
 
 
