@@ -348,3 +348,31 @@ def test_warnings_of_layers_stand_at_the_users_line():
         tg.nn.LSTM(2, 2, dropout=0.5)
         tg.autocast("cuda")
     assert [warning.filename for warning in warned] == [__file__] * 3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_branch_on_what_lies_out_of_range_is_not_taken(backend):
+    state = tg.zeros(2)
+
+    def branch(x, index):
+        state.add_(1.0)
+        if x[index].sum() > 0:
+            state.mul_(2.0)
+            return x.sum()
+        while x[index].max() < 0:
+            x = x + 1.0
+        state.mul_(3.0)
+        return -x.sum()
+
+    compiled = tg.compile(branch, backend=backend, fullgraph=True)
+    for sign in (1.0, -1.0):
+        compiled(sign * tg.ones(3), tg.tensor([0, 1]))
+    assert state.tolist() == [9.0, 9.0]
+    recordings = compiled.stats()["recordings"]
+    for sign in (1.0, -1.0, 0.0):
+        with pytest.raises(IndexError, match="test_failures.py"):
+            compiled(sign * tg.ones(3), tg.tensor([0, 7])).item()
+        assert state.tolist() == [9.0, 9.0]
+    assert compiled.stats()["recordings"] == recordings
+    compiled(tg.ones(3), tg.tensor([2, 1]))
+    assert state.tolist() == [20.0, 20.0]
