@@ -11,7 +11,7 @@ import numpy as np
 
 from tracegrad.backends.numpy.kernels.index import argsort, check_bounds
 from tracegrad.backends.numpy.kernels.random import random_bits
-from tracegrad.backends.numpy.kernels.registry import Array, array, kernel, narrow, widen, zero_of
+from tracegrad.backends.numpy.kernels.registry import Array, array, kernel, narrow, scalar, widen
 from tracegrad.backends.numpy.kernels.special import erf
 
 
@@ -42,7 +42,9 @@ def logsumexp(x: Array, axis: int) -> Array:
 
 @kernel("sigmoid")
 def sigmoid(x: Array) -> Array:
-    return narrow(1 / (np.exp(-widen(x)) + 1), x.dtype)  # exp may overflow: 1 / inf is the right 0
+    wide = widen(x)
+    one = scalar(1, wide.dtype)
+    return narrow(one / (np.exp(-wide) + one), x.dtype)  # exp may overflow: 1 / inf is the right 0
 
 
 @kernel("silu")
@@ -63,7 +65,7 @@ def softplus(x: Array, beta: float, threshold: float) -> Array:
 @kernel("relu")
 def relu(x: Array) -> Array:
     """nan stays nan."""
-    return array(np.maximum(x, zero_of(x.dtype)))
+    return array(np.maximum(x, scalar(0, x.dtype)))
 
 
 @kernel("gelu")
