@@ -55,6 +55,22 @@ def asked_twice(lib: Any, x: Any) -> Any:
     return y.grad, x.grad
 
 
+def of_a_leaf(lib: Any, x: Any) -> Any:
+    given = lib.ones(3)
+    x.backward(given)
+    with lib.no_grad():
+        x.grad.mul_(10)
+    return x.grad, given
+
+
+def recorded_of_a_leaf(lib: Any, x: Any) -> Any:
+    given = lib.ones(3)
+    x.backward(given, create_graph=True)
+    with lib.no_grad():
+        x.grad.mul_(10)
+    return x.grad.detach(), given
+
+
 def of_another_width(lib: Any, x: Any) -> Any:
     (x * x).backward(lib.ones(3, dtype=lib.float64))
     return (x.grad,)
@@ -71,11 +87,12 @@ def recorded_of_another_width(lib: Any, x: Any) -> Any:
 
 PROGRAMS = [
     written_under_no_grad, written, overwritten_in_part, a_view_of_what_is_written, asked_twice,
-    of_another_width, of_integers, recorded_of_another_width,
+    of_a_leaf, recorded_of_a_leaf, of_another_width, of_integers, recorded_of_another_width,
 ]  # fmt: skip
 VALUES = [1.0, -2.0, 3.0]
 
 
+@pytest.mark.filterwarnings("ignore:Using backward")  # PyTorch, of create_graph
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 def test_the_gradients_are_those_of_pytorch(program: Callable[[Any, Any], Any]) -> None:
     wanted = program(torch, torch.tensor(VALUES, requires_grad=True))
@@ -88,6 +105,17 @@ def test_the_gradients_are_those_of_pytorch(program: Callable[[Any, Any], Any]) 
         assert [str(g.dtype).split(".")[1] for g in found if g is not None] == [
             str(g.dtype).split(".")[1] for g in wanted if g is not None
         ]
+
+
+def test_a_leaf_from_outside_is_the_root() -> None:
+    leaf = tg.ones(3, requires_grad=True)
+
+    def step(x: Any) -> Any:
+        leaf.backward(x)
+        return x * 1
+
+    tg.compile(step, backend="numpy")(tg.full((3,), 4.0))
+    assert leaf.grad is not None and leaf.grad.tolist() == [4.0] * 3
 
 
 def of_another_shape(x: Any) -> None:

@@ -138,7 +138,9 @@ def cotangents_of(
     hooks = run_hooks if any_registered() else None
     if create_graph:
         found = walk(tape, cotangents, targets, recorded_gradients(tape), hooks)
-        return [found.get(target) for target in targets]
+        given = set(map(id, cotangents))  # of a leaf that is itself the root
+        gradients = [found.get(target) for target in targets]
+        return [gradient.clone() if id(gradient) in given else gradient for gradient in gradients]
     if hooks is None and (compiled := compiled_for(tape, targets)) is not None:
         return compiled(tape.order, cotangents)
     found = walk(tape, cotangents, targets, entry_gradients, hooks)

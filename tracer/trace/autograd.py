@@ -176,6 +176,8 @@ class TraceAutograd(TraceHost):
                 if gradient is not None:
                     self._accumulate(tensor, gradient)
             return
+        for tensor in tensors:
+            self.node_of(tensor)  # one may be a leaf that is met only here
         records = list({id(r): r for r in self.leaf_of.values()}.values())
         wrt = [node for record in records for node in record.nodes]
         found = self._gradients(tensors, gradients, wrt, retain_graph, create_graph)
