@@ -110,12 +110,6 @@ def neg(input: Operand, /) -> Node:
 
 
 @user_op
-def positive(input: Operand, /) -> Node:
-    """+input."""
-    return as_node(input)
-
-
-@user_op
 def abs_(input: Operand, /) -> Node:
     """|input|; its gradient at 0 is 0."""
     x = as_node(input)
@@ -288,12 +282,6 @@ def cast_(input: Operand, /, dtype: DType) -> Node:
 
 
 @user_op
-def type_as(input: Operand, other: Operand, /) -> Node:
-    """input as the dtype of other."""
-    return cast(as_node(input), as_node(other).dtype)
-
-
-@user_op
 def full_like(input: Operand, fill_value: Operand, /, *, dtype: DType | None = None) -> Node:
     """fill_value (a number or 0-d tensor) at the shape and dtype of input."""
     x = as_node(input)
@@ -322,10 +310,9 @@ def imag(input: Operand, /) -> Node:
 
 
 @user_op
-def conj(input: Operand, /) -> Node:
-    """The complex conjugate."""
-    x = as_node(input)
-    return ops.conj(x) if x.dtype.is_complex else x
+def conj_(input: Operand, /) -> Node:
+    """The complex conjugate of a complex tensor."""
+    return ops.conj(as_node(input))
 
 
 @user_op
@@ -378,3 +365,24 @@ def view_as_complex(input: Operand, /) -> Node:
         raise IRTypeError(f"view_as_complex() needs a last dimension of 2, got {list(x.shape)}")
     parts = (reshape(take_range(x, x.ndim - 1, k, k + 1), x.shape[:-1]) for k in (0, 1))
     return ops.complex_(*parts)
+
+
+# As in PyTorch, these give the tensor itself where nothing changes: a write to the result is one to it.
+
+
+def positive(input: Any) -> Any:
+    """+input."""
+    return input
+
+
+def type_as(input: Any, other: Any) -> Any:
+    """input as the dtype of other."""
+    return input if input.dtype is other.dtype else cast_(input, dtype=other.dtype)
+
+
+def conj(input: Any) -> Any:
+    """The complex conjugate."""
+    return conj_(input) if input.dtype.is_complex else input
+
+
+PLAIN = (positive, type_as, conj)

@@ -45,6 +45,7 @@ def to(
 
     Devices other than the CPU refuse.
     """
+    flags = [value for value in args if isinstance(value, bool)]  # non_blocking, copy
     for value in args:
         if isinstance(value, DType):
             dtype = value
@@ -58,7 +59,7 @@ def to(
             )
     check_device(device)
     if dtype is None or dtype is self.dtype:
-        return self.clone() if copy else self
+        return self.clone() if copy or any(flags[1:]) else self
     return apply(functions.cast, (self,), (dtype,))
 
 

@@ -151,7 +151,7 @@ def block_diag(*tensors: Tensor) -> Tensor:
 
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """The dot product of vectors, the first conjugated."""
-    return functions.dot(functions.conj(input) if input.is_complex() else input, other)
+    return functions.dot(functions.conj(input), other)
 
 
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:
@@ -161,11 +161,7 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 
 def adjoint(input: Tensor) -> Tensor:
     """The conjugate transpose of the last two axes."""
-    return conjugate(view_methods.matrix_transpose(input))
-
-
-def conjugate(input: Tensor) -> Tensor:
-    return functions.conj(input) if input.is_complex() else input
+    return functions.conj(view_methods.matrix_transpose(input))
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
