@@ -139,7 +139,7 @@ def cotangents_of(
     if create_graph:
         found = walk(tape, cotangents, targets, recorded_gradients(tape), hooks)
         given = set(map(id, cotangents))  # of a leaf that is itself the root
-        gradients = [found.get(target) for target in targets]
+        gradients: list[Any] = [found.get(target) for target in targets]
         return [gradient.clone() if id(gradient) in given else gradient for gradient in gradients]
     if hooks is None and (compiled := compiled_for(tape, targets)) is not None:
         return compiled(tape.order, cotangents)

@@ -1,8 +1,8 @@
 """Python numbers that stay in the graph: `loss.item()`, and hyper-parameters read while recording.
 
 Not a float subclass: `math.sqrt` and `range` would bypass a subclass's operators. Arithmetic emits
-IR in float64 or int64 (Python's own precision); a comparison makes a guard on its answer;
-converting to a real Python number guards the exact bits.
+IR in float64 or int64 (Python's own precision); a comparison makes a guard on its answer; converting
+to a real Python number, and whatever only Python's numbers can do, guards the exact bits.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from numbers import Number
 from typing import Any, NoReturn
 
 import numpy as np
@@ -66,12 +67,11 @@ class TracedNumber:
         return number.trace.fresh(node)
 
     def _binary(self, other: Any, kind: str, reflected: bool) -> Any:
-        from tracegrad.tracer.tensor import Tensor
-
-        if isinstance(other, (Tensor, np.ndarray)) or not isinstance(
-            other, (bool, int, float, TracedNumber, np.generic)
-        ):
+        if not isinstance(other, _NUMBERS):
             return NotImplemented
+        if not isinstance(other, _IN_GRAPHS):
+            value = self._exact(f"arithmetic with {type(other).__name__}")
+            return PYTHON[kind](other, value) if reflected else PYTHON[kind](value, other)
         number = self.live()
         trace = number.trace
         with _loc.at(here()):
@@ -83,8 +83,10 @@ class TracedNumber:
     def _compare(self, other: Any, kind: Callable[[Any, Any], bool]) -> Any:
         number = self.live()
         trace = number.trace
-        if not isinstance(other, (bool, int, float, TracedNumber, np.generic)):
+        if not isinstance(other, _NUMBERS):
             return NotImplemented
+        if not isinstance(other, _IN_GRAPHS):
+            return kind(self._exact(f"comparison with {type(other).__name__}"), other)
         if self.host is not None and not isinstance(other, TracedNumber):
             return trace.guard_host(self.host, kind, other)
         with _loc.at(here()):
@@ -103,7 +105,7 @@ class TracedNumber:
             return number.trace.number(ops.abs_(number._numeric()), self._up())
 
     def __pos__(self) -> Any:
-        return self
+        return self._binary(0, "add", False) if self.category == "bool" else self
 
     def _numeric(self) -> Node:
         return ops.cast(self.node, dtype=i64) if self.category == "bool" else self.node
@@ -174,11 +176,28 @@ class TracedNumber:
     def __ceil__(self) -> int:
         return math.ceil(self._exact("ceil()"))
 
+    __array_priority__ = 1000  # NumPy's numbers on the left leave arithmetic to us
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self._exact("np.asarray()"), dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        """What Python's numbers have beside operators: `real`, `bit_length()`, .."""
+        if name.startswith("_") or not hasattr(PYTHON_TYPES[self.category], name):
+            raise AttributeError(f"a traced {self.category} has no attribute {name!r}", name=name)
+        return getattr(self._exact(f".{name}"), name)
+
     def item(self) -> TracedNumber:
         return self
 
     def is_integer(self) -> bool:
         return float(self).is_integer()
+
+
+# Operands that a number of a graph takes; and those that it takes as what it is in Python.
+_IN_GRAPHS = (int, float, np.bool_, np.integer, np.floating, TracedNumber)
+_NUMBERS = (Number, np.generic, np.ndarray, TracedNumber)
+PYTHON_TYPES = {"bool": bool, "int": int, "float": float}
 
 
 def truth(value: Any, _: Any) -> bool:
@@ -232,6 +251,10 @@ ARITHMETIC: dict[str, Any] = {
     "add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div, "pow": ops.pow_,
     "floordiv": ops.floor_div, "mod": ops.rem,
 }  # fmt: skip
+PYTHON: dict[str, Callable[[Any, Any], Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "pow": operator.pow,
+    "floordiv": operator.floordiv, "mod": operator.mod,
+}  # fmt: skip
 COMPARE: dict[Any, Any] = {
     operator.lt: lambda a, b: ops.lt(a, b),
     operator.le: lambda a, b: ops.le(a, b),
@@ -262,11 +285,25 @@ def _install() -> None:
     def compare(kind: Any) -> Any:
         return lambda self, other: self._compare(other, kind)
 
+    def exact(name: str) -> Any:
+        """An operator that Python's numbers have, but no graph."""
+
+        def method(self: TracedNumber, *others: Any) -> Any:
+            value, *rest = (
+                n._exact(f"{name}()") if isinstance(n, TracedNumber) else n for n in (self, *others)
+            )
+            return getattr(type(value), name, lambda *_: NotImplemented)(value, *rest)
+
+        return method
+
     for python, kind in names.items():
         setattr(TracedNumber, f"__{python}__", forward(kind))
         setattr(TracedNumber, f"__r{python}__", backward(kind))
     for kind in COMPARE:
         setattr(TracedNumber, f"__{kind.__name__}__", compare(kind))
+    both = ("and", "or", "xor", "lshift", "rshift", "divmod")
+    for python in ("invert", *both, *(f"r{python}" for python in both)):
+        setattr(TracedNumber, f"__{python}__", exact(f"__{python}__"))
 
 
 # Assigning __eq__ after the class body keeps the class hashable: __hash__ guards the exact value.

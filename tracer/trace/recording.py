@@ -165,10 +165,12 @@ class Trace(TraceAutograd):
         category = weak_category(value)
         return self.number(ops.splat(value, TensorType((), WEAK_DTYPE[category])), category)
 
-    def number_of(self, tensor: Tensor) -> TracedNumber:
-        """`tensor.item()` of a tensor of one element: a number of the graph."""
+    def number_of(self, tensor: Tensor) -> TracedNumber | complex:
+        """`tensor.item()` of a tensor of one element: a number of the graph, unless it is complex."""
         node = self.node_of(tensor)
         dtype = node.dtype
+        if dtype.is_complex:
+            return self.guard_bits(node, "item() of a complex tensor").item()
         category = "bool" if dtype.is_bool else "int" if dtype.is_int else "float"
         with _loc.at(here()):
             scalar = ops.reshape(node, shape=()) if node.shape else node

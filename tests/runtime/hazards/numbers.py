@@ -46,6 +46,62 @@ def functions_of_math(compile):
 
 
 @hazard
+def operators_of_integers_alone(compile):
+    def f(x):
+        n = x.item()
+        return n & 6, 12 | n, n ^ 5, n << 2, 100 >> n, ~n, divmod(n, 4), divmod(9, n), +n
+
+    g = compile(f)
+    for k in (3, 5, 3):
+        yield g(tg.tensor(k))
+
+
+@hazard
+def truths_combined(compile):
+    def f(x):
+        positive, small = (x > 0).all().item(), (x < 9).all().item()
+        return x * 2 if positive & small else x * (positive | small) + +positive
+
+    g = compile(f)
+    for k in (1.0, -9.0, 20.0, 1.0):
+        yield g(ramp(3) + k)
+
+
+@hazard
+def complex_numbers(compile):
+    g = compile(lambda z: (z.item(), z.item() * tg.ones(2), complex(z), z.item().imag))
+    yield g(tg.tensor(1 + 2j))
+    yield g(tg.tensor(3 - 1j))
+    g = compile(lambda x: (x.item() * 2j, 1j - x.item(), x.item() == 3 + 0j))
+    for k in (3.0, 4.0):
+        yield g(tg.tensor(k))
+
+
+@hazard
+def members_of_numbers(compile):
+    g = compile(lambda x, n: (x.item().real, x.item().as_integer_ratio(), n.item().bit_length()))
+    yield g(tg.tensor(0.5), tg.tensor(12))
+    yield g(tg.tensor(1.5), tg.tensor(3))
+
+
+@hazard
+def numbers_in_numpy(compile):
+    def f(x):
+        loss = x.sum().item()
+        scaled = np.float64(2.0) * loss  # stays in the graph
+        return (
+            x * scaled,
+            float(np.exp(loss)),
+            (np.ones(2) * loss).tolist(),
+            float(np.maximum(loss, 3.0)),
+        )
+
+    g = compile(f)
+    yield g(ramp(3))
+    yield g(ramp(3, start=1.0))
+
+
+@hazard
 def round_and_abs(compile):
     g = compile(
         lambda x: (
