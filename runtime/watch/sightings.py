@@ -56,12 +56,15 @@ _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by attributes.py
 
 
+def top_module(name: object) -> str:
+    """The first part of a module's name; "" for a class made in C: Cython's have a descriptor here."""
+    return name.partition(".")[0] if isinstance(name, str) else ""
+
+
 def is_library(name: object) -> bool:
     """Whether the module of this name has classes and globals that are not the user's."""
-    if not isinstance(name, str):  # of a class made in C; Cython's have a descriptor here
-        return True
-    top = name.partition(".")[0]
-    return top in _LIBRARIES or top in sys.stdlib_module_names
+    top = top_module(name)
+    return not top or top in _LIBRARIES or top in sys.stdlib_module_names
 
 
 def is_user_class(kind: type) -> bool:
@@ -220,7 +223,7 @@ class Sightings:
                 self.add(Place("attribute", value, "__class__"), kind, loc)
                 if has_own_reads(kind) and hasattr(value, "__dict__"):
                     self.add(Place("attribute", value, "__dict__"), vars(value), loc)
-            elif kind.__module__.partition(".")[0] in _PLAIN_LIBRARIES:
+            elif top_module(kind.__module__) in _PLAIN_LIBRARIES:
                 self.hook(kind)
 
     # -- what classes, functions and modules hold ------------------------------------------------

@@ -402,3 +402,16 @@ def test_values_that_change_now_and_then_stay_compiled():
         for _ in range(2):
             assert f(tg.ones(1), epoch / 2).item() == epoch / 2
     assert f.stats()["recordings"] == 20
+
+
+def test_functions_of_a_c_library_may_be_called() -> None:
+    """The class of Cython's functions has a descriptor where others have their module's name."""
+
+    class Doubling:
+        def __call__(self, x: tg.Tensor) -> tg.Tensor:
+            return x * 2
+
+    Doubling.__module__ = property(lambda self: "library")  # type: ignore[assignment]
+    double = Doubling()
+    f = tg.compile(lambda x: double(x) + 1, backend="numpy")
+    assert f(tg.ones(2)).tolist() == f(tg.ones(2)).tolist() == [3, 3]
