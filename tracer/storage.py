@@ -103,6 +103,8 @@ class Storage:
             else:
                 self._array = value.copy()
             self._stale = False
+            if self.exported:
+                self.jax = None  # who looks from outside may write there without our knowing
 
     def take_jax(self, value: Any) -> None:
         """A compiled run left the new value as a jax array."""

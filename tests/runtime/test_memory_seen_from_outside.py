@@ -93,6 +93,20 @@ def test_an_array_and_what_is_left_of_it_see_every_write(backend, dtype, shape):
     assert not state.flatten()[:1].bool().any()
 
 
+@both
+@pytest.mark.parametrize("also", ["nothing", "alias"])
+def test_what_an_array_wrote_is_not_forgotten_with_it(backend, also):
+    total, count = counter(backend)
+    count(tg.zeros(3))
+    array = total.numpy()
+    alias = total.detach() if also == "alias" else None
+    count(tg.zeros(3))
+    array[:] = 10.0
+    del array
+    assert count(tg.zeros(3)).item() == 33.0
+    assert total.tolist() == [11.0] * 3 and (alias is None or alias.tolist() == [11.0] * 3)
+
+
 def test_a_read_only_array_is_left_alone_and_its_successor_is_seen():
     given = np.zeros(3, np.float32)
     given.flags.writeable = False
