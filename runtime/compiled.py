@@ -127,27 +127,25 @@ class CompiledFunction(FunctionLike, Inspection):
         _LOOK_AGAIN where another thread has recorded since this one looked.
         """
         events = self._recordings, self._eager_reason
-        found = self._cache.get(call.key)
         reason, missed = "", None  # of the newest recording that does not fit: the nearest one
-        if found is not None:
-            for specialisation in found:
-                failed = specialisation.check()
-                if failed is None:
-                    if not specialisation.aliasing.fits(call):
-                        reason, missed = _MEMORY, None
-                        continue
-                    done, result = self._runner.walk(specialisation.root, call)
-                    if done:
-                        self._finished(done)
-                        if not self.settings.recheck and self._usual_of is not specialisation:
-                            self._usual = usual_call(specialisation, call)
-                            self._usual_of = specialisation if self._usual else None
-                        return result
-                    if isinstance(result, HostFact):
-                        missed = result
-                        continue
-                    return self._record(call, result, specialisation, events=events)
+        for specialisation in self._cache.get(call.key, ()):
+            failed = specialisation.check()
+            if failed is not None:
                 missed = specialisation.facts[failed]
+                continue
+            if not specialisation.aliasing.fits(call):
+                reason, missed = _MEMORY, None
+                continue
+            done, result = self._runner.walk(specialisation.root, call)
+            if done:
+                self._finished(done)
+                if not self.settings.recheck and self._usual_of is not specialisation:
+                    self._usual = usual_call(specialisation, call)
+                    self._usual_of = specialisation if self._usual else None
+                return result
+            if isinstance(result, str):
+                return self._record(call, result, specialisation, events=events)
+            missed = result
         if missed is None:
             return self._record(call, reason, culprit=reason or None, events=events)
         return self._record(call, missed.describe(), culprit=missed.key, events=events)
@@ -201,7 +199,7 @@ class CompiledFunction(FunctionLike, Inspection):
             self._stay_eager(result.describe(), "call it outside the compiled function", trace)
             return self.function(*call.args, **call.kwargs)
         if not done:
-            raise AssertionError("a path just recorded was not found: " + result)
+            raise AssertionError(f"a path just recorded was not found: {result}")
         self._finished(done)
         return result
 

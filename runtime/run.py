@@ -42,7 +42,8 @@ class Runner(Committer):
     ) -> tuple[Segment | None, Any]:
         """(final segment, result), or (None, why) when the path is not recorded yet.
 
-        Or (None, fact) when what the call itself set in Python is not what the path was recorded for.
+        Or (None, fact) when Python's state is not what the path was recorded for: what this path alone
+        has met, or what the call itself has set.
         path: the segments to go along, just recorded for this very call. What Python was told there
         comes from other kernels: a float may differ in its last bits (and is known by both from now
         on), a condition on one, which stands on the edge, be the other way round.
@@ -65,7 +66,7 @@ class Runner(Committer):
             segment = following
         check = segment.plan.check
         if check is not None and (failed := check()) is not None:
-            return None, check.facts[failed].describe()
+            return None, check.facts[failed]
         try:
             return segment, self.finish(segment, run)
         except AnotherAnswer as other:

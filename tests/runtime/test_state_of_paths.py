@@ -1,4 +1,4 @@
-"""Memory that only one path of a function touches: arguments may share it, or cease to, at every call."""
+"""State that only one path of a function touches: it may change, or be an argument, at every call."""
 
 from __future__ import annotations
 
@@ -99,3 +99,22 @@ def test_a_view_of_captured_state_dies_and_another_function_runs(backend: str) -
     assert scale(x).tolist() == [2.0] * 3
     add(x), add(x)
     assert scale(x).tolist() == w.tolist() == [4.0] * 3
+
+
+def test_state_that_one_path_alone_reads_goes_to_and_fro(backend: str) -> None:
+    """Each of its values is recorded once, as where every path reads it."""
+    holder = Holder()
+    holder.h = 1.0
+
+    def step(x: Any) -> Any:
+        if x.sum() > 0:
+            return x * 2
+        return x * holder.h
+
+    compiled = tg.compile(step, backend=backend)
+    compiled(tg.ones(2))
+    for k in range(8):
+        holder.h = float(k % 2 + 1)
+        assert compiled(-tg.ones(2)).tolist() == [-holder.h] * 2
+        assert compiled(tg.ones(2)).tolist() == [2.0] * 2
+    assert compiled.stats()["recordings"] <= 4
