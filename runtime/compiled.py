@@ -32,9 +32,10 @@ from tracegrad.runtime.watch.checks import checker
 from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.runtime.watch.observer import Observer
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
-from tracegrad.tracer.locate import warn
+from tracegrad.tracer.locate import raised_at, warn
 from tracegrad.tracer.state import get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.trace.buffers import MemoryMatters
+from tracegrad.tracer.trace.numbers import TracedNumber
 from tracegrad.tracer.trace.recording import Trace, recording_mode
 
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
@@ -254,7 +255,7 @@ class CompiledFunction(FunctionLike, Inspection):
         with observer:
             token = set_mode(recording_mode(trace, call.grad))
             try:
-                returned = self.function(*call.args, **call.kwargs)
+                returned = self._run_recorded(call)
                 left = get_mode().grad
                 trace.grad_left = None if left is call.grad else left
             finally:
@@ -265,6 +266,17 @@ class CompiledFunction(FunctionLike, Inspection):
             return finish(trace, returned, keep_grads, call.tensors, effects, observer.origins)
         finally:
             reset_mode(token)
+
+    def _run_recorded(self, call: Call) -> Any:
+        try:
+            return self.function(*call.args, **call.kwargs)
+        except TypeError as error:
+            if TracedNumber.__name__ not in str(error):
+                raise
+            raise UnsupportedError(
+                "a number read from a tensor goes to code that takes Python's own numbers only",
+                where=raised_at(error), why=str(error).splitlines()[0], fix="give it float(x) or int(x)",
+            ) from None  # fmt: skip
 
     def _looked_at_closer(self, call: Call, by_memory: bool) -> Call:
         """The call, and all like it from now on, with the memory behind its views or with its

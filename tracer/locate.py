@@ -19,6 +19,8 @@ _OWN = tuple(
     f"{folder}{os.sep}" for folder in (*(f"{_ROOT}{os.sep}{s}" for s in _STAGES), _PACKAGE)
 )
 
+_INSTALLED = os.path.dirname(os.__file__) + os.sep  # the standard library and packages
+
 _scope: ContextVar[tuple[str, ...]] = ContextVar("tracegrad_scope", default=())
 # By names of files and functions: a code object as a key would live as long as the cache.
 _locs: dict[tuple[str, int, str, tuple[str, ...]], Loc] = {}
@@ -61,13 +63,27 @@ def here() -> Loc:
     frame = user_frame()
     if frame is None:
         return Loc("<library>", 0)
-    code = frame.f_code
-    key = (code.co_filename, frame.f_lineno, code.co_qualname, _scope.get())
+    return _line(frame.f_code, frame.f_lineno)
+
+
+def raised_at(error: BaseException) -> Loc:
+    """The innermost line that an error came through of neither ours nor what is installed."""
+    found, step = Loc("<library>", 0), error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        if not is_own_code(code) and not code.co_filename.startswith(_INSTALLED):
+            found = _line(code, step.tb_lineno)
+        step = step.tb_next
+    return found
+
+
+def _line(code: CodeType, line: int) -> Loc:
+    key = (code.co_filename, line, code.co_qualname, _scope.get())
     loc = _locs.get(key)
     if loc is None:
         if len(_locs) >= _CACHE_SIZE:
             _locs.clear()
-        loc = _locs[key] = Loc(_shown(code), frame.f_lineno, code.co_qualname, ".".join(key[3]))
+        loc = _locs[key] = Loc(_shown(code), line, code.co_qualname, ".".join(key[3]))
     return loc
 
 
