@@ -55,6 +55,13 @@ def asked_twice(lib: Any, x: Any) -> Any:
     return y.grad, x.grad
 
 
+def retained_and_among_the_inputs(lib: Any, x: Any) -> Any:
+    y = x * 2
+    y.retain_grad()
+    (y * y).sum().backward(inputs=[y, x])
+    return y.grad, x.grad
+
+
 def of_a_leaf(lib: Any, x: Any) -> Any:
     given = lib.ones(3)
     x.backward(given)
@@ -87,7 +94,8 @@ def recorded_of_another_width(lib: Any, x: Any) -> Any:
 
 PROGRAMS = [
     written_under_no_grad, written, overwritten_in_part, a_view_of_what_is_written, asked_twice,
-    of_a_leaf, recorded_of_a_leaf, of_another_width, of_integers, recorded_of_another_width,
+    retained_and_among_the_inputs, of_a_leaf, recorded_of_a_leaf, of_another_width, of_integers,
+    recorded_of_another_width,
 ]  # fmt: skip
 VALUES = [1.0, -2.0, 3.0]
 

@@ -39,9 +39,10 @@ def backward(
         return
     if inputs is not None:
         targets = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        retaining = [t._entry is not None and retained_by(t._entry) is t for t in targets]
         found = grad_of(tensors, targets, gradients, retain_graph, create_graph, allow_unused=True)
-        for target, gradient in zip(targets, found):
-            if gradient is not None:
+        for target, gradient, has_it in zip(targets, found, retaining):
+            if gradient is not None and not has_it:
                 accumulate(target, gradient, create_graph)
         return
     tape, cotangents = tape_behind(tensors, gradients, create_graph)

@@ -173,7 +173,7 @@ class TraceAutograd(TraceHost):
             wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
             gradients = self.grad_of(tensors, wanted, gradients, retain_graph, create_graph, True)
             for tensor, gradient in zip(wanted, gradients):
-                if gradient is not None:
+                if gradient is not None and self._grad_key(tensor) not in self._retaining:
                     self._accumulate(tensor, gradient)
             return
         for tensor in tensors:
