@@ -137,5 +137,8 @@ class MissingNameError(UserError, AttributeError):
             "{fix}", f"did you mean {near[0]!r}?" if near else self.instead
         )
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
     def __reduce__(self) -> tuple[type, tuple[str]]:
         return AttributeError, (str(self),)  # for another process: the text alone

@@ -30,6 +30,7 @@ def test_names_that_are_not_here_are_attribute_errors_for_python(owner):
         "no_such_name" in message and "where: " in message and "test_missing_names.py:" in message
     )
     assert "why: " in message and "fix: " in message and message.endswith("[TG014]")
+    assert repr(caught.value) == f"MissingNameError({message!r})"
 
 
 @pytest.mark.parametrize(
