@@ -110,7 +110,7 @@ MISTAKES = {
     "index": (lambda: tg.ones(3)["a"], "indexed by str", "integers"),
     "state dict": (
         lambda: nn.Linear(2, 2).load_state_dict({"weight": tg.ones(3, 2), "bais": tg.ones(2)}),
-        r'(?s)"bais".*"bias".*\[3, 2\]',
+        r'(?s)"bias".*"bais".*\[3, 2\]',
         "strict=False",
     ),
     "position": (lambda: tg.ones(3)[5], "index 5 is out of range", "shape"),
