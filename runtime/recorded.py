@@ -28,6 +28,7 @@ class Result:
            "object": a new object; `value` is its form (made.py) and the structure of `parts`
     parts    of an object; of an "output" its `.grad`, if the function gave it one
     tracked  whether gradients flow into it from outside
+    unwritable  why writes with gradients through it are refused, if they are
     detached  "owner" and "output": seen without the history of the owner, of what the output holds
     leaf     whether the function made a leaf of it (`requires_grad_()`), or a view of one
     freed    whether its graph has been walked backwards already: as in PyTorch it still requires
@@ -39,6 +40,7 @@ class Result:
     chain: tuple[ViewStep, ...] = ()
     value: Any = None
     tracked: bool = False
+    unwritable: str = ""
     freed: bool = False
     leaf: bool = False
     detached: bool = False

@@ -152,6 +152,7 @@ class ResultReader:
                 owner,
                 traced.chain,
                 tracked=tracked,
+                unwritable=leaf._unwritable,
                 detached=own is not None and own._family != traced.family,
             )
         base = cell.nodes[traced.family]
@@ -162,6 +163,7 @@ class ResultReader:
             -1,
             traced.chain,
             tracked=tracked,
+            unwritable=leaf._unwritable,
             freed=tracked and trace.is_freed(traced.node),
             leaf=base in trace.leaf_of,
             parts=[] if gradient is None else [self.of(gradient, f"{name}.grad")],

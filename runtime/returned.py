@@ -12,7 +12,7 @@ from tracegrad.runtime.recorded import Result
 from tracegrad.tracer.state import EAGER_GRAD, EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape.entries import FREED, Entry, Leaf
-from tracegrad.tracer.tensor import Tensor, wrap
+from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.views import detach, make_view
 
 if TYPE_CHECKING:
@@ -59,12 +59,13 @@ class Returned:
         return follow((self.call.args, self.call.kwargs), result.value)
 
     def owner(self, result: Result) -> Tensor:
-        owner = self.committer.owner_of(self.plan.inputs[result.index], self.run)
-        base = owner
-        if isinstance(owner, Storage):
-            base = next((m for m in owner.members() if not m._chain), None)
-            base = wrap(owner.array) if base is None else base
-        return self.seen_of(base, result)
+        item = self.plan.inputs[result.index]
+        owner = self.committer.owner_of(item, self.run)
+        if owner.__class__ is not Storage:
+            return self.seen_of(owner, result)
+        given = item.kind == "argument"
+        through = self.call.tensors[int(item.name[3:])] if given else item.tensor
+        return self.seen_of(owner.base(through._family), result)
 
     # -- what is made ----------------------------------------------------------------------------
 
@@ -101,6 +102,7 @@ class Returned:
                     seen = make_view(seen, step)
             finally:
                 reset_mode(token)
+            seen._unwritable = result.unwritable
             self.made[id(result)] = seen
         return seen
 

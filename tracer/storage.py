@@ -18,7 +18,7 @@ from tracegrad.tracer.bundle import STATE_LOCK, value_in_xla
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tape.entries import Entry, Leaf, Part
-from tracegrad.tracer.tensor import metadata_changes
+from tracegrad.tracer.tensor import Tensor, bare, metadata_changes
 
 ndarray = np.ndarray
 
@@ -133,6 +133,17 @@ class Storage:
         for step in chain:
             array = step.view(array)
         return array
+
+    def base(self, family: int) -> Any:
+        """The base as the tensors of a family see it: one that is there, or a new alias."""
+        for member in self.members():
+            if member._family == family and not member._chain:
+                return member
+        base = bare(Tensor)
+        base._data, base._storage, base._family = self.array, self, family
+        base._entry = self.entries.get(family)
+        self.add(base)
+        return base
 
     def add(self, tensor: Any) -> None:
         """A new alias; dead ones are dropped whenever the list has doubled."""

@@ -3,6 +3,7 @@
 import pytest
 
 import tracegrad as tg
+from tests.runtime.programs import BACKENDS
 
 
 def same_tensors(compile_):
@@ -101,3 +102,42 @@ def test_shared_results(program, backend):
     eager = list(map(plain, program(lambda f: f)))
     compiled = program(lambda f: tg.compile(f, backend=backend, fullgraph=True))
     assert list(map(plain, compiled)) == eager
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_returned_part_of_state_whose_base_is_gone_is_that_state(backend):
+    part = tg.zeros(4)[1:3]
+
+    def count(x):
+        part.add_(x)
+        return part[0], part.view(1, 2), part.detach()
+
+    run = tg.compile(count, backend=backend, fullgraph=True)
+    for k in range(1, 4):
+        first, whole, alias = run(tg.ones(()))
+        first.add_(10.0)
+        whole.mul_(2.0)
+        alias.sub_(1.0)
+        assert part[0].item() == 21.0 * (2**k - 1)
+        assert first.item() == part[0].item() and alias.tolist() == part.tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_flow_into_what_is_written_through_a_returned_view(backend):
+    state, weight = tg.zeros(4), tg.tensor([3.0], requires_grad=True)
+
+    def count(x):
+        state.add_(x)
+        y = x * 2.0
+        return state[1:], y[None], state.split(2)[0]
+
+    for run in (count, tg.compile(count, backend=backend, fullgraph=True)):
+        view, fresh, piece = run(tg.ones(4))
+        view.mul_(weight)
+        fresh[0, :1].mul_(weight)
+        (state.sum() + fresh.sum()).backward()
+        assert weight.grad.tolist() == [3.0 + 2.0]
+        with pytest.raises(tg.errors.InPlaceError, match="split"):
+            piece.mul_(weight)
+        weight.grad = None
+        state.detach_().zero_()
