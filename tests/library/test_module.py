@@ -1,6 +1,7 @@
 """Module: registration, walking, state dicts, hooks, repr: as torch.nn.Module."""
 
 import copy
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -332,3 +333,12 @@ def test_scope_names_skip_containers_that_are_never_called():
     outer = nn.ModuleList([nn.ModuleList([nn.ReLU()])])
     block.nest = outer
     assert outer[0][0]._scope_name == "nest.0.0"
+
+
+def test_a_state_dict_that_was_loaded_goes_with_its_last_name():
+    model = nn.Sequential(nn.Linear(2, 2))
+    state = model.state_dict()
+    alive = weakref.ref(state)
+    model.load_state_dict(state)
+    del state
+    assert alive() is None

@@ -155,18 +155,18 @@ class StateDictMixin:
         errors: list[str] = []
         metadata = getattr(state_dict, "_metadata", {})
 
-        def load(module: Any, prefix: str) -> None:
+        # Not a function that calls itself: that is a cycle, and would keep the state dict.
+        waiting: list[tuple[Any, str]] = [(self, "")]
+        while waiting:
+            module, prefix = waiting.pop()
             local = dict(metadata.get(prefix[:-1], {}))
             local["assign_to_params_buffers"] = assign
             module._load_from_state_dict(
                 state_dict, prefix, local, strict, missing, unexpected, errors
             )
-            for name in list(module.__dict__["_module_names"]):
-                child = module.__dict__[name]
-                if child is not None:
-                    load(child, f"{prefix}{name}.")
+            children = [(name, module.__dict__[name]) for name in module.__dict__["_module_names"]]
+            waiting += [(m, f"{prefix}{name}.") for name, m in reversed(children) if m is not None]
 
-        load(self, "")
         # A key below a name that no module has is seen by that level only; several levels may
         # report the same key.
         unexpected = list(dict.fromkeys(unexpected))
