@@ -243,7 +243,8 @@ COMPARISONS = {
     )
 }  # fmt: skip
 
-# Functions of one float tensor that are one kernel: the kernel is their fast path.
+# Functions of one float tensor that are one kernel, and reductions of all its elements that are one
+# ufunc: that is their fast path.
 UNARY = {
     name: unary(getattr(functions, name), KERNELS[name])
     for name in (

@@ -281,7 +281,9 @@ def test_take_along_and_scatter_along(axis: int) -> None:
 @pytest.mark.parametrize("wrong", [-1, 4])
 def test_indices_out_of_range(wrong: int) -> None:
     x, index, u = np.zeros((4, 2)), np.array([0, wrong]), np.zeros((2, 2))
-    with pytest.raises(IndexError, match=f"index {wrong} is out of range for dimension 0 of size 4"):
+    with pytest.raises(
+        IndexError, match=f"index {wrong} is out of range for dimension 0 of size 4"
+    ):
         KERNELS["gather"](x, index, axes=(0,))
     with pytest.raises(base.IndexOutOfRange):
         KERNELS["scatter"](x, index, u, axes=(0,), mode="add")
