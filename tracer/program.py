@@ -20,9 +20,6 @@ from tracegrad.ir.exact import exact
 from tracegrad.ir.graph import INPUT, Graph, Node, inline, placeholder, postorder, substitute
 from tracegrad.ir.ops import traits
 from tracegrad.ir.types import TensorType, bool_, c128, f64, i64
-from tracegrad.passes.autodiff import reverse
-from tracegrad.passes.cleanup import DropMarkers
-from tracegrad.passes.decompose import Decompose
 from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_default_dtype
@@ -169,6 +166,8 @@ class Program:
     def _derive(
         self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool
     ) -> VJP:
+        from tracegrad.passes.autodiff import reverse
+
         outputs = self.graph.outputs
         operands = [n.node if isinstance(n, Weak) else n for n in self.operands]
         wrt = [n for n, want in zip(operands, wanted) if want]
@@ -259,6 +258,10 @@ def bind(graph: Graph, specs: tuple | None = None) -> Runner:
 
     Heavy or long graphs go through the code generator.
     """
+    from tracegrad.backends.numpy.straight import straight
+    from tracegrad.passes.cleanup import DropMarkers
+    from tracegrad.passes.decompose import Decompose
+
     if specs is not None and all(spec.__class__ is TensorType for spec in specs):
         specs = None
     if any(map(heavy, graph.nodes)) or len(graph.nodes) > LONG:
@@ -266,7 +269,7 @@ def bind(graph: Graph, specs: tuple | None = None) -> Runner:
         return executable if specs is None else partial(run_on_values, executable, specs)
     graph = Decompose(frozenset(numpy_backend.KERNELS) - SHORT).run(DropMarkers().run(graph))
     kinds = None if specs is None else tuple(map(argument_kind, specs))
-    return numpy_backend.straight(graph, kinds)
+    return straight(graph, kinds)
 
 
 def argument_kind(spec: Any) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from tracegrad.backends.base import DEFAULT_OPTIONS, Executable, Options
 from tracegrad.backends.numpy.interpret import interpret, run_node
 from tracegrad.backends.numpy.kernels import KERNELS
-from tracegrad.backends.numpy.straight import straight
 
 if TYPE_CHECKING:
     from tracegrad.ir.graph import Graph
@@ -20,4 +19,4 @@ def compile(graph: Graph, options: Options = DEFAULT_OPTIONS) -> Executable:
     return codegen.compile(graph, options)
 
 
-__all__ = ["KERNELS", "Executable", "Options", "compile", "interpret", "run_node", "straight"]
+__all__ = ["KERNELS", "Executable", "Options", "compile", "interpret", "run_node"]

@@ -7,7 +7,8 @@ import pytest
 
 from tests.op_samples import SAMPLES
 from tracegrad.backends.base import IndexOutOfRange
-from tracegrad.backends.numpy import KERNELS, interpret, straight
+from tracegrad.backends.numpy import KERNELS, interpret
+from tracegrad.backends.numpy.straight import straight
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, placeholder
 from tracegrad.ir.types import TensorType, f16, f32, f64, i64, u32

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import tracegrad as tg
-from tracegrad.backends.numpy import interpret, straight
+from tracegrad.backends.numpy import interpret
 from tracegrad.backends.numpy.interpret import decomposition
+from tracegrad.backends.numpy.straight import straight
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, placeholder
 from tracegrad.ir.types import TensorType, c64, f32, f64, i64

@@ -191,9 +191,6 @@ def min_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[Node, N
     return picked(x, position(ops.argmin, "min", x, dim, True), axis_of(dim, x.ndim), keepdim)
 
 
-max_dim.results.__name__, min_dim.results.__name__ = "max", "min"  # as torch.return_types prints
-
-
 @user_op
 def any_(input: Operand, /, dim: Any = None, keepdim: bool = False) -> Node:
     """Whether any element is nonzero."""

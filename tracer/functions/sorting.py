@@ -153,10 +153,6 @@ def nanmedian_dim(input: Operand, /, dim: int, keepdim: bool = False) -> tuple[N
     return _median_dim(input, dim, keepdim, True)
 
 
-median_dim.results.__name__ = "median"  # as torch.return_types prints
-nanmedian_dim.results.__name__ = "nanmedian"
-
-
 @user_op(results=("values", "indices"))
 def mode(input: Operand, /, dim: int = -1, keepdim: bool = False) -> tuple[Node, Node]:
     """The most frequent value along dim (the smallest of equals) and its last index."""
