@@ -24,6 +24,17 @@ def shallow(tensor: Tensor) -> Tensor:
 
 
 def deep(tensor: Tensor, memo: dict) -> Tensor:
+    """A leaf with its own memory, and its own copy of the gradient."""
+    copy = deep_without_grad(tensor, memo)
+    if get_mode().trace is None:
+        if tensor._grad is not None:
+            copy._grad = deep(tensor._grad, memo)
+        elif tensor._dropped_grad is not None:
+            copy._dropped_grad = tensor._dropped_grad
+    return copy
+
+
+def deep_without_grad(tensor: Tensor, memo: dict) -> Tensor:
     """A leaf with its own memory; tensors that shared a storage share one again."""
     if id(tensor) in memo:
         return memo[id(tensor)]
@@ -56,8 +67,6 @@ def deep(tensor: Tensor, memo: dict) -> Tensor:
         copy._entry = Leaf(copy)
     if shared is not None:
         shared.join(copy, tensor._chain)
-    if tensor._grad is not None:
-        copy._grad = deep(tensor._grad, memo)
     return copy
 
 

@@ -266,6 +266,19 @@ def test_deepcopy_is_independent_and_keeps_sharing():
     assert not copy.deepcopy(frozen).requires_grad
 
 
+def test_deepcopy_leaves_gradients_of_parameters_behind():
+    """As in PyTorch: what is copied from a model in training accumulates from nothing."""
+    model = nn.Linear(2, 1)
+    model(tg.ones(1, 2)).sum().backward()
+    clone = copy.deepcopy(model)
+    assert [p.grad for p in clone.parameters()] == [None, None]
+    clone(tg.ones(1, 2)).sum().backward()
+    assert clone.weight.grad.tolist() == [[1.0, 1.0]] == model.weight.grad.tolist()
+    plain = tg.ones(2, requires_grad=True)
+    plain.sum().backward()
+    assert copy.deepcopy(plain).grad.tolist() == [1.0, 1.0]
+
+
 def test_sequential():
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     assert len(model) == 3 and isinstance(model[-1], nn.Linear)

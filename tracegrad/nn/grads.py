@@ -17,11 +17,13 @@ def present_grad(tensor: Tensor) -> Tensor | None:
 
 
 def clear_grads(tensors: Iterable[Tensor], set_to_none: bool) -> None:
-    """Set every gradient to None, or those that are there to zeros."""
+    """Set every gradient to None, or those that are there to zeros, in place."""
     for tensor in tensors:
         if set_to_none:
             tensor.grad = None  # without reading it: a compiled step need not keep it
         else:
             grad = present_grad(tensor)
             if grad is not None:
-                tensor.grad = grad.detach() * 0
+                if grad.requires_grad:
+                    grad = tensor.grad = grad.detach()  # same memory, no history
+                grad.zero_()  # not times zero: nan would stay

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from tracegrad.tracer import Tensor
+from tracegrad.tracer.copies import deep_without_grad
 from tracegrad.tracer.errors import ArgumentError
 
 
@@ -60,6 +61,11 @@ class Parameter(_Registered):
         if data is None:
             super().__init__()
         self.requires_grad = requires_grad
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        return deep_without_grad(
+            self, memo
+        )  # a copied model starts without gradients, as in PyTorch
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
