@@ -10,12 +10,17 @@ from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.functions import FUNCTIONS
 
 _NAMES = """
-cholesky cross det eigh eigvalsh inv matmul matrix_norm matrix_power matrix_rank
+cholesky det eigh eigvalsh inv matmul matrix_norm matrix_power matrix_rank
 multi_dot pinv qr slogdet solve solve_triangular svdvals vector_norm
 """.split()
 globals().update({name: FUNCTIONS[name] for name in _NAMES})
 
-__all__ = [*_NAMES, "LinAlgError", "lstsq", "norm", "svd", "vander", "vecdot"]
+__all__ = [*_NAMES, "LinAlgError", "cross", "lstsq", "norm", "svd", "vander", "vecdot"]
+
+
+def cross(input: Any, other: Any, *, dim: int = -1) -> Any:
+    """The cross product of 3-vectors along dim (`tg.cross` looks for the dimension)."""
+    return FUNCTIONS["cross"](input, other, dim)
 
 
 class LeastSquares(NamedTuple):

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.base import BackendError
+from tracegrad.ir.errors import TracegradError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import DType
-from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
 
@@ -202,7 +203,16 @@ class UserOp:
             moved = iter(operands[-attrs.count(MOVED) :])
             operands = operands[: -attrs.count(MOVED)]
             attrs = tuple(next(moved) if a is MOVED else a for a in attrs)
-        out = self.emit(*operands, **dict(zip(self._static_names, attrs)))
+        try:
+            out = self.emit(*operands, **dict(zip(self._static_names, attrs)))
+        except TracegradError:
+            raise
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            given = ", ".join(f"{k}={v!r}" for k, v in zip(self._static_names, attrs))
+            kind = ArgumentError if isinstance(error, TypeError) else InvalidValueError
+            raise kind(
+                f"{self.shown}({given}): {error}", fix="check these arguments and the shapes"
+            ) from error
         return (out,) if isinstance(out, Node) else tuple(out)
 
     def _refuse_none(self, operands: tuple[Any, ...]) -> None:

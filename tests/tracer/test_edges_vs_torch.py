@@ -30,6 +30,8 @@ TIES = f32(1, 3, 3, 1, 1)
 SINGULAR = np.array([[1, 2], [2, 4]], np.float32)
 ROWS = np.ones((2, 3), np.float32)
 NONE = np.zeros((0, 3), np.float32)
+POWERS = np.ldexp(np.float32(1), np.arange(-126, 128))
+SQUARE = np.arange(9, dtype=np.float32).reshape(3, 3) % 4
 HUGE = f32(1e20, -1e20, nan, inf, -inf, 300.7, -300.7, -1.5, 127.9, -128.9, 0.5)
 
 CASES = {
@@ -130,6 +132,26 @@ CASES = {
     "negative take": (lambda t, F, x, y: [x.take(y), x[y], x.take_along_dim(y, 0)], X, i64(0, -1)),
     "negative index_fill": (lambda t, F, x, y: x.index_fill(0, y, 9), X, i64(0, -1)),
     "negative embedding": (lambda t, F, x, y: F.embedding(y, x), ROWS, i64(0, -1)),
+    "logarithms of powers of 2": (lambda t, F, x: [x.log2(), x.log2().floor()], POWERS),
+    "logarithms of powers of 2 in double": (lambda t, F, x: x.log2().floor(),
+                                            np.ldexp(1.0, np.arange(-1000, 1000))),
+    "logarithms of powers of 10": (lambda t, F, x: x.log10().floor(), f32(*10.0 ** np.arange(11))),
+    "logarithms of powers of 10 in double": (lambda t, F, x: x.log10().floor(),
+                                             10.0 ** np.arange(1, 23)),
+    "logarithms at the ends": (lambda t, F, x: [x.log2(), x.log10()], f32(0, -1, 1, inf, nan, 3)),
+    "complex infinities": (lambda t, F, x: [t.isinf(x), t.nan_to_num(x), t.nan_to_num(x, 1, 2, 3)],
+                           np.array([complex(nan, 1), complex(1, -inf), complex(inf, 2), 1])),
+    "distinct nan": (lambda t, F, x: [*t.unique(x.detach(), return_inverse=True,
+                                                return_counts=True)], f32(nan, 1, nan, 1)),
+    "correlations of multiples": (lambda t, F, x: t.corrcoef(t.cat([x, 3 * x])).acos().isnan(),
+                                  np.sin(np.arange(60, dtype=np.float32)).reshape(12, 5)),
+    "lp_pool2d": (lambda t, F, x: [F.lp_pool2d(x, 2, 2, ceil_mode=True), F.lp_pool2d(x, 3, 2)],
+                  np.cos(np.arange(25, dtype=np.float32)).reshape(1, 1, 5, 5)),
+    "no adaptive windows": (lambda t, F, x: F.adaptive_avg_pool2d(x.detach()[None], (0, 2)), ROWS),
+    "the axis of cross": (lambda t, F, x, y: [t.cross(x, y), t.linalg.cross(x, y), t.cross(
+        x[:, :2], y[:, :2]), x[:1].cross(y), t.cross(x, y, dim=1)], SQUARE, SQUARE.T.copy()),
+    "inner products of none": (lambda t, F, x: [t.inner(x.T, x.T), t.inner(x[:, 0].sum(), x)], NONE),
+    "masked_scatter of none": (lambda t, F, x, y: x.masked_scatter(x > 9, y[:0]), f32(1, 2), f32(1)),
     "where hides nan": (lambda t, F, x: t.where(x > 0, x.sqrt(), t.zeros_like(x)), f32(1, 4)),
     "losses of none": (lambda t, F, x, y: [F.mse_loss(x, y), F.l1_loss(x, y)], f32(), f32()),
     "nothing is certain": (lambda t, F, x: F.dropout(x, 1.0), f32(1, 2)),

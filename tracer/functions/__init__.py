@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tracegrad.tracer.dispatch import UserOp
 
 MODULES = (
-    "arithmetic", "bounds", "comparison", "unary", "reductions", "running", "norms", "shaping", "padding",
+    "arithmetic", "bounds", "comparison", "unary", "complex_numbers", "reductions", "running", "norms",
+    "shaping", "triangles", "padding",
     "matmul", "einsum", "indexing", "embeddings", "sorting", "selecting", "random", "activations",
     "convolution", "pooling", "patches", "normalisation", "losses", "attention", "recurrent",
     "resample", "linalg", "overloads", "inquiries",

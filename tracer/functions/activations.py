@@ -59,6 +59,8 @@ def relu6(input: Operand, /) -> Node:
 def hardtanh(input: Operand, /, min_val: float = -1.0, max_val: float = 1.0) -> Node:
     """input clamped to [min_val, max_val]; its gradient at the bounds is 0."""
     x = floating("hardtanh", input)
+    if min_val > max_val:
+        raise IRTypeError(f"hardtanh(): min_val {min_val} is above max_val {max_val}")
     low, high = full_like(x, min_val), full_like(x, max_val)
     return ops.where(ops.le(x, low), low, ops.where(ops.le(high, x), high, x))
 
@@ -111,6 +113,8 @@ def selu(input: Operand, /) -> Node:
 @user_op
 def celu(input: Operand, /, alpha: float = 1.0) -> Node:
     """input where positive, else alpha * (exp(input / alpha) - 1)."""
+    if not alpha:
+        raise IRTypeError("celu(): alpha must not be 0")
     return _exponential(floating("celu", input), 1.0, alpha, 1.0 / alpha)
 
 
@@ -157,6 +161,8 @@ def tanhshrink(input: Operand, /) -> Node:
 def softshrink(input: Operand, /, lambd: float = 0.5) -> Node:
     """input moved towards 0 by lambd, 0 within."""
     x = floating("softshrink", input)
+    if lambd < 0:
+        raise IRTypeError(f"softshrink(): lambd must be 0 or more, not {lambd}")
     # Asked so that a nan, of which nothing is true, ends in the branch that keeps it.
     low = ops.where(ops.le(full_like(x, -lambd), x), ops.zeros_like(x), x + lambd)
     return ops.where(above(x, lambd), x - lambd, low)

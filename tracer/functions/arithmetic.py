@@ -98,11 +98,7 @@ def div(input: Operand, other: Operand, /, *, rounding_mode: str | None = None) 
         return _floor_divide(x, y)
     if rounding_mode != "trunc":
         raise IRTypeError(f'rounding_mode must be None, "floor" or "trunc", not {rounding_mode!r}')
-    if x.dtype.is_float:
-        return ops.trunc(ops.div(x, y))
-    # Truncation is the floor of a quotient of one sign; of two signs, minus the floor of the
-    # magnitudes.
-    return _truncated(x, y)
+    return ops.trunc(ops.div(x, y)) if x.dtype.is_float else _truncated(x, y)
 
 
 def _floor_divide(x: Node, y: Node) -> Node:
@@ -113,6 +109,7 @@ def _floor_divide(x: Node, y: Node) -> Node:
 
 
 def _truncated(x: Node, y: Node) -> Node:
+    """The quotient of integers towards zero: one more than its floor where that is below zero."""
     quotient = ops.floor_div(x, y)
     inexact = not_(ops.eq(ops.mul(quotient, y), x))
     negative = ops.xor(_negative(x), _negative(y))
@@ -315,9 +312,7 @@ def heaviside(input: Operand, values: Operand, /) -> Node:
     """0 below zero (and of nan), 1 above, `values` at zero."""
     x, at_zero = common(input, values)
     zero, one = ops.zeros_like(x), ops.ones_like(x)
-    step = ops.where(ops.lt(zero, x), one, zero)
-    result = ops.where(ops.eq(x, zero), at_zero, step)
-    return result
+    return ops.where(ops.eq(x, zero), at_zero, ops.where(ops.lt(zero, x), one, zero))
 
 
 @user_op

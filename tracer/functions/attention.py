@@ -21,7 +21,7 @@ from tracegrad.tracer.functions.promotion import (
     expand,
     require_same_dtype,
 )
-from tracegrad.tracer.functions.shaping import band
+from tracegrad.tracer.functions.triangles import band
 
 
 def four(x: Node, batch: tuple[int, ...]) -> Node:

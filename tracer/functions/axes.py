@@ -29,6 +29,12 @@ def dimension_of(dim: int, ndim: int) -> int:
     return axis_of(dim, ndim)
 
 
+def axes_in_turn(dim: Any, ndim: int) -> tuple[int, ...]:
+    """The axes of `dim`, an int or several, in the order given. Raises OutOfRangeError."""
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    return tuple(dimension_of(d, ndim) for d in dims)
+
+
 def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
     """Sorted axes of `dim`: an int, several, or all for None or (). Raises OutOfRangeError."""
     if dim is None or dim == ():

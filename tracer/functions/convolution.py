@@ -161,6 +161,12 @@ def _make_conv_transpose(rank: int) -> Any:
         )
         swapped = ops.transpose(grouped, perm=(0, 2, 1, *range(3, rank + 3)))
         reach = [hole * (size - 1) for size, hole in zip(kernel, holes)]
+        shape = [
+            (n - 1) * s + r + e + 1 - 2 * p
+            for n, s, r, e, p in zip(x.shape[2:], steps, reach, extra, pads)
+        ]
+        if min(shape) < 1:
+            raise IRTypeError(f"{name}(): the output would have the spatial shape {shape}")
         out = ops.conv(
             x,
             reshape(swapped, (outside, inside // groups, *kernel)),

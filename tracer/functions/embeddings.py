@@ -42,7 +42,7 @@ def one_hot(input: Any, num_classes: int = -1) -> Any:
     """1 at the class, 0 elsewhere, int64 [.., num_classes]; -1 takes the largest class from the
     values.
     """
-    if num_classes < 0:
+    if num_classes == -1:
         num_classes = int(input.max().item()) + 1
     return one_hot_classes(input, num_classes)
 

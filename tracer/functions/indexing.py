@@ -13,6 +13,7 @@ from tracegrad.ir.types import TensorType, bool_, i64
 from tracegrad.tracer.dispatch import Factor, Weak, apply, hashable, user_op
 from tracegrad.tracer.functions.arithmetic import scaled
 from tracegrad.tracer.functions.axes import axis_of, dimension_of, moved, reshape
+from tracegrad.tracer.functions.checking import linked, required
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -22,6 +23,8 @@ from tracegrad.tracer.functions.promotion import (
     expand,
     extremes,
     lift,
+    require_dtype,
+    require_same_dtype,
 )
 
 
@@ -189,12 +192,11 @@ def scatter_reduce_(
             )
         base = input if include_self else _cleared(input, dim, index, reduce)
         return _scattered(base, dim, index, src, _REDUCTIONS[reduce], "scatter_reduce")
-    base = input if include_self else _cleared(input, dim, index, "sum")
+    base, start = as_node(input), ops.ones_like(as_node(input))
+    if not include_self:
+        base, start = (_cleared(x, dim, index, "sum") for x in (base, start))
     total = _scattered(base, dim, index, src, "add", "scatter_reduce")
     one = ops.ones_like(as_node(src))
-    start = (
-        ops.ones_like(total) if include_self else _cleared(ops.ones_like(total), dim, index, "sum")
-    )
     count = _scattered(start, dim, index, one, "add", "scatter_reduce")
     return ops.div(total, count) if total.dtype.is_float else ops.floor_div(total, count)
 
@@ -319,15 +321,19 @@ def masked_fill(input: Operand, mask: Operand, value: Operand, /) -> Node:
 def masked_scatter(input: Operand, mask: Operand, source: Operand, /) -> Node:
     """input with the elements of source, in order, where mask is true."""
     x, m = broadcast(as_node(input), as_node(mask))
-    values = as_node(source)
-    flat = reshape(values, (values.type.size,))
+    values, size = as_node(source), as_node(source).type.size
+    require_same_dtype("masked_scatter", x, values)
+    require_dtype("masked_scatter", (m,), "b")
+    chosen = ops.cast(reshape(m, (m.type.size,)), dtype=i64)
+    enough = ops.le(ops.sum_(chosen, axes=(0,)), ops.splat(size, TensorType((), i64)))
+    x = required(x, enough, f"masked_scatter(): the mask has more than {size} true elements")
+    if not size:
+        return linked(x, values) if x.dtype.is_inexact else x
     # The n-th true position takes element n: the running count of the mask less one.
-    order = ops.cumsum(ops.cast(reshape(m, (m.type.size,)), dtype=i64), axis=0) - 1
-    at = ops.minimum(
-        ops.maximum(order, ops.zeros_like(order)), full_like(order, max(values.type.size - 1, 0))
-    )
-    taken = reshape(ops.gather(flat, at, axes=(0,)), x.shape)
-    return ops.where(m, cast(taken, x.dtype), x)
+    order = ops.cumsum(chosen, axis=0) - 1
+    at = ops.minimum(ops.maximum(order, ops.zeros_like(order)), full_like(order, size - 1))
+    taken = ops.gather(reshape(values, (size,)), at, axes=(0,))
+    return ops.where(m, reshape(taken, x.shape), x)
 
 
 def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
@@ -383,12 +389,5 @@ def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
 
 
 PLAIN = (
-    gather,
-    scatter,
-    scatter_add,
-    scatter_reduce,
-    index_select,
-    index_add,
-    index_copy,
-    index_fill,
-)
+    gather, scatter, scatter_add, scatter_reduce, index_select, index_add, index_copy, index_fill,
+)  # fmt: skip

@@ -9,7 +9,7 @@ from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import adjoint, along, full_like, part, swap
 from tracegrad.ir.ops.shape import take_range
-from tracegrad.ir.types import TensorType, f64, i64
+from tracegrad.ir.types import TensorType, c128, f64, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import reshape
 from tracegrad.tracer.functions.checking import linked, required
@@ -23,7 +23,7 @@ from tracegrad.tracer.functions.promotion import (
     require_dtype,
     require_same_dtype,
 )
-from tracegrad.tracer.functions.shaping import diagonal_of
+from tracegrad.tracer.functions.triangles import diagonal_of
 
 
 def matrix(name: str, input: Operand, square: bool = False) -> Node:
@@ -231,7 +231,9 @@ def svdvals(A: Operand, /) -> Node:
 def eigh(A: Operand, /, UPLO: str = "L") -> tuple[Node, Node]:
     """Eigenvalues (ascending) and eigenvectors (columns) of symmetric matrices."""
     x = matrix("eigh", A, square=True)
-    whole = ops.eigh(x if UPLO == "L" else adjoint(x))
+    if UPLO not in ("L", "l", "U", "u"):
+        raise IRTypeError(f'eigh(UPLO={UPLO!r}): "L" or "U"')
+    whole = ops.eigh(x if UPLO in "Ll" else adjoint(x))
     return part(whole, 0), part(whole, 1)
 
 
@@ -247,8 +249,12 @@ def pinv(A: Operand, /, *, rtol: float | None = None) -> Node:
     x = matrix("pinv", A)
     if not x.type.size:
         return ops.zeros_like(swap(x))
-    epsilon = 2.0**-52 if x.dtype is f64 else 2.0**-23
-    return ops.pinv(x, rtol=max(x.shape[-2:]) * epsilon if rtol is None else float(rtol))
+    return ops.pinv(x, rtol=_tolerance(x) if rtol is None else float(rtol))
+
+
+def _tolerance(x: Node) -> float:
+    """Singular values up to so much of the largest may be roundings of 0."""
+    return max(x.shape[-2:]) * (2.0**-52 if x.dtype in (f64, c128) else 2.0**-23)
 
 
 @user_op
@@ -258,9 +264,8 @@ def matrix_rank(A: Operand, /, *, rtol: float | None = None) -> Node:
     if not x.type.size:
         return ops.splat(0, TensorType(x.shape[:-2], i64))
     s = part(ops.svd(x), 1)
-    epsilon = 2.0**-52 if s.dtype is f64 else 2.0**-23
     axis = s.ndim - 1
-    largest = ops.max_(s, axes=(axis,)) * (max(x.shape[-2:]) * epsilon if rtol is None else rtol)
+    largest = ops.max_(s, axes=(axis,)) * (_tolerance(x) if rtol is None else rtol)
     kept = ops.lt(along(largest, s.shape, range(axis)), s)
     return ops.sum_(cast(kept, i64), axes=(axis,))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from tracegrad.ir import ops
@@ -11,7 +12,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import swap
 from tracegrad.tracer.dispatch import Factor, user_op
 from tracegrad.tracer.functions.arithmetic import scaled
-from tracegrad.tracer.functions.axes import axis_of, reshape
+from tracegrad.tracer.functions.axes import axes_in_turn, dimension_of, reshape
 from tracegrad.tracer.functions.checking import linked
 from tracegrad.tracer.functions.promotion import (
     Operand,
@@ -57,10 +58,8 @@ def rows_times(x: Node, w: Node) -> Node:
     """x[.., k] @ w[k, n] as one 2-D product."""
     if x.ndim == 2:
         return ops.matmul(x, w)
-    count = 1
-    for size in x.shape[:-1]:
-        count *= size
-    return reshape(ops.matmul(reshape(x, (count, x.shape[-1])), w), (*x.shape[:-1], w.shape[1]))
+    rows = reshape(x, (prod(x.shape[:-1]), x.shape[-1]))
+    return reshape(ops.matmul(rows, w), (*x.shape[:-1], w.shape[1]))
 
 
 @user_op
@@ -127,12 +126,8 @@ def inner(input: Operand, other: Operand, /) -> Node:
     """Products summed over the last dimension of both."""
     x, y = as_node(input), as_node(other)
     if x.ndim == 0 or y.ndim == 0:
-        return (
-            ops.mul(expand(x, y.shape), expand(y, x.shape))
-            if x.ndim < y.ndim
-            else ops.mul(x, expand(y, x.shape))
-        )
-    flat = reshape(y, (y.type.size // max(y.shape[-1], 1), y.shape[-1]))
+        return ops.mul(*common(x, y))
+    flat = reshape(y, (prod(y.shape[:-1]), y.shape[-1]))
     return reshape(rows_times(x, swap(flat)), (*x.shape[:-1], *y.shape[:-1]))
 
 
@@ -161,6 +156,11 @@ def bilinear(
 ) -> Node:
     """input1[.., i] weight[o, i, j] input2[.., j] + bias[o]."""
     x, y, w = as_node(input1), as_node(input2), as_node(weight)
+    if w.ndim != 3 or not (x.ndim and y.ndim) or (x.shape[-1], y.shape[-1]) != w.shape[1:]:
+        raise IRTypeError(
+            f"bilinear() of {list(x.shape)} and {list(y.shape)} with a weight {list(w.shape)}: "
+            "input1[.., i], input2[.., j] and weight[o, i, j] are needed"
+        )
     o, i, j = w.shape
     # [.., i] @ [i, o j] -> [.., o, j], then the sum over j with input2.
     left = rows_times(x, reshape(ops.transpose(w, perm=(1, 0, 2)), (i, o * j)))
@@ -223,26 +223,18 @@ def addbmm(
 
 def tensordot_of(x: Node, y: Node, dims_x: tuple[int, ...], dims_y: tuple[int, ...]) -> Node:
     """Products summed over pairs of axes; the remaining axes of x, then those of y."""
-    for a, b in zip(dims_x, dims_y, strict=True):
+    for a, b in zip(dims_x, dims_y):
         if x.shape[a] != y.shape[b]:
             raise IRTypeError(
                 f"tensordot() of {list(x.shape)} and {list(y.shape)}: dims {a} and {b} differ"
             )
     rest_x = tuple(k for k in range(x.ndim) if k not in dims_x)
     rest_y = tuple(k for k in range(y.ndim) if k not in dims_y)
-    inner = 1
-    for a in dims_x:
-        inner *= x.shape[a]
     outside_x = tuple(x.shape[k] for k in rest_x)
     outside_y = tuple(y.shape[k] for k in rest_y)
-    rows = 1
-    for size in outside_x:
-        rows *= size
-    columns = 1
-    for size in outside_y:
-        columns *= size
-    left = reshape(ops.transpose(x, perm=(*rest_x, *dims_x)), (rows, inner))
-    right = reshape(ops.transpose(y, perm=(*dims_y, *rest_y)), (inner, columns))
+    inner = prod(x.shape[a] for a in dims_x)
+    left = reshape(ops.transpose(x, perm=(*rest_x, *dims_x)), (prod(outside_x), inner))
+    right = reshape(ops.transpose(y, perm=(*dims_y, *rest_y)), (inner, prod(outside_y)))
     return reshape(ops.matmul(left, right), (*outside_x, *outside_y))
 
 
@@ -252,10 +244,15 @@ def tensordot(a: Operand, b: Operand, /, dims: Any = 2) -> Node:
     x, y = as_node(a), as_node(b)
     require_same_dtype("tensordot", x, y)
     if isinstance(dims, int):
-        dims_x, dims_y = tuple(range(x.ndim - dims, x.ndim)), tuple(range(dims))
-    else:
-        dims_x = tuple(d % x.ndim for d in dims[0])
-        dims_y = tuple(d % y.ndim for d in dims[1])
+        if not 0 <= dims <= min(x.ndim, y.ndim):
+            raise IRTypeError(
+                f"tensordot(dims={dims}) of {list(x.shape)} and {list(y.shape)}: that many "
+                "dimensions they do not both have"
+            )
+        dims = range(x.ndim - dims, x.ndim), range(dims)
+    dims_x, dims_y = axes_in_turn(dims[0], x.ndim), axes_in_turn(dims[1], y.ndim)
+    if len(dims_x) != len(dims_y):
+        raise IRTypeError(f"tensordot(dims={dims}): as many dimensions of one as of the other")
     return tensordot_of(x, y, dims_x, dims_y)
 
 
@@ -272,12 +269,17 @@ def kron(input: Operand, other: Operand, /) -> Node:
 
 
 @user_op
-def cross(input: Operand, other: Operand, /, dim: int = -1) -> Node:
-    """The cross product of 3-vectors along dim."""
+def cross(input: Operand, other: Operand, /, dim: int | None = None) -> Node:
+    """The cross product of 3-vectors along dim: the first of size 3 if None."""
+    first, second = as_node(input).shape, as_node(other).shape
+    if len(first) != len(second):
+        raise IRTypeError(f"cross() of {list(first)} and {list(second)}: as many dimensions")
     x, y = common(input, other)
-    axis = axis_of(dim, x.ndim)
-    if x.shape[axis] != 3:
-        raise IRTypeError(f"cross() needs size 3 along dim {dim}, got {list(x.shape)}")
+    if dim is None and 3 in first:
+        dim = first.index(3)
+    axis = -1 if dim is None else dimension_of(dim, x.ndim)
+    if axis < 0 or x.shape[axis] != 3:
+        raise IRTypeError(f"cross() needs size 3 along dim, got dim={dim} of {list(x.shape)}")
     # (x * y shifted) - (x shifted * y), shifted once more
     inner_part = ops.sub(ops.mul(x, rolled(y, -1, axis)), ops.mul(rolled(x, -1, axis), y))
     return rolled(inner_part, -1, axis)

@@ -8,14 +8,12 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import count, full, spread, wide_dtype
-from tracegrad.ir.types import DType, bf16, f16, f32, f64
+from tracegrad.ir.types import DType
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.activations import floating
 from tracegrad.tracer.functions.axes import reshape
-from tracegrad.tracer.functions.promotion import Operand, as_node, cast
+from tracegrad.tracer.functions.promotion import EPSILON, Operand, as_node, cast
 from tracegrad.tracer.functions.reductions import moments
-
-EPSILON = {f16: 2.0**-10, bf16: 2.0**-7, f32: 2.0**-23, f64: 2.0**-52}  # gap after 1
 
 
 def parameter(
@@ -152,7 +150,7 @@ def group_norm_(
     """Normalisation of groups of channels, each over its spatial positions."""
     x = floating("group_norm", input)
     channels = _channels("group_norm", x)
-    if channels[0] % num_groups:
+    if num_groups < 1 or channels[0] % num_groups:
         raise IRTypeError(
             f"group_norm(): {channels[0]} channels do not split into {num_groups} groups"
         )
@@ -212,6 +210,8 @@ def local_response_norm(
 ) -> Node:
     """x / (k + alpha * mean of squares over `size` neighbouring channels) ** beta."""
     x = floating("local_response_norm", input)
+    if x.ndim < 3:
+        raise IRTypeError(f"local_response_norm() needs (N, C, .., L), got {list(x.shape)}")
     shape = x.shape
     flat = reshape(x, (shape[0], shape[1], x.type.size // max(shape[0] * shape[1], 1)))
     squares = ops.mul(flat, flat)

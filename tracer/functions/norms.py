@@ -141,8 +141,11 @@ def norm(
 def normalize(input: Operand, /, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Node:
     """input / max(norm, eps) along dim."""
     x = to_float(input)
-    axes = axes_of(dim, x.ndim)
-    size = keep(vector_norm_of(x, float(p), axes), x.shape, axes, True)
+    return _unit(x, float(p), axes_of(dim, x.ndim), eps)
+
+
+def _unit(x: Node, p: float, axes: tuple[int, ...], eps: float) -> Node:
+    size = keep(vector_norm_of(x, p, axes), x.shape, axes, True)
     low = full_like(size, eps)
     return ops.div(x, expand(ops.where(ops.lt(size, low), low, size), x.shape))
 
@@ -151,8 +154,11 @@ def normalize(input: Operand, /, p: float = 2.0, dim: Any = 1, eps: float = 1e-1
 def renorm(input: Operand, /, p: float, dim: int, maxnorm: float) -> Node:
     """Sub-tensors along dim scaled down to norm maxnorm where they exceed it."""
     x = as_node(input)
-    if x.ndim < 2:
-        raise IRTypeError(f"renorm() needs 2 dimensions or more, got {list(x.shape)}")
+    if x.ndim < 2 or maxnorm < 0 or p <= 0:
+        raise IRTypeError(
+            "renorm() needs 2 dimensions or more, p above 0 and maxnorm of 0 or more, got "
+            f"{list(x.shape)}, p={p}, maxnorm={maxnorm}"
+        )
     axis = axis_of(dim, x.ndim)
     axes = tuple(k for k in range(x.ndim) if k != axis)
     size = keep(vector_norm_of(x, float(p), axes), x.shape, axes, True)
@@ -167,12 +173,7 @@ def cosine_similarity(x1: Operand, x2: Operand, /, dim: int = 1, eps: float = 1e
     a, b = common_float(x1, x2)
     axes = axes_of(dim, a.ndim)
 
-    def unit(v: Node) -> Node:
-        size = keep(vector_norm_of(v, 2.0, axes), v.shape, axes, True)
-        low = full_like(size, eps)
-        return ops.div(v, expand(ops.where(ops.lt(size, low), low, size), v.shape))
-
-    return summed(ops.mul(unit(a), unit(b)), axes)
+    return summed(ops.mul(_unit(a, 2.0, axes, eps), _unit(b, 2.0, axes, eps)), axes)
 
 
 @user_op

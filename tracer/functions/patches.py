@@ -15,7 +15,7 @@ from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.axes import reshape
 from tracegrad.tracer.functions.convolution import Ints, batched, sizes, unbatched
 from tracegrad.tracer.functions.pooling import output_size
-from tracegrad.tracer.functions.promotion import Operand, as_node
+from tracegrad.tracer.functions.promotion import Operand
 
 
 def _patch_positions(size: int, kernel: int, stride: int, pad: int, dilation: int) -> np.ndarray:
@@ -68,9 +68,7 @@ def fold_image(
     stride: Any = 1,
 ) -> Node:
     """The adjoint of unfold: columns [N, C * KH * KW, positions] summed into [N, C, H, W]."""
-    x = as_node(input)
-    lacked = x.ndim == 2
-    x = reshape(x, (1, *x.shape)) if lacked else x
+    x, lacked = batched("fold", input, 1)
     kernel, holes = sizes(kernel_size, 2, "kernel_size"), sizes(dilation, 2, "dilation")
     steps, pads = sizes(stride, 2, "stride"), sizes(padding, 2, "padding")
     size = sizes(output_size, 2, "output_size")

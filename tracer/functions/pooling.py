@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,8 @@ def _avg_pool(
     w = Windows(name, x, rank, kernel, stride, padding, 1, ceil)
     total = ops.window_sum(x, window=w.kernel, strides=w.strides, padding=w.padding)
     if divisor is not None:
+        if not divisor:
+            raise IRTypeError(f"{name}(): divisor_override must not be 0")
         return unbatched(ops.div(total, full_like(total, float(divisor))), lacked)
     # A window that ceil_mode lets stick out counts only its part within input and padding.
     counts = np.ones((), np.float64)
@@ -225,13 +228,12 @@ def lp_pool2d(
     stride: Any = None,
     ceil_mode: bool = False,
 ) -> Node:
-    """(sum x**p) ** (1/p) of every window."""
+    """(sum x**p) ** (1/p) of every window; one that sticks out counts as if it were whole."""
     x = to_float(input)
     kernel = sizes(kernel_size, 2, "kernel_size")
     powered = ops.pow_(x, full_like(x, float(norm_type)))
-    mean = _avg_pool(2, powered, kernel, stride, 0, ceil_mode, True, 1)
-    size = ops.maximum(ops.abs_(mean), ops.zeros_like(mean))
-    return ops.mul(ops.sign(mean), ops.pow_(size, full_like(size, 1.0 / norm_type)))
+    mean = _avg_pool(2, powered, kernel, stride, 0, ceil_mode, True, None)
+    return ops.pow_(mean * float(prod(kernel)), full_like(mean, 1.0 / norm_type))
 
 
 # -------------------------------- adaptive: a given number of windows
@@ -246,7 +248,9 @@ def bounds(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 def targets(value: Any, spatial: Ints, rank: int) -> Ints:
     """Output sizes; None keeps an axis."""
     given = (value,) * rank if value is None or isinstance(value, int) else tuple(value)
-    return tuple(n if v is None else int(v) for v, n in zip(given, spatial, strict=True))
+    if len(given) != rank or any(v is not None and v < 0 for v in given):
+        raise IRTypeError(f"output_size {value} must be one size or {rank}, each 0 or more")
+    return tuple(n if v is None else int(v) for v, n in zip(given, spatial))
 
 
 def taken_windows(x: Node, axis: int, count: int) -> tuple[Node, np.ndarray]:
@@ -291,7 +295,9 @@ def _adaptive(
     require_dtype(name, (x,), "f")
     spatial = x.shape[2:]
     counts = targets(output, spatial, rank)
-    if all(c and n % c == 0 for n, c in zip(spatial, counts)):
+    if 0 in counts:
+        return unbatched(ops.splat(0, x.type.with_shape((*x.shape[:2], *counts))), lacked)
+    if all(n % c == 0 for n, c in zip(spatial, counts)):
         return unbatched(regular(x, tuple(n // c for n, c in zip(spatial, counts))), lacked)
     for k, count in enumerate(counts):
         if x.shape[2 + k] != count:

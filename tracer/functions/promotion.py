@@ -18,9 +18,11 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.types import (
     DType,
     TensorType,
+    bf16,
     bool_,
     c64,
     c128,
+    f16,
     f32,
     f64,
     i8,
@@ -38,6 +40,7 @@ Operand = Node | Weak
 RANK = {"bool": 0, "int": 1, "float": 2, "complex": 3}
 _SIGNED = (i8, i16, i32, i64)
 _UNSIGNED = (u8, u32, u64)
+EPSILON = {f16: 2.0**-10, bf16: 2.0**-7, f32: 2.0**-23, f64: 2.0**-52}  # the gap after 1
 
 
 def promote_types(a: DType, b: DType) -> DType:

@@ -65,6 +65,10 @@ def interpolate_(
         )
         target = tuple(math.floor(n * f) for n, f in zip(x.shape[2:], given))
         factors = (None,) * rank if recompute else given
+    if min(target) < 1 or 0 in x.shape[2:]:
+        raise IRTypeError(
+            f"interpolate() from {list(x.shape[2:])} to {list(target)}: sizes above 0"
+        )
     blended = x.dtype is u8 and mode in ("bilinear", "bicubic")
     y = cast(x, f32) if blended else x
     for k, (count, factor) in reversed(list(enumerate(zip(target, factors)))):
@@ -192,7 +196,7 @@ def _cubic(x: Node, axis: int, place: np.ndarray, whole: bool) -> Node:
 def pixel_shuffle(input: Operand, /, upscale_factor: int) -> Node:
     """[.., C r r, H, W] as [.., C, H r, W r]."""
     x, r = as_node(input), upscale_factor
-    *lead, c, h, w = x.shape
+    *lead, c, h, w = _image("pixel_shuffle", x, r)
     if c % (r * r):
         raise IRTypeError(f"pixel_shuffle(): {c} channels are not a multiple of {r} * {r}")
     n = len(lead)
@@ -201,11 +205,20 @@ def pixel_shuffle(input: Operand, /, upscale_factor: int) -> Node:
     return reshape(turned, (*lead, c // (r * r), h * r, w * r))
 
 
+def _image(name: str, x: Node, factor: int) -> tuple[int, ...]:
+    """The shape [.., C, H, W]."""
+    if x.ndim < 3 or factor < 1:
+        raise IRTypeError(
+            f"{name}() needs [.., C, H, W] and a factor above 0, got {list(x.shape)} and {factor}"
+        )
+    return x.shape
+
+
 @user_op
 def pixel_unshuffle(input: Operand, /, downscale_factor: int) -> Node:
     """[.., C, H r, W r] as [.., C r r, H, W]."""
     x, r = as_node(input), downscale_factor
-    *lead, c, h, w = x.shape
+    *lead, c, h, w = _image("pixel_unshuffle", x, r)
     if h % r or w % r:
         raise IRTypeError(f"pixel_unshuffle(): {h} x {w} is not a multiple of {r}")
     n = len(lead)
@@ -218,6 +231,8 @@ def pixel_unshuffle(input: Operand, /, downscale_factor: int) -> Node:
 def channel_shuffle(input: Operand, /, groups: int) -> Node:
     """Channels of the groups interleaved."""
     x = as_node(input)
+    if x.ndim < 3 or groups < 1 or x.shape[1] % groups:
+        raise IRTypeError(f"channel_shuffle() of {list(x.shape)} into {groups} groups of channels")
     n, c, *rest = x.shape
     split = reshape(x, (n, groups, c // groups, *rest))
     return reshape(ops.transpose(split, perm=(0, 2, 1, *range(3, split.ndim))), x.shape)
@@ -227,6 +242,10 @@ def channel_shuffle(input: Operand, /, groups: int) -> Node:
 def affine_grid(theta: Operand, /, size: Any, align_corners: bool = False) -> Node:
     """Sampling positions [N, H, W, 2] of affine maps theta[N, 2, 3]."""
     t = floating("affine_grid", theta)
+    if len(size) != 4 or t.shape != (size[0], 2, 3):
+        raise IRTypeError(
+            f"affine_grid() needs theta[N, 2, 3] and size (N, C, H, W), got {list(t.shape)} and {size}"
+        )
     n, _, h, w = size
     lines = []
     for count in (h, w):
@@ -249,7 +268,8 @@ def grid_sample(
 ) -> Node:
     """input[N, C, H, W] read at grid[N, OH, OW, 2] (x, y in [-1, 1]): bilinear or nearest."""
     x, g = floating("grid_sample", input), floating("grid_sample", grid)
-    if x.ndim != 4 or g.ndim != 4 or mode not in ("bilinear", "nearest"):
+    fits = x.ndim == 4 and g.ndim == 4 and (g.shape[0], g.shape[3]) == (x.shape[0], 2)
+    if not fits or mode not in ("bilinear", "nearest"):
         raise IRTypeError(f"grid_sample(mode={mode!r}) of {list(x.shape)} at {list(g.shape)}")
     if padding_mode not in ("zeros", "border"):
         raise IRTypeError(

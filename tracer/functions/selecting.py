@@ -48,7 +48,7 @@ def unique_(
     """Distinct values in order, and on request where each element is among them and how often each
     occurs.
     """
-    result = np.unique(input, return_inverse=True, return_counts=True, axis=dim)
+    result = np.unique(input, return_inverse=True, return_counts=True, axis=dim, equal_nan=False)
     places = result[1].reshape(input.shape if dim is None else -1)
     chosen = [result[0]]
     if inverse:

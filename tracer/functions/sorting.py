@@ -1,4 +1,4 @@
-"""Sorting, selection, and functions whose result size depends on the values (eager only)."""
+"""Sorting, what follows from an order (medians, quantiles, bins), counts and covariances."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import f32, f64, i32, i64
 from tracegrad.tracer.creation import zeros
 from tracegrad.tracer.dispatch import Weak, user_op
-from tracegrad.tracer.errors import InvalidValueError
+from tracegrad.tracer.errors import InvalidValueError, ShapeError
+from tracegrad.tracer.functions.activations import clipped
 from tracegrad.tracer.functions.axes import axis_of, reshape
 from tracegrad.tracer.functions.promotion import (
     Operand,
@@ -20,10 +21,11 @@ from tracegrad.tracer.functions.promotion import (
     cast,
     promote,
     require_dtype,
+    require_same_dtype,
     to_float,
 )
 from tracegrad.tracer.functions.reductions import averaged, picked
-from tracegrad.tracer.functions.shaping import diagonal_of
+from tracegrad.tracer.functions.triangles import diagonal_of
 
 
 def sorted_along(x: Node, axis: int, descending: bool) -> tuple[Node, Node]:
@@ -70,10 +72,11 @@ def topk(
     """The k largest (smallest) along dim, in order, and their indices."""
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
+    size = x.shape[axis] if x.ndim else 1
+    if not 0 <= k <= size:
+        raise IRTypeError(f"topk(): k={k} of a dimension of size {size}")
     if x.ndim == 0:
         return x, ops.splat(0, x.type.with_dtype(i64))
-    if not 0 <= k <= x.shape[axis]:
-        raise IRTypeError(f"topk(): k={k} of a dimension of size {x.shape[axis]}")
     whole = ops.topk(x, k=k, axis=axis, largest=largest)
     return part(whole, 0), part(whole, 1)
 
@@ -83,8 +86,9 @@ def kthvalue(input: Operand, /, k: int, dim: int = -1, keepdim: bool = False) ->
     """The k-th smallest (from 1) along dim and its index."""
     x = as_node(input)
     axis = axis_of(dim, x.ndim)
-    if x.ndim and not 1 <= k <= x.shape[axis]:
-        raise IRTypeError(f"kthvalue(): k={k} of a dimension of size {x.shape[axis]}")
+    size = x.shape[axis] if x.ndim else 1
+    if not 1 <= k <= size:
+        raise IRTypeError(f"kthvalue(): k={k} of a dimension of size {size}")
     if x.ndim == 0:
         return picked(x, x, 0, keepdim)
     order = ops.argsort(x, axis=axis, descending=False)
@@ -165,12 +169,8 @@ def mode(input: Operand, /, dim: int = -1, keepdim: bool = False) -> tuple[Node,
     steps = ops.iota(shape=x.shape, axis=axis, dtype=i64)
     # A run ends where the next value differs; its length is the distance from the run's start.
     same = ops.eq(take_range(values, axis, 1, size), take_range(values, axis, 0, size - 1))
-    lead = take_range(steps, axis, 0, 1)
-    starts = ops.concatenate(
-        lead,
-        ops.where(same, ops.zeros_like(take_range(steps, axis, 1, size)),
-        take_range(steps, axis, 1, size)), axis=axis
-    ) if size > 1 else lead  # fmt: skip
+    lead, later = take_range(steps, axis, 0, 1), take_range(steps, axis, 1, size)
+    starts = ops.concatenate(lead, ops.where(same, ops.zeros_like(later), later), axis=axis)
     length = ops.sub(steps, ops.cummax(starts, axis=axis))
     best = reshape(ops.argmax(length, axis=axis), lead.shape)
     return picked(x, ops.take_along(order, best, axis=axis), axis, keepdim)
@@ -194,7 +194,10 @@ def quantile(
     require_dtype("quantile", (x,), "f")
     if interpolation not in _INTERPOLATIONS:
         raise IRTypeError(f"quantile(): interpolation must be one of {', '.join(_INTERPOLATIONS)}")
-    wanted = cast(q.node if isinstance(q, Weak) else q, x.dtype)
+    wanted = cast(q.node, x.dtype) if isinstance(q, Weak) else q
+    require_same_dtype("quantile", x, wanted)
+    if wanted.ndim > 1:
+        raise IRTypeError(f"quantile(): q is a number or a vector, not {list(wanted.shape)}")
     ndim = x.ndim
     axis = 0 if dim is None else axis_of(dim, ndim)
     if dim is None or not ndim:
@@ -243,6 +246,10 @@ def searchsorted(
     above).
     """
     sequence, wanted = promote(sorted_sequence, values)
+    if side not in (None, "left", "right") or (right and side == "left"):
+        raise IRTypeError(
+            f'searchsorted(side={side!r}, right={right}): "left" or "right", not both'
+        )
     right = right or side == "right"
     one_row = sequence.ndim == 1
     if not one_row and sequence.shape[:-1] != wanted.shape[:-1]:
@@ -263,6 +270,8 @@ def searchsorted(
 
 def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Any:
     """The bucket of every element, given sorted boundaries."""
+    if boundaries.ndim != 1:
+        raise ShapeError(f"bucketize(): boundaries are a vector, not {list(boundaries.shape)}")
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)
 
 
@@ -325,6 +334,10 @@ def histc_(input: Operand, /, *, bins: int, min: float, max: float) -> Node:
 
 def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
     """Counts in equal bins between min and max (if they are equal: the extremes of input)."""
+    if bins < 1 or min > max:
+        raise InvalidValueError(
+            f"histc(bins={bins}, min={min}, max={max})", fix="give a bin or more, and min <= max"
+        )
     if min == max and input.numel():
         min, max = float(input.min()), float(input.max())
     if min == max:
@@ -341,7 +354,7 @@ def corrcoef(input: Operand, /) -> Node:
     scale = ops.sqrt(diagonal_of(c, 0, 0, 1))
     rows = ops.broadcast_to(scale, shape=c.shape, dims=(0,))
     columns = ops.broadcast_to(scale, shape=c.shape, dims=(1,))
-    return ops.div(ops.div(c, rows), columns)
+    return clipped(ops.div(ops.div(c, rows), columns), -1.0, 1.0)
 
 
 @user_op

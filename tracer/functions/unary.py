@@ -9,16 +9,14 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.build import full_like as filled_like
-from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, bf16, bool_, f16, f32, f64, i64
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions.arithmetic import named
-from tracegrad.tracer.functions.axes import reshape
 from tracegrad.tracer.functions.promotion import (
+    EPSILON,
     Operand,
     as_node,
     as_type_of,
-    broadcast,
     cast,
     require_dtype,
     to_float,
@@ -122,9 +120,17 @@ def sign(input: Operand, /) -> Node:
     x = as_node(input)
     if x.dtype.is_bool:
         return x
+    require_dtype("sign", (x,), "if")
     if x.dtype.is_float:
         x = ops.where(ops.isnan(x), ops.zeros_like(x), x)
     return ops.sign(x)
+
+
+@user_op
+def sgn(input: Operand, /) -> Node:
+    """As sign; of complex numbers the direction x / |x|."""
+    x = as_node(input)
+    return ops.sign(x) if x.dtype.is_complex else sign.emit(x)
 
 
 @user_op
@@ -149,16 +155,24 @@ def exp2(input: Operand, /) -> Node:
     return ops.pow_(filled_like(x, 2.0), x)
 
 
-@user_op
-def log2(input: Operand, /) -> Node:
-    """The logarithm to base 2."""
-    return ops.log(to_float(input)) * (1 / math.log(2.0))
+def logarithm(base: float, name: str) -> Any:
+    """Whole numbers for powers of the base: a quotient of logarithms is off by a rounding, and
+    floor(log2(8)) would be 2.
+    """
+
+    def emit(input: Operand, /) -> Node:
+        quotient = ops.log(to_float(input)) * (1 / math.log(base))
+        if quotient.dtype.is_complex:
+            return quotient
+        whole = ops.round_(quotient)
+        off = ops.abs_(ops.sub(quotient, whole))
+        near = ops.le(off, ops.abs_(whole) * (2 * EPSILON[quotient.dtype]))
+        return ops.rebind(quotient, ops.where(near, whole, quotient))
+
+    return named(emit, name, f"The logarithm to base {base:.0f}.")
 
 
-@user_op
-def log10(input: Operand, /) -> Node:
-    """The logarithm to base 10."""
-    return ops.log(to_float(input)) * (1 / math.log(10.0))
+log2, log10 = logarithm(2.0, "log2"), logarithm(10.0, "log10")
 
 
 @user_op
@@ -223,23 +237,29 @@ def isfinite(input: Operand, /) -> Node:
 def isinf(input: Operand, /) -> Node:
     """Whether infinite."""
     x = as_node(input)
-    if not x.dtype.is_float:
-        return _all(x, False)
-    return ops.eq(ops.abs_(x), filled_like(x, math.inf))
+    if x.dtype.is_complex:
+        return ops.or_(_is(ops.abs_(ops.real(x)), math.inf), _is(ops.abs_(ops.imag(x)), math.inf))
+    return _is(ops.abs_(x), math.inf) if x.dtype.is_float else _all(x, False)
 
 
 @user_op
 def isposinf(input: Operand, /) -> Node:
     """Whether plus infinity."""
     x = as_node(input)
-    return ops.eq(x, filled_like(x, math.inf)) if x.dtype.is_float else _all(x, False)
+    require_dtype("isposinf", (x,), "bif")
+    return _is(x, math.inf) if x.dtype.is_float else _all(x, False)
 
 
 @user_op
 def isneginf(input: Operand, /) -> Node:
     """Whether minus infinity."""
     x = as_node(input)
-    return ops.eq(x, filled_like(x, -math.inf)) if x.dtype.is_float else _all(x, False)
+    require_dtype("isneginf", (x,), "bif")
+    return _is(x, -math.inf) if x.dtype.is_float else _all(x, False)
+
+
+def _is(x: Node, value: float) -> Node:
+    return ops.eq(x, filled_like(x, value))
 
 
 def _all(x: Node, value: bool) -> Node:
@@ -264,15 +284,15 @@ def nan_to_num(
 ) -> Node:
     """nan as `nan` (0), infinities as the given numbers (the largest finite ones)."""
     x = as_node(input)
+    if x.dtype.is_complex:
+        parts = (nan_to_num.emit(part, nan, posinf, neginf) for part in (ops.real(x), ops.imag(x)))
+        return ops.complex_(*parts)
     if not x.dtype.is_float:
         return x
     largest = _LARGEST[x.dtype]
-    infinity = filled_like(x, math.inf)
     y = ops.where(ops.isnan(x), filled_like(x, 0.0 if nan is None else nan), x)
-    y = ops.where(ops.eq(x, infinity), filled_like(x, largest if posinf is None else posinf), y)
-    return ops.where(
-        ops.eq(x, ops.neg(infinity)), filled_like(x, -largest if neginf is None else neginf), y
-    )
+    y = ops.where(_is(x, math.inf), filled_like(x, largest if posinf is None else posinf), y)
+    return ops.where(_is(x, -math.inf), filled_like(x, -largest if neginf is None else neginf), y)
 
 
 @user_op
@@ -294,79 +314,6 @@ def clone(input: Operand, /) -> Node:
     return as_node(input)
 
 
-@user_op
-def real(input: Operand, /) -> Node:
-    """The real part."""
-    x = as_node(input)
-    return ops.real(x) if x.dtype.is_complex else x
-
-
-@user_op
-def imag(input: Operand, /) -> Node:
-    """The imaginary part of a complex tensor."""
-    x = as_node(input)
-    require_dtype("imag", (x,), "c")
-    return ops.imag(x)
-
-
-@user_op
-def conj_(input: Operand, /) -> Node:
-    """The complex conjugate of a complex tensor."""
-    return ops.conj(as_node(input))
-
-
-@user_op
-def angle(input: Operand, /) -> Node:
-    """The angle of a complex number; of a real one 0 or pi."""
-    x = to_float(input)
-    if x.dtype.is_complex:
-        return ops.atan2(ops.imag(x), ops.real(x))
-    zero = ops.zeros_like(x)
-    turned = ops.where(ops.lt(x, zero), filled_like(x, math.pi), zero)
-    return ops.where(ops.isnan(x), x, turned)
-
-
-def complex_parts(name: str, first: Operand, second: Operand) -> tuple[Node, ...]:
-    x, y = as_node(first), as_node(second)
-    if x.dtype is not y.dtype or not x.dtype.is_float:
-        names = f"{x.dtype.public_name} and {y.dtype.public_name}"
-        raise IRTypeError(f"{name}() needs two tensors of one floating dtype, got {names}")
-    return broadcast(x, y)
-
-
-@user_op
-def complex_(real: Operand, imag: Operand, /) -> Node:
-    """real + imag * i, of two floating tensors of one dtype."""
-    return ops.complex_(*complex_parts("complex", real, imag))
-
-
-@user_op
-def polar(abs: Operand, angle: Operand, /) -> Node:
-    """abs * exp(i * angle), of two floating tensors of one dtype."""
-    size, turn = complex_parts("polar", abs, angle)
-    return ops.complex_(ops.mul(size, ops.cos(turn)), ops.mul(size, ops.sin(turn)))
-
-
-@user_op
-def view_as_real(input: Operand, /) -> Node:
-    """A complex tensor's parts as a last dimension of 2 (a copy)."""
-    x = as_node(input)
-    require_dtype("view_as_real", (x,), "c")
-    parts = [reshape(part, (*x.shape, 1)) for part in (ops.real(x), ops.imag(x))]
-    return ops.concatenate(*parts, axis=x.ndim)
-
-
-@user_op
-def view_as_complex(input: Operand, /) -> Node:
-    """A last dimension of 2 as the parts of complex numbers (a copy)."""
-    x = as_node(input)
-    require_dtype("view_as_complex", (x,), "f")
-    if not x.ndim or x.shape[-1] != 2:
-        raise IRTypeError(f"view_as_complex() needs a last dimension of 2, got {list(x.shape)}")
-    parts = (reshape(take_range(x, x.ndim - 1, k, k + 1), x.shape[:-1]) for k in (0, 1))
-    return ops.complex_(*parts)
-
-
 # As in PyTorch, these give the tensor itself where nothing changes: a write to the result is one to it.
 
 
@@ -380,9 +327,4 @@ def type_as(input: Any, other: Any) -> Any:
     return input if input.dtype is other.dtype else cast_(input, dtype=other.dtype)
 
 
-def conj(input: Any) -> Any:
-    """The complex conjugate."""
-    return conj_(input) if input.dtype.is_complex else input
-
-
-PLAIN = (positive, type_as, conj)
+PLAIN = (positive, type_as)

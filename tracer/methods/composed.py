@@ -13,6 +13,7 @@ from tracegrad.tracer.errors import InvalidValueError, ShapeError
 from tracegrad.tracer.indexing import index_put
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.ranges import arange, linspace
+from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.strided_views import diagonal
 from tracegrad.tracer.tensor import Size, Tensor
 from tracegrad.tracer.view_methods import axis_of
@@ -207,16 +208,12 @@ def logspace(
 ) -> Tensor:
     """`base` to the powers of `steps` evenly spaced numbers."""
     exponents = linspace(start, end, steps, dtype=f64, device=device)
-    from tracegrad.tracer.state import get_default_dtype
-
     result = functions.pow(base, exponents).to(dtype or get_default_dtype())
     return result.requires_grad_() if requires_grad else result
 
 
 def scalar_tensor(s: Any, *, dtype: DType | None = None, device: Any = None) -> Tensor:
     """A tensor of no dimensions."""
-    from tracegrad.tracer.state import get_default_dtype
-
     return tensor(s, dtype=dtype or get_default_dtype(), device=device)
 
 

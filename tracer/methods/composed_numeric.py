@@ -15,11 +15,6 @@ from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 
 
-def sgn(input: Tensor) -> Tensor:
-    """-1, 0 or 1; of complex numbers the direction x / |x|."""
-    return functions.sign(input)
-
-
 def isreal(input: Tensor) -> Tensor:
     """Whether each element has no imaginary part."""
     if input.is_complex():
@@ -189,7 +184,7 @@ def _geometric(key: Tensor, at: dict, p: float) -> Tensor:
 BOTH = {
     f.__name__: f
     for f in (
-        sgn, isreal, lcm, ldexp, put, cholesky_solve, cholesky_inverse, narrow_copy, pinverse, unsafe_chunk,
+        isreal, lcm, ldexp, put, cholesky_solve, cholesky_inverse, narrow_copy, pinverse, unsafe_chunk,
         unsafe_split,
     )
 } | {"resolve_conj": itself, "resolve_neg": itself}  # fmt: skip
@@ -206,10 +201,8 @@ METHODS = BOTH | {
     "is_shared": lambda self: False,
     "is_neg": lambda self: False,
     "is_coalesced": lambda self: False,
-    "gcd_": in_place("gcd_", functions.gcd),
     "lcm_": in_place("lcm_", lcm),
     "ldexp_": in_place("ldexp_", ldexp),
-    "sgn_": in_place("sgn_", sgn),
     "put_": in_place("put_", put),
     "log_normal_": _sampled("log_normal_", "Fill with log-normal numbers.", _log_normal),
     "cauchy_": _sampled("cauchy_", "Fill with Cauchy numbers.", _cauchy),

@@ -25,7 +25,7 @@ logical_and logical_not logical_or logical_xor logit logsumexp lt masked_fill ma
 masked_select matmul matrix_power max maximum mean median min minimum mm mode msort mul
 multiply mv nan_to_num nanmean nanmedian nansum ne neg negative nextafter nonzero norm
 not_equal outer positive pow prelu prod qr quantile rad2deg reciprocal relu remainder renorm
-repeat repeat_interleave roll rot90 round rsqrt scatter scatter_add scatter_reduce sigmoid sign
+repeat repeat_interleave roll rot90 round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign
 signbit sin sinc sinh slogdet softmax solve sort sqrt square std sub subtract sum svd take
 take_along_dim tan tanh tile topk trace tril triu true_divide trunc type_as unique
 unique_consecutive var where xlogy
@@ -97,13 +97,13 @@ bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil c
 clamp_min clip
 copysign cos cosh cumprod cumsum deg2rad digamma div divide eq erf erfc erfinv exp exp2 expm1 fix
 float_power
-floor floor_divide fmod frac ge greater greater_equal gt heaviside hypot index_add index_copy
+floor floor_divide fmod frac gcd ge greater greater_equal gt heaviside hypot index_add index_copy
 index_fill
 index_put le lerp less less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or
 logical_xor
 logit lt masked_fill masked_scatter mul multiply nan_to_num ne neg negative nextafter not_equal pow
 rad2deg
-reciprocal relu remainder renorm round rsqrt scatter scatter_add scatter_reduce sigmoid sign sin
+reciprocal relu remainder renorm round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign sin
 sinc
 sinh sqrt square sub subtract tan tanh tril triu true_divide trunc xlogy
 """.split()
