@@ -29,8 +29,10 @@ CALLS = {
     "upper cholesky": (lambda t, F, x: t.ones(3, 1).cholesky_solve(t.linalg.cholesky(x).T, upper=True),
                        SQUARE),
     "pinverse": (lambda t, F, x: x.pinverse(), X),
-    "cumulative_trapezoid": (lambda t, F, x: [t.cumulative_trapezoid(x), t.cumulative_trapezoid(
-        x, dx=0.5, dim=0), t.cumulative_trapezoid(x, t.tensor([0.0, 1.0, 3.0, 3.5]))], X),
+    "trapezoids": (lambda t, F, x: [integral for f in (t.trapezoid, t.cumulative_trapezoid) for integral in (
+        f(x), f(x, dx=0.5, dim=0), f(x, t.tensor([0.0, 1.0, 3.0, 3.5])), f(x, x.exp()), f(y=x, x=x.sin(), dim=0),
+        f(x, t.tensor([[0.0], [1.0], [3.0]]), dim=-2), f(x[:, :3], t.tensor([0, 1, 4]), dim=0),
+        f(t.stack([x, x]), x, dim=1), f((x * 9).long(), dx=2), f((x * 9).long(), t.tensor([3, 4, 6, 9])))], X),
     "narrow_copy": (lambda t, F, x: x.narrow_copy(1, 1, 2), X),
     "unsafe": (lambda t, F, x: [x.unsafe_chunk(2, 1), t.unsafe_split(x, 2)], X),
     "resolved": (lambda t, F, x: [x.resolve_conj(), t.resolve_neg(x)], X),

@@ -11,11 +11,13 @@ from tracegrad.ir.ops.build import wide_dtype
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import DType, i64, u8
 from tracegrad.tracer.dispatch import user_op
-from tracegrad.tracer.functions.axes import axis_of, dimension_of
+from tracegrad.tracer.functions.axes import axis_of, dimension_of, reshape
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
+    broadcast,
     cast,
+    promote,
     to_float,
 )
 from tracegrad.tracer.functions.reductions import accumulated, summed
@@ -84,11 +86,9 @@ def diff_(input: Operand, /, *, n: int, dim: int) -> Node:
         raise IRTypeError(f"diff(n={n}) of {list(x.shape)}: at least a vector and n >= 0")
     axis = axis_of(dim, x.ndim)
     for _ in range(n):
-        size = x.shape[axis]
-        if size == 0:
+        if x.shape[axis] == 0:
             return x
-        later, earlier = take_range(x, axis, 1, size), take_range(x, axis, 0, size - 1)
-        x = ops.xor(later, earlier) if x.dtype.is_bool else ops.sub(later, earlier)
+        x = _of_neighbours(ops.xor if x.dtype.is_bool else ops.sub, x, axis)
     return x
 
 
@@ -100,15 +100,47 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
 
 
 @user_op
-def trapezoid(y: Operand, /, *, dx: float = 1.0, dim: int = -1) -> Node:
-    """The integral along dim by the trapezoid rule, with spacing dx."""
-    x = to_float(y)
-    axis = dimension_of(dim, x.ndim)
-    size = x.shape[axis]
+def trapezoid(y: Operand, x: Operand | None = None, /, *, dx: float = 1.0, dim: int = -1) -> Node:
+    """The integral along dim by the trapezoid rule, at the points x or with spacing dx."""
+    strips, axis = _strips(y, x, dim)
+    return summed(strips, (axis,)) * ((dx if x is None else 1) / 2)
+
+
+@user_op
+def cumulative_trapezoid(
+    y: Operand, x: Operand | None = None, /, *, dx: float = 1.0, dim: int = -1
+) -> Node:
+    """The running integral along dim by the trapezoid rule, at the points x or with spacing dx."""
+    strips, axis = _strips(y, x, dim)
+    return ops.cumsum(strips, axis=axis) * ((dx if x is None else 1) / 2)
+
+
+def _strips(y: Operand, x: Operand | None, dim: int) -> tuple[Node, int]:
+    """Twice the areas between neighbours along dim (at distance 1 without x), and the axis."""
+    values, points = promote(to_float(y), as_node(y if x is None else x))
+    axis = dimension_of(dim, values.ndim)
+    size = values.shape[axis]
     if not size:
-        return summed(x, (axis,))
-    pairs = ops.add(take_range(x, axis, 1, size), take_range(x, axis, 0, size - 1))
-    return summed(pairs, (axis,)) * (dx / 2)
+        return values, axis
+    pairs = _of_neighbours(ops.add, values, axis)
+    if x is None:
+        return pairs, axis
+    if points.ndim == 1:  # one point for each place along dim, whatever the other dimensions are
+        if points.shape[0] != size:
+            raise IRTypeError(f"{points.shape[0]} points x for {size} values along dim {dim}")
+        points = reshape(points, (size, *(1,) * (values.ndim - 1 - axis)))
+    if points.ndim < values.ndim - axis or points.ndim > values.ndim:
+        raise IRTypeError(
+            f"points x of {list(points.shape)} along dim {dim} of {list(values.shape)}"
+        )
+    widths = _of_neighbours(ops.sub, points, axis + points.ndim - values.ndim)
+    return ops.mul(*broadcast(pairs, widths)), axis
+
+
+def _of_neighbours(op: Op, x: Node, axis: int) -> Node:
+    """`op` of the later and the earlier one of all neighbours along the axis."""
+    size = x.shape[axis]
+    return op(take_range(x, axis, 1, size), take_range(x, axis, 0, size - 1))
 
 
 PLAIN = (diff,)

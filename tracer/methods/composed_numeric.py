@@ -97,16 +97,6 @@ def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
     return cholesky_solve(eye(L.shape[-1], dtype=L.dtype), L, upper)
 
 
-def cumulative_trapezoid(y: Tensor, x: Any = None, *, dx: float = 1, dim: int = -1) -> Tensor:
-    """Running integral by the trapezoidal rule."""
-    size = y.shape[dim]
-    if not size:
-        return functions.cumsum(y, dim)
-    pairs = view_methods.narrow(y, dim, 1, size - 1) + view_methods.narrow(y, dim, 0, size - 1)
-    width = dx if x is None else functions.diff(x, dim=dim if x.ndim == y.ndim else -1)
-    return functions.cumsum(pairs * width / 2, dim)
-
-
 def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """A copy of `length` elements of one axis from `start`."""
     return functions.clone(view_methods.narrow(input, dim, start, length))
@@ -191,7 +181,7 @@ BOTH = {
 FUNCTIONS = BOTH | {
     f.__name__: f
     for f in (
-        fill, unravel_index, chain_matmul, cumulative_trapezoid, get_device, is_conj,
+        fill, unravel_index, chain_matmul, get_device, is_conj,
     )
 }  # fmt: skip
 METHODS = BOTH | {
