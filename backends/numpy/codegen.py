@@ -49,6 +49,7 @@ from tracegrad.ir.fingerprint import labels
 from tracegrad.ir.graph import Graph, Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
+from tracegrad.passes.accumulate import Accumulate
 from tracegrad.passes.cleanup import DropFences
 from tracegrad.passes.fuse import Fuse, FuseRules
 from tracegrad.passes.join_pads import JoinPads
@@ -82,7 +83,7 @@ def overwrites(node: Node) -> list[tuple[int, int]]:
     """Which operands each result may be written over; see passes.place.Facts."""
     if node.op.has(ELEMENTWISE):
         return [(0, position) for position in alias_positions(node)]
-    if node.op.name in ("update_slice", "scatter"):
+    if node.op.name in ("update_slice", "scatter", "accumulate"):
         return [(0, 0)]
     if node.op.name == "fused":
         return loop_of(node.attrs["graph"]).overwrites()
@@ -167,6 +168,8 @@ def poison(block: Array) -> None:
 def lowered(graph: Graph, options: Options) -> Graph:
     """What the planner sees: the graph with its loops made."""
     graph = JoinPads().run(DropFences().run(graph))
+    if blas.gemms():
+        graph = Accumulate().run(graph)
     return Fuse(fuse_rules(options.tile_bytes)).run(graph) if options.fuse else graph
 
 

@@ -1,10 +1,11 @@
-"""Matrix products as BLAS calls: transposed operands are views, transposed results too."""
+"""Matrix products as BLAS calls: transposed operands are views, transposed results too; sums with one."""
 
 from __future__ import annotations
 
 from tracegrad.backends.numpy.codegen_elementwise import kernel_call
+from tracegrad.backends.numpy.codegen_moves import unless_in_place
 from tracegrad.backends.numpy.codegen_writer import Writer, emits
-from tracegrad.backends.numpy.fast.matmul import cut_of, share_matmul
+from tracegrad.backends.numpy.fast.matmul import add_product, cut_of, share_matmul
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import f32, f64
 from tracegrad.passes.storage import Shape, View, transposed
@@ -44,14 +45,29 @@ def emit_matmul(w: Writer, node: Node) -> None:
         _emit_product(w, left, right, w.out(node), node.shape, x.shape[-1])
 
 
-def _emit_product(w: Writer, left: str, right: str, out: str, shape: Shape, depth: int) -> None:
-    """By BLAS's threads, or by those of the pool."""
+@emits("accumulate")
+def emit_accumulate(w: Writer, node: Node) -> None:
+    c, x, y, factor = node.inputs
+    out = w.out(node)
+    unless_in_place(w, node, c, out)
+    left, right, number = _blas_operand(w, x), _blas_operand(w, y), w.ref(factor)
+    w.use("add_product", add_product)
+    _emit_product(w, left, right, out, node.shape, x.shape[-1], number)
+
+
+def _emit_product(
+    w: Writer, left: str, right: str, out: str, shape: Shape, depth: int, factor: str = ""
+) -> None:
+    """By BLAS's threads, or by those of the pool; with a factor added to `out`."""
     cut = cut_of(shape, depth, w.cores.threads) if w.cores.held else None
-    if cut is None:
-        w.line(f"matmul({left}, {right}, {out})")
-    else:
+    if cut is not None:
         w.use("share_matmul", share_matmul)
-        w.line(f"share_matmul({left}, {right}, {out}, {cut.axis}, {cut.bounds})")
+        more = f", add_product, {factor}" if factor else ""
+        w.line(f"share_matmul({left}, {right}, {out}, {cut.axis}, {cut.bounds}{more})")
+    elif factor:
+        w.line(f"add_product({left}, {right}, {out}, {factor})")
+    else:
+        w.line(f"matmul({left}, {right}, {out})")
 
 
 def _blas_operand(w: Writer, x: Node) -> str:

@@ -129,8 +129,8 @@ def _plan_flops(node: Node) -> tuple[float, int]:
 def _products(node: Node) -> list[Product]:
     """The calls of BLAS of a step."""
     name = node.op.name
-    if name == "matmul" and node.dtype in (f32, f64):
-        return [Product(node.shape, node.inputs[0].shape[-1])]
+    if name in ("matmul", "accumulate") and node.dtype in (f32, f64):
+        return [Product(node.shape, node.inputs[-2 if name == "matmul" else -3].shape[-1])]
     if name in ("lstm", "lstm_backward"):
         x, h0 = node.inputs[:2] if name == "lstm" else node.inputs[3:5]
         (steps, batch, features), hidden = x.shape, h0.shape[-1]

@@ -1,8 +1,9 @@
-"""NumPy's own OpenBLAS: how many threads its GEMMs use, set in under a microsecond.
+"""NumPy's own OpenBLAS: how many threads its GEMMs use, set in under a microsecond, and the form of
+them that NumPy does not offer: a product added to a matrix.
 
-The setting is process-wide, so regions that hold it at one are counted: the first to enter lowers
-it, the last to leave puts it back. Where the library cannot be found (MKL, Accelerate, a system
-BLAS) everything here quietly does nothing.
+The number of threads is process-wide, so regions that hold it at one are counted: the first to enter
+lowers it, the last to leave puts it back. Where the library cannot be found (MKL, Accelerate, a
+system BLAS) the setting quietly does nothing, and there are no such products.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ _holders = 0  # regions that hold BLAS at one thread
 _wanted = 1  # what the last of them puts back
 
 
-@cache
-def _functions() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """(get, set) of the number of threads, or None."""
+def _libraries() -> Iterator[ctypes.CDLL]:
     from pathlib import Path
 
     package = Path(np.__file__).parent
@@ -31,18 +30,47 @@ def _functions() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     for folder in folders:
         for path in sorted(folder.glob("*openblas*")):
             try:
-                library = ctypes.CDLL(str(path))  # already loaded by NumPy: the same copy
+                yield ctypes.CDLL(str(path))  # already loaded by NumPy: the same copy
             except OSError:
                 continue
-            for prefix in ("scipy_openblas", "openblas"):
-                for suffix in ("64_", ""):
-                    getter = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
-                    setter = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
-                    if getter is not None and setter is not None:
-                        getter.restype, getter.argtypes = ctypes.c_int, []
-                        setter.restype, setter.argtypes = None, [ctypes.c_int]
-                        return getter, setter
+
+
+@cache
+def _functions() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """(get, set) of the number of threads, or None."""
+    for library in _libraries():
+        for prefix in ("scipy_openblas", "openblas"):
+            for suffix in ("64_", ""):
+                getter = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
+                setter = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
+                if getter is not None and setter is not None:
+                    getter.restype, getter.argtypes = ctypes.c_int, []
+                    setter.restype, setter.argtypes = None, [ctypes.c_int]
+                    return getter, setter
     return None
+
+
+@cache
+def gemms() -> dict[str, Callable[..., None]]:
+    """cblas_sgemm and cblas_dgemm by the character of their dtype; none where unknown.
+
+    Only those whose name says that their sizes have 64 bits.
+    """
+    size, flag, address = ctypes.c_int64, ctypes.c_int, ctypes.c_void_p
+    found: dict[str, Callable[..., None]] = {}
+    for library in _libraries():
+        for char, number in (("f", ctypes.c_float), ("d", ctypes.c_double)):
+            letter = {"f": "s", "d": "d"}[char]
+            for prefix in ("scipy_", ""):
+                function = getattr(library, f"{prefix}cblas_{letter}gemm64_", None)
+                if function is not None:
+                    function.restype = None
+                    function.argtypes = [
+                        flag, flag, flag, size, size, size, number, address, size, address, size,
+                        number, address, size,
+                    ]  # fmt: skip
+                    found.setdefault(char, function)
+    return found
 
 
 def available() -> bool:
