@@ -34,7 +34,7 @@ def deep(tensor: Tensor, memo: dict) -> Tensor:
     return copy
 
 
-def deep_without_grad(tensor: Tensor, memo: dict) -> Tensor:
+def deep_without_grad(tensor: Tensor, memo: dict) -> Any:
     """A leaf with its own memory; tensors that shared a storage share one again."""
     if id(tensor) in memo:
         return memo[id(tensor)]

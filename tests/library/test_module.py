@@ -297,6 +297,16 @@ def test_sequential():
     assert named.a is named[0] and list(named[1:]._modules) == ["b"]
 
 
+def test_slices_go_by_place():
+    """Not by what stands there: one activation may stand in several places."""
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Linear(2, 3), relu, nn.Linear(3, 1), relu)
+    assert [type(m).__name__ for m in model[:2]] == ["Linear", "ReLU"]
+    assert [type(m).__name__ for m in model[2:]] == ["Linear", "ReLU"]
+    assert list(model[::-1]) == list(model)[::-1]
+    assert list(nn.ModuleList(model)[1::2]) == [relu, relu]
+
+
 def test_module_list_and_dict():
     layers = nn.ModuleList([nn.Linear(1, 1)])
     layers += [nn.ReLU()]
@@ -313,6 +323,8 @@ def test_module_list_and_dict():
         table["keys"] = nn.ReLU()
     weights = nn.ParameterList([tg.ones(2), nn.Parameter(tg.zeros(3))])
     assert len(list(weights.parameters())) == 2 and weights[0].requires_grad
+    weights += [tg.ones(1)]
+    assert len(weights) == 3
     assert list(nn.ParameterDict({"w": tg.ones(1)}).state_dict()) == ["w"]
     unsorted = {"b": tg.ones(1), "a": tg.ones(1)}
     assert list(nn.ParameterDict(unsorted)) == ["a", "b"]  # as PyTorch does

@@ -71,3 +71,12 @@ def test_gaussian_nll_loss(mode, name):
 @pytest.mark.parametrize("variance", [2.0, -2.0])
 def test_gaussian_nll_loss_of_a_number(mode, variance):
     agree_everywhere(mode, lambda t, F, x, y: F.gaussian_nll_loss(x, y, variance), X, -X)
+
+
+@pytest.mark.parametrize("backend", [mode for mode in MODES if mode != "eager"])
+def test_a_variance_is_checked_inside_the_graph(backend):
+    loss = tg.compile(tg.nn.GaussianNLLLoss(), backend=backend)
+    x = tg.ones(3)
+    assert loss(x, x, x).item() == 0.0 and loss.stats()["compiles"] == 1
+    with pytest.raises(RuntimeError, match="variances of 0 or more"):
+        loss(x, x, -x).item()

@@ -131,6 +131,24 @@ CALLS = {
     "softshrink": lambda T, F: F.softshrink(T.ones(2), -1.0),
     "hardtanh": lambda T, F: F.hardtanh(T.ones(2), 1.0, -1.0),
     "a string as a shift": lambda T, F: T.roll(T.ones(4), "a", 0),
+    "ranks of margin_ranking_loss": lambda T, F: F.margin_ranking_loss(
+        T.ones(3), T.ones(3), T.ones(3, 1)
+    ),
+    "ranks of triplet_margin_loss": lambda T, F: F.triplet_margin_loss(
+        T.ones(3, 2), T.ones(2), T.ones(3, 2)
+    ),
+    "target of cosine_embedding_loss": lambda T, F: F.cosine_embedding_loss(
+        T.ones(3, 2), T.ones(3, 2), T.ones(3, 1)
+    ),
+    "target of soft_margin_loss": lambda T, F: F.soft_margin_loss(T.ones(3), T.ones(3, 1)),
+    "weight of bce": lambda T, F: F.binary_cross_entropy(T.ones(3), T.ones(3), weight=T.ones(3, 1)),
+    "weight of mse_loss": lambda T, F: F.mse_loss(T.ones(3, 2), T.ones(3, 2), weight=T.ones(2)),
+    "channels of dropout": lambda T, F: F.dropout1d(T.ones(3), training=False),
+    "state of LSTMCell": lambda T, F: T.nn.LSTMCell(2, 3)(
+        T.ones(4, 2), (T.ones(1, 3), T.ones(1, 3))
+    ),
+    "state of GRUCell": lambda T, F: T.nn.GRUCell(2, 3)(T.ones(4, 2), T.ones(1, 3)),
+    "input of RNNCell": lambda T, F: T.nn.RNNCell(2, 3)(T.ones(5, 4, 2)),
     "number of targets": lambda T, F: F.cross_entropy(T.ones(4, 3), T.zeros(5, dtype=T.long)),
 }
 

@@ -39,12 +39,12 @@ class _Numbered(Module):
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return self._slice(list(self)[index])
+            return self._slice(list(self._table)[index])
         return getattr(self, self._key(index))
 
-    def _slice(self, members: list[Any]) -> Any:
+    def _slice(self, names: list[str]) -> Any:
         kind: Any = type(self)
-        return kind(members)
+        return kind([getattr(self, name) for name in names])
 
     def __len__(self) -> int:
         return len(self._table)
@@ -57,6 +57,9 @@ class _Numbered(Module):
         for member in list(members):
             self.append(member)
         return self
+
+    def __iadd__(self, members: Iterable[Any]) -> Any:
+        return self.extend(members)
 
 
 class _Indexed(_Numbered):
@@ -116,9 +119,8 @@ class Sequential(_Indexed):
         super()._key(index)
         return list(self._module_names)[index]
 
-    def _slice(self, modules: list[Module]) -> Sequential:
-        names = [n for n in self._module_names if any(self.__dict__[n] is m for m in modules)]
-        return type(self)(OrderedDict((name, self.__dict__[name]) for name in names))
+    def _slice(self, names: list[str]) -> Sequential:
+        return type(self)(OrderedDict((name, getattr(self, name)) for name in names))
 
     def __add__(self, other: Sequential) -> Sequential:
         return Sequential(*self, *other)
@@ -153,9 +155,6 @@ class ModuleList(_Transparent, _Indexed):
 
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList([*self, *other])
-
-    def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
-        return self.extend(modules)
 
     def __repr__(self) -> str:
         """As PyTorch: equal neighbours print once, "(0-3): 4 x Linear(...)"."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tracegrad as tg
@@ -22,8 +23,11 @@ def ntuple(value: Any, count: int) -> tuple[int, ...]:
 _PAD_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-class _Conv(Module):
-    rank = 0
+class _Convolution(Module):
+    """What convolutions and their transposes share; subclasses give the function of their rank."""
+
+    _rank: int
+    _convolve: Callable[..., Tensor]
     transposed = False
 
     def __init__(
@@ -49,15 +53,15 @@ class _Conv(Module):
                 raise InvalidValueError(
                     f"Invalid padding string {padding!r}, should be one of {{'valid', 'same'}}"
                 )
-            if padding == "same" and any(s != 1 for s in ntuple(stride, self.rank)):
+            if padding == "same" and any(s != 1 for s in ntuple(stride, self._rank)):
                 raise InvalidValueError("padding='same' is not supported for strided convolutions")
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = ntuple(kernel_size, self.rank)
-        self.stride = ntuple(stride, self.rank)
-        self.padding = padding if isinstance(padding, str) else ntuple(padding, self.rank)
-        self.dilation = ntuple(dilation, self.rank)
-        self.output_padding = ntuple(output_padding, self.rank)
+        self.kernel_size = ntuple(kernel_size, self._rank)
+        self.stride = ntuple(stride, self._rank)
+        self.padding = padding if isinstance(padding, str) else ntuple(padding, self._rank)
+        self.dilation = ntuple(dilation, self._rank)
+        self.output_padding = ntuple(output_padding, self._rank)
         self.groups = groups
         self.padding_mode = padding_mode
         leading = (
@@ -81,35 +85,16 @@ class _Conv(Module):
             if fan_in:
                 init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
-    def _padded(self, input: Tensor) -> tuple[Tensor, Any]:
-        """The input and the padding that is left for the convolution itself."""
-        if self.padding_mode == "zeros":
-            return input, self.padding
-        return F.pad(input, self._pad_widths(), mode=self.padding_mode), 0
-
-    def _pad_widths(self) -> list[int]:
-        """(low, high) of each axis, last axis first, as `F.pad` takes them."""
-        if self.padding == "valid":
-            return [0] * (2 * self.rank)
-        widths = []
-        for axis in reversed(range(self.rank)):
-            if self.padding == "same":
-                total = self.dilation[axis] * (self.kernel_size[axis] - 1)
-                widths += [total // 2, total - total // 2]
-            else:
-                widths += [self.padding[axis]] * 2  # type: ignore[list-item]
-        return widths
-
     def extra_repr(self) -> str:
         text = (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}"
         )
-        if self.padding != (0,) * self.rank:
+        if self.padding != (0,) * self._rank:
             text += f", padding={self.padding}"
-        if self.dilation != (1,) * self.rank:
+        if self.dilation != (1,) * self._rank:
             text += f", dilation={self.dilation}"
-        if self.output_padding != (0,) * self.rank:
+        if self.output_padding != (0,) * self._rank:
             text += f", output_padding={self.output_padding}"
         if self.groups != 1:
             text += f", groups={self.groups}"
@@ -120,43 +105,55 @@ class _Conv(Module):
         return text
 
 
+class _Conv(_Convolution):
+    def forward(self, input: Tensor) -> Tensor:
+        input, padding = self._padded(input)
+        return self._convolve(
+            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
+        )
+
+    def _padded(self, input: Tensor) -> tuple[Tensor, Any]:
+        """The input and the padding that is left for the convolution itself."""
+        if self.padding_mode == "zeros":
+            return input, self.padding
+        return F.pad(input, self._pad_widths(), mode=self.padding_mode), 0
+
+    def _pad_widths(self) -> list[int]:
+        """(low, high) of each axis, last axis first, as `F.pad` takes them."""
+        if self.padding == "valid":
+            return [0] * (2 * self._rank)
+        widths = []
+        for axis in reversed(range(self._rank)):
+            if self.padding == "same":
+                total = self.dilation[axis] * (self.kernel_size[axis] - 1)
+                widths += [total // 2, total - total // 2]
+            else:
+                widths += [self.padding[axis]] * 2  # type: ignore[list-item]
+        return widths
+
+
 class Conv1d(_Conv):
     """Cross-correlation over [N, C, L]; weight [out, in / groups, k]."""
 
-    rank = 1
-
-    def forward(self, input: Tensor) -> Tensor:
-        input, padding = self._padded(input)
-        return F.conv1d(
-            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
-        )
+    _rank = 1
+    _convolve = staticmethod(F.conv1d)
 
 
 class Conv2d(_Conv):
     """Cross-correlation over [N, C, H, W]; weight [out, in / groups, kh, kw]."""
 
-    rank = 2
-
-    def forward(self, input: Tensor) -> Tensor:
-        input, padding = self._padded(input)
-        return F.conv2d(
-            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
-        )
+    _rank = 2
+    _convolve = staticmethod(F.conv2d)
 
 
 class Conv3d(_Conv):
     """Cross-correlation over [N, C, D, H, W]; weight [out, in / groups, kd, kh, kw]."""
 
-    rank = 3
-
-    def forward(self, input: Tensor) -> Tensor:
-        input, padding = self._padded(input)
-        return F.conv3d(
-            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
-        )
+    _rank = 3
+    _convolve = staticmethod(F.conv3d)
 
 
-class _ConvTranspose(_Conv):
+class _ConvTranspose(_Convolution):
     transposed = True
 
     def __init__(
@@ -173,13 +170,19 @@ class _ConvTranspose(_Conv):
             padding_mode, device, dtype, output_padding,
         )  # fmt: skip
 
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        return self._convolve(
+            input, self.weight, self.bias, self.stride, self.padding,
+            self._output_padding(input, output_size), self.groups, self.dilation,
+        )  # fmt: skip
+
     def _output_padding(self, input: Tensor, output_size: Any) -> tuple[int, ...]:
         """The extra high-side rows that make the result `output_size`."""
         if output_size is None:
             return self.output_padding
-        wanted = tuple(output_size)[-self.rank :]
+        wanted = tuple(output_size)[-self._rank :]
         extra = []
-        for axis, size in enumerate(tuple(input.shape)[-self.rank :]):
+        for axis, size in enumerate(tuple(input.shape)[-self._rank :]):
             least = (
                 (size - 1) * self.stride[axis]
                 - 2 * self.padding[axis]
@@ -199,34 +202,19 @@ class _ConvTranspose(_Conv):
 class ConvTranspose1d(_ConvTranspose):
     """Gradient of Conv1d with respect to its input; weight [in, out / groups, k]."""
 
-    rank = 1
-
-    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        return F.conv_transpose1d(
-            input, self.weight, self.bias, self.stride, self.padding,
-            self._output_padding(input, output_size), self.groups, self.dilation,
-        )  # fmt: skip
+    _rank = 1
+    _convolve = staticmethod(F.conv_transpose1d)
 
 
 class ConvTranspose2d(_ConvTranspose):
     """Gradient of Conv2d with respect to its input; weight [in, out / groups, kh, kw]."""
 
-    rank = 2
-
-    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        return F.conv_transpose2d(
-            input, self.weight, self.bias, self.stride, self.padding,
-            self._output_padding(input, output_size), self.groups, self.dilation,
-        )  # fmt: skip
+    _rank = 2
+    _convolve = staticmethod(F.conv_transpose2d)
 
 
 class ConvTranspose3d(_ConvTranspose):
     """Gradient of Conv3d with respect to its input; weight [in, out / groups, kd, kh, kw]."""
 
-    rank = 3
-
-    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        return F.conv_transpose3d(
-            input, self.weight, self.bias, self.stride, self.padding,
-            self._output_padding(input, output_size), self.groups, self.dilation,
-        )  # fmt: skip
+    _rank = 3
+    _convolve = staticmethod(F.conv_transpose3d)

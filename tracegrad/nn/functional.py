@@ -36,7 +36,7 @@ from tracegrad.nn.losses_rare import (
     triplet_margin_with_distance_loss,
 )
 from tracegrad.tracer import Tensor, functions, no_grad
-from tracegrad.tracer.errors import InvalidValueError
+from tracegrad.tracer.errors import InvalidValueError, ShapeError
 from tracegrad.tracer.functions import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -164,6 +164,11 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
 def _channel_dropout(input: Tensor, p: float, training: bool, inplace: bool, rank: int) -> Tensor:
     _check_rate(p)
+    if input.dim() < 2:
+        raise ShapeError(
+            f"dropout of whole channels of a tensor of shape {list(input.shape)}",
+            fix="use dropout(), or give [C, ..] or [N, C, ..]",
+        )
     if not training or p == 0:
         return input
     batched = input.dim() >= rank + 2

@@ -31,9 +31,8 @@ class RemovableHandle:
 class Hooks(Observed):
     """Hooks in calling order, each with its `with_kwargs` flag."""
 
-    _changes_count_as_metadata = (
-        True  # so that a model's hundreds of empty lists cost a compiled call nothing
-    )
+    # So a model's hundreds of empty lists cost a compiled call nothing.
+    _changes_count_as_metadata = True
 
     def __init__(self) -> None:
         self.entries: dict[int, tuple[Callable[..., Any], bool]] = {}

@@ -78,6 +78,27 @@ def same_shape(name: str, input: Tensor, target: Tensor) -> None:
         )
 
 
+def same_rank(name: str, *given: Tensor) -> None:
+    """Raises ShapeError for tensors of different numbers of dimensions: [N] and [N, 1] make [N, N]."""
+    if len({tensor.dim() for tensor in given}) > 1:
+        raise ShapeError(
+            f"{name}: the shapes {', '.join(str(list(t.shape)) for t in given)}",
+            why="as many dimensions are needed in all",
+            fix="reshape or squeeze one of them",
+        )
+
+
+def keeps_shape(name: str, values: Tensor, input: Tensor) -> Tensor:
+    """`values`, which are weighted by another tensor. Raises ShapeError if that made them more."""
+    if values.shape != input.shape:
+        raise ShapeError(
+            f"{name}: values of shape {list(values.shape)} for an input of shape {list(input.shape)}",
+            why="a weight or target of more dimensions broadcasts the loss",
+            fix="give one that broadcasts to the input's shape",
+        )
+    return values
+
+
 def same_dtype(name: str, input: Tensor, target: Tensor) -> None:
     """Raises ShapeError, as PyTorch does where it promotes neither."""
     if input.dtype is not target.dtype:

@@ -9,12 +9,14 @@ from typing import Any
 import tracegrad as tg
 from tracegrad.nn.loss_arguments import (
     check_reduction,
+    keeps_shape,
     legacy_reduction,
     not_integers,
     pair,
     reduced,
     refuse_tensors,
     same_dtype,
+    same_rank,
     same_shape,
 )
 from tracegrad.tracer import Tensor, functions
@@ -179,6 +181,11 @@ def l1_loss(
 def _weighted(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     if weight is None:
         return reduced(values, reduction)
+    if weight.shape != values.shape:
+        raise ShapeError(
+            f"the weight has shape {list(weight.shape)}, the input {list(values.shape)}",
+            fix="expand the weight: weight.expand_as(input)",
+        )
     if reduction == "mean":
         return (values * weight).sum() / weight.sum()
     return reduced(values * weight, reduction)
@@ -224,7 +231,9 @@ def binary_cross_entropy(
     same_shape("binary_cross_entropy", input, target)
     same_dtype("binary_cross_entropy", input, target)
     values = functions.binary_cross_entropy_values(input, target)
-    return reduced(values if weight is None else values * weight, reduction)
+    if weight is not None:
+        values = keeps_shape("binary_cross_entropy", values * weight, input)
+    return reduced(values, reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -270,6 +279,12 @@ def cosine_embedding_loss(
 ) -> Tensor:  # fmt: skip
     """1 - cos where target is 1, max(0, cos - margin) where it is -1; rows [N, D]."""
     reduction = legacy_reduction(size_average, reduce, reduction)
+    if target.dim() > 1 or input1.dim() != target.dim() + 1:
+        raise ShapeError(
+            f"cosine_embedding_loss: inputs of shape {list(input1.shape)}, a target of shape "
+            f"{list(target.shape)}",
+            fix="give rows [N, D] and a target [N], or one row [D] and a target of no dimensions",
+        )
     cos = functions.cosine_similarity(input1, input2, dim=-1)
     apart = (cos - margin).clamp(min=0)
     zero = tg.zeros_like(cos)
@@ -283,6 +298,7 @@ def margin_ranking_loss(
 ) -> Tensor:  # fmt: skip
     """max(0, margin - target (input1 - input2))."""
     reduction = legacy_reduction(size_average, reduce, reduction)
+    same_rank("margin_ranking_loss", input1, input2, target)
     return reduced((margin - target * (input1 - input2)).clamp(min=0), reduction)
 
 
@@ -293,9 +309,8 @@ def gaussian_nll_loss(
     """(log var + (input - target)^2 / var) / 2, with var clamped below at eps without gradient: a
     number, or of the input's shape, its last dimension missing, or one of 1."""
     check_reduction(reduction)
-    variance: Tensor = var if isinstance(var, Tensor) else functions.full_like(input, var)
-    if bool((variance < 0).any()):
-        raise InvalidValueError("gaussian_nll_loss(): var has negative entries")
+    given_var = var if isinstance(var, Tensor) else functions.full_like(input, var)
+    variance: Tensor = functions.checked_variance(given_var)
     shape, given = tuple(input.shape), tuple(variance.shape)
     if shape != given and shape[:-1] == given:
         variance = variance.unsqueeze(-1)
@@ -329,7 +344,8 @@ def soft_margin_loss(
 ) -> Tensor:  # fmt: skip
     """log(1 + exp(-target input))."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return reduced(-functions.logsigmoid(target * input), reduction)
+    values = keeps_shape("soft_margin_loss", -functions.logsigmoid(target * input), input)
+    return reduced(values, reduction)
 
 
 def poisson_nll_loss(
@@ -357,6 +373,7 @@ def triplet_margin_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     if margin <= 0:
         raise InvalidValueError(f"margin must be greater than 0, got {margin}")
+    same_rank("triplet_margin_loss", anchor, positive, negative)
     near = functions.pairwise_distance(anchor, positive, p, eps)
     far = functions.pairwise_distance(anchor, negative, p, eps)
     if swap:

@@ -297,9 +297,22 @@ class _Cell(Module):
         for weight in self.parameters():
             init.uniform_(weight, -bound, bound)
 
-    def _zero(self, input: Tensor) -> Tensor:
+    def _state(self, input: Tensor, given: Tensor | None) -> Tensor:
+        """The state of a step, zeros if none is given. Raises ShapeError if it does not fit."""
         shape = (*input.shape[:-1], self.hidden_size)
-        return tg.zeros(shape, dtype=input.dtype, device=input.device)
+        if input.dim() not in (1, 2):
+            raise InvalidValueError(
+                f"{type(self).__name__}: expected input to be 1D or 2D, got {input.dim()}D instead"
+            )
+        if given is None:
+            return tg.zeros(shape, dtype=input.dtype, device=input.device)
+        if tuple(given.shape) != shape:
+            raise ShapeError(
+                f"{type(self).__name__}: a state of shape {list(given.shape)} for an input of shape "
+                f"{list(input.shape)}",
+                fix=f"give one of shape {list(shape)}",
+            )
+        return given
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
@@ -313,10 +326,7 @@ class LSTMCell(_Cell):
     def forward(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        if hx is None:
-            zero = self._zero(input)
-            hx = (zero, zero)
-        h, c = hx
+        h, c = (self._state(input, given) for given in hx or (None, None))
         gates = F.linear(input, self.weight_ih, self.bias_ih) + F.linear(
             h, self.weight_hh, self.bias_hh
         )
@@ -331,7 +341,7 @@ class GRUCell(_Cell):
     gates = 3
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        h = self._zero(input) if hx is None else hx
+        h = self._state(input, hx)
         return F.gru_gates(
             F.linear(input, self.weight_ih, self.bias_ih),
             F.linear(h, self.weight_hh, self.bias_hh),
@@ -351,7 +361,7 @@ class RNNCell(_Cell):
         self.nonlinearity = nonlinearity
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        h = self._zero(input) if hx is None else hx
+        h = self._state(input, hx)
         total = F.linear(input, self.weight_ih, self.bias_ih) + F.linear(
             h, self.weight_hh, self.bias_hh
         )

@@ -1,4 +1,4 @@
-"""Layers that move elements: flattening, padding, resizing, pixel shuffling; distances."""
+"""Layers that move elements: flattening, resizing, shuffling, unfolding; distances."""
 
 from __future__ import annotations
 
@@ -95,52 +95,6 @@ class PixelUnshuffle(Module):
         return f"downscale_factor={self.downscale_factor}"
 
 
-class _Pad(Module):
-    rank = 2
-    mode = "constant"
-    value: float | None = None
-
-    def __init__(self, padding: Any):
-        super().__init__()
-        both = 2 * self.rank
-        self.padding = (padding,) * both if isinstance(padding, int) else tuple(padding)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.pad(input, self.padding, self.mode, self.value)
-
-    def extra_repr(self) -> str:
-        return f"{self.padding}"
-
-
-class ZeroPad2d(_Pad):
-    """Zeros around [.., H, W]: (left, right, top, bottom) or one number."""
-
-    value = 0.0
-
-
-class ConstantPad2d(_Pad):
-    """`value` around [.., H, W]."""
-
-    def __init__(self, padding: Any, value: float):
-        super().__init__(padding)
-        self.value = value
-
-    def extra_repr(self) -> str:
-        return f"padding={self.padding}, value={self.value}"
-
-
-class ReflectionPad2d(_Pad):
-    """The mirror image, without its edge, around [N, C, H, W]."""
-
-    mode = "reflect"
-
-
-class ReplicationPad2d(_Pad):
-    """The edge repeated around [N, C, H, W]."""
-
-    mode = "replicate"
-
-
 class CosineSimilarity(Module):
     """The cosine of the angle between two tensors along `dim`."""
 
@@ -164,3 +118,70 @@ class PairwiseDistance(Module):
 
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         return F.pairwise_distance(x1, x2, self.norm, self.eps, self.keepdim)
+
+
+class UpsamplingNearest2d(Upsample):
+    """Resizes [N, C, H, W] by the nearest element."""
+
+    def __init__(self, size: Any = None, scale_factor: Any = None):
+        super().__init__(size, scale_factor, mode="nearest")
+
+
+class UpsamplingBilinear2d(Upsample):
+    """Resizes [N, C, H, W] bilinearly, corners on corners."""
+
+    def __init__(self, size: Any = None, scale_factor: Any = None):
+        super().__init__(size, scale_factor, mode="bilinear", align_corners=True)
+
+
+class ChannelShuffle(Module):
+    """Channels of [N, C, ...] dealt out over `groups`."""
+
+    def __init__(self, groups: int):
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.channel_shuffle(input, self.groups)
+
+    def extra_repr(self) -> str:
+        return f"groups={self.groups}"
+
+
+class Unfold(Module):
+    """Patches of [N, C, H, W] as columns: [N, C kh kw, L]."""
+
+    def __init__(self, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1):
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.padding = padding
+        self.stride = stride
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, "
+            f"stride={self.stride}"
+        )
+
+
+class Fold(Unfold):
+    """Columns of patches added up into [N, C, *output_size]."""
+
+    def __init__(
+        self, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
+        stride: Any = 1,
+    ):  # fmt: skip
+        super().__init__(kernel_size, dilation, padding, stride)
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.fold(
+            input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
+        )
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, {super().extra_repr()}"

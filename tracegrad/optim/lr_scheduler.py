@@ -149,8 +149,7 @@ class _Composite(LRScheduler):
         state = dict(state_dict)
         for scheduler, inner in zip(self._schedulers, state.pop("_schedulers")):
             scheduler.load_state_dict(inner)
-        for name, value in state.items():
-            setattr(self, name, value)
+        super().load_state_dict(state)
 
 
 class SequentialLR(_Composite):

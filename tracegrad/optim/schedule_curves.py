@@ -25,11 +25,8 @@ class _LambdaBase(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain functions are left out; callable objects are saved by their attributes."""
-        state = {k: v for k, v in super().state_dict().items() if k != "lr_lambdas"}
-        state["lr_lambdas"] = [
-            dict(fn.__dict__) if not hasattr(fn, "__code__") else None for fn in self.lr_lambdas
-        ]
-        return state
+        saved = [None if hasattr(f, "__code__") else dict(f.__dict__) for f in self.lr_lambdas]
+        return {**super().state_dict(), "lr_lambdas": saved}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore attributes of callable objects; plain functions stay as they are."""
@@ -37,8 +34,7 @@ class _LambdaBase(LRScheduler):
         for fn, attributes in zip(self.lr_lambdas, state.pop("lr_lambdas")):
             if attributes is not None:
                 fn.__dict__.update(attributes)
-        for name, value in state.items():
-            setattr(self, name, value)
+        super().load_state_dict(state)
 
 
 class LambdaLR(_LambdaBase):

@@ -33,6 +33,14 @@ def binary_cross_entropy_values(input: Operand, target: Operand, /) -> Node:
     return ops.binary_cross_entropy(x, t)
 
 
+@user_op(shown="gaussian_nll_loss")
+def checked_variance(var: Operand, /) -> Node:
+    """A variance, none of it below 0."""
+    v = as_node(var)
+    legal = ops.bitwise_not(ops.lt(v, ops.zeros_like(v)))  # nan passes, as in PyTorch
+    return required(v, legal, "gaussian_nll_loss() needs variances of 0 or more")
+
+
 @user_op(shown="cross_entropy")
 def cross_entropy_rows(logits: Operand, target: Operand, /, *, ignore_index: int = -100) -> Node:
     """-log softmax(logits[N, C]) at target[N] (integers), 0 where target is ignore_index."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
 from tracegrad.names import refuse_other_names
+from tracegrad.nn.parameter import Parameter
 from tracegrad.nn.utils import rnn
 from tracegrad.tracer import Tensor, no_grad
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
@@ -20,8 +22,9 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 @no_grad()
 def get_total_norm(
-    tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
+    tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:  # fmt: skip
     """The norm of all tensors seen as one vector (0 for none).
 
     Raises RuntimeError for a nan or infinite norm if `error_if_nonfinite`.
@@ -91,10 +94,6 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
 
 def fuse_conv_bn_eval(conv: Any, bn: Any) -> Any:
     """A copy of the convolution whose weights include the batch norm; both in eval mode."""
-    import copy
-
-    from tracegrad.nn.parameter import Parameter
-
     if conv.training or bn.training:
         raise InvalidValueError("Fusion only for eval!")
     fused = copy.deepcopy(conv)
