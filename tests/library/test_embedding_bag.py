@@ -55,3 +55,27 @@ def test_from_pretrained_and_what_is_refused():
         nn.EmbeddingBag(4, 2)(tg.tensor([[0]]), per_sample_weights=tg.ones(1, 1))
     with pytest.raises(NotImplementedError, match="sparse"):
         nn.EmbeddingBag(4, 2, sparse=True)
+
+
+@pytest.mark.parametrize("offsets", [[0, 9], [1, 2], [0, 3, 2], [-1, 2]], ids=str)
+@pytest.mark.parametrize("backend", [None, "numpy", "jax"])
+def test_offsets_that_are_no_bags(backend, offsets):
+    table = torch.ones(10, 3)
+    with pytest.raises(RuntimeError):
+        torch.nn.functional.embedding_bag(torch.tensor(VECTOR), table, torch.tensor(offsets))
+    weight = tg.ones(10, 3)
+
+    def bag(indices, at):
+        return nn.functional.embedding_bag(indices, weight, at)
+
+    run = bag if backend is None else tg.compile(bag, backend=backend, fullgraph=True)
+    with pytest.raises(RuntimeError, match="offsets that begin with 0"):
+        run(tg.tensor(VECTOR), tg.tensor(offsets)).tolist()
+    assert run(tg.tensor(VECTOR), tg.tensor([0, 2])).tolist() == [[1.0] * 3] * 2
+
+
+def test_no_bags():
+    empty = torch.empty(0, dtype=torch.int64)
+    theirs = torch.nn.functional.embedding_bag(torch.tensor(VECTOR), torch.ones(10, 3), empty)
+    ours = nn.functional.embedding_bag(tg.tensor(VECTOR), tg.ones(10, 3), tg.tensor(empty.numpy()))
+    assert ours.shape == tuple(theirs.shape) == (0, 3)

@@ -236,6 +236,7 @@ OTHERS = {
     "questions": lambda t, F, x, y: [
         x[0].t().argmax(), x.argmax(-1), x.argmin(0, keepdim=True), t.equal(x, x), t.allclose(x, x),
         t.count_nonzero(x, -1), x[:, :0].numel(), t.is_tensor(x), t.result_type(x, 1),
+        t.result_type(x, np.float64(1)), t.result_type(np.int32(1), x),
         t.searchsorted(y[:, 0].sort()[0].detach(), x[0, 0].detach()), t.isin(x, x[0]),
         t.bincount(t.tensor([1, 1, 3]), minlength=6), x.size(-1), x[0].t().is_contiguous(),
         x[0].t().stride(), t.finfo(x.dtype).max,

@@ -44,6 +44,7 @@ def embedding_bag(
         rows = functions.embedding(input, weight)
         member = tg.ones_like(input, dtype=tg.bool)
     elif input.dim() == 1 and offsets is not None:
+        offsets = functions.bag_offsets(offsets, count=input.shape[0])
         first = (offsets[:-1] if include_last_offset else offsets).unsqueeze(1)
         place = tg.arange(input.shape[0]).unsqueeze(0)
         last = tg.cat([first[1:], offsets[-1:].unsqueeze(1)]) if include_last_offset else None

@@ -82,4 +82,24 @@ def embedding(
     return embedding_(input, weight, padding_idx=padding_idx)
 
 
+@user_op(shown="embedding_bag")
+def bag_offsets(offsets: Operand, /, count: int) -> Node:
+    """Where bags begin among `count` indices: at 0 first, then each not before the last."""
+    at = as_node(offsets)
+    if at.ndim != 1 or not at.dtype.is_int:
+        raise IRTypeError(f"embedding_bag() needs a vector of integer offsets, not {at.type}")
+    at = cast(at, i64)
+    if not at.type.size:
+        return at
+    zero = ops.splat(0, TensorType((1,), i64))
+    before = ops.slice_(at, start=(0,), stop=(at.shape[0] - 1,), step=(1,))
+    # The first is compared with 0 from both sides.
+    low = ops.concatenate(zero, before, axis=0)
+    high = ops.concatenate(zero, ops.splat(count, before.type), axis=0)
+    legal = ops.and_(ops.le(low, at), ops.le(at, high))
+    return required(
+        at, legal, f"embedding_bag() needs offsets that begin with 0, rise, and end by {count}"
+    )
+
+
 PLAIN = (one_hot, embedding)

@@ -47,9 +47,11 @@ def can_cast(from_: DType, to: DType) -> bool:
 
 
 def result_type(tensor1: Any, tensor2: Any) -> DType:
-    """The dtype of an operation on both, tensors or Python numbers."""
+    """The dtype of an operation on both, tensors or numbers."""
 
     def operand(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            value = value.item()
         if isinstance(value, (bool, int, float, complex)):
             return Weak(literal(value), type(value).__name__)
         return placeholder(TensorType(tuple(value.shape), value.dtype))
