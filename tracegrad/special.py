@@ -35,7 +35,7 @@ def ndtr(input: Any) -> Any:
 
 def ndtri(input: Any) -> Any:
     """The quantiles of the standard normal distribution."""
-    return _functions.erfinv(input * 2 - 1) * math.sqrt(2)
+    return _functions.erfinv(input * 2.0 - 1) * math.sqrt(2)
 
 
 __all__ = [*_SAME, "entr", "expit", "gammaln", "ndtr", "ndtri", "psi", "xlog1py"]

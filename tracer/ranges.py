@@ -67,8 +67,26 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
             f"linspace() of {steps} steps", fix="give a number that is not negative"
         )
     dtype = dtype or get_default_dtype()
-    values = np.linspace(number_of(start), number_of(end), steps)
+    first, last = number_of(start), number_of(end)
+    if dtype.is_float or dtype.is_complex:
+        values = np.linspace(first, last, steps)
+    else:
+        values = _integers_between(math.trunc(first), math.trunc(last), steps)
     return finish(wrap(values.astype(dtype.np)), requires_grad)
+
+
+def _integers_between(first: int, last: int, steps: int) -> np.ndarray:
+    """`steps` numbers from first to last, whose fractions are then cut off.
+
+    Counted from the nearer end and with exact products, as PyTorch's multiply-add: what is cut off
+    depends on the last bit.
+    """
+    step = np.longdouble((last - first) / max(steps - 1, 1))
+    places = np.arange(steps)
+    values = np.where(
+        places < max(steps // 2, 1), first + step * places, last - step * places[::-1]
+    )
+    return values.astype(np.float64)
 
 
 FUNCTIONS = {"arange": arange, "linspace": linspace}

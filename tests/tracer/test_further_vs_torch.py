@@ -108,3 +108,20 @@ def test_samplers(mode):
 def test_apply_():
     x = tg.tensor([1.0, 4.0])
     assert x.apply_(lambda v: v + 1) is x and x.tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "float32"])
+@pytest.mark.parametrize(
+    "ends", [(0, 10), (-3.4, 4.1), (4.3, -3), (-6.5, -7.3), (-14, 10), (-6, 14), (5, 5)]
+)
+def test_evenly_spaced(ends, dtype):
+    """Integers lie between whole bounds, and what is cut off is what PyTorch cuts off."""
+    for steps in (0, 1, 2, 7, 40):
+        got = tg.linspace(*ends, steps, dtype=getattr(tg, dtype)).numpy()
+        np.testing.assert_allclose(
+            got, torch.linspace(*ends, steps, dtype=getattr(torch, dtype)), 1e-5, 1e-5
+        )
+    got = tg.logspace(ends[0] / 4, 1.7, 6, 3.0, dtype=getattr(tg, dtype)).numpy()
+    np.testing.assert_allclose(
+        got, torch.logspace(ends[0] / 4, 1.7, 6, 3.0, dtype=getattr(torch, dtype)), 1e-5, 1e-5
+    )

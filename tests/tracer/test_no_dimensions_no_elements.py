@@ -1,8 +1,13 @@
 """Tensors without dimensions and without elements, and index_put by tensors and masks: as PyTorch."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+import torch
 from everywhere import MODES, agree_everywhere
+
+import tracegrad as tg
 
 NUMBER = np.float32(2)
 ROWS = np.zeros((0, 3), np.float32)
@@ -79,3 +84,31 @@ NO_DIMENSION = {
 @pytest.mark.parametrize("name", NO_DIMENSION)
 def test_a_number_has_no_dimension(name, mode):
     agree_everywhere(mode, NO_DIMENSION[name], NUMBER, grad=False, legal=False)
+
+
+# Results of no elements of an operand that has some: a loss of nothing still has a gradient, zeros.
+HISTORIES = {
+    "gather": lambda t, x: x.gather(0, t.zeros(0, 2, dtype=t.int64)),
+    "nll_loss": lambda t, x: t.nn.functional.nll_loss(x[:0], t.zeros(0).long(), reduction="sum"),
+    "inv": lambda t, x: t.linalg.inv(x.expand(0, 2, 2)),
+    "solve": lambda t, x: t.linalg.solve(x.expand(0, 2, 2), x[0, 0].expand(0, 2, 1)),
+    "matrix_power": lambda t, x: t.linalg.matrix_power(x.expand(0, 2, 2), -2),
+    "pinv": lambda t, x: t.linalg.pinv(x[:, :0]),
+    "qr": lambda t, x: sum(part.sum() for part in t.linalg.qr(x[:, :0])),
+    "median": lambda t, x: x[:0].median(),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", HISTORIES)
+def test_nothing_has_a_history(name, mode):
+    """In compiled calls the graph says what a result comes from, so it has to say it of nothing too."""
+
+    def gradient(t, run):
+        x = t.tensor([[3.0, 1.0], [1.0, 2.0]], requires_grad=True)
+        y = run(lambda x: HISTORIES[name](t, x))(x)
+        y.sum().backward()
+        return x.grad.tolist()
+
+    mine = gradient(tg, (lambda f: f) if mode == "eager" else partial(tg.compile, backend=mode))
+    assert mine == gradient(torch, lambda f: f)

@@ -99,10 +99,11 @@ def index_put_at(
 @user_op
 def gather_(input: Operand, index: Operand, /, *, dim: int) -> Node:
     """out[i][j] = input[index[i][j]][j] for dim 0; index may be smaller than input elsewhere."""
-    at = places(index)
+    x, at = as_node(input), places(index)
     if 0 in at.shape:
-        axis_of(dim, as_node(input).ndim)
-        return ops.splat(0, TensorType(at.shape, as_node(input).dtype))
+        axis_of(dim, x.ndim)
+        nothing = ops.splat(0, TensorType(at.shape, x.dtype))
+        return linked(nothing, x) if x.dtype.is_inexact else nothing
     x, axis, where = _along(input, dim, at, "gather")
     return reshape(ops.take_along(_cropped(x, where.shape, axis), where, axis=axis), at.shape)
 

@@ -74,7 +74,7 @@ def solve_triangular(
 def solved(a: Node, b: Node, name: str) -> Node:
     """a^-1 b through LU with row pivots: a[p] = L U. A singular `a` raises LinAlgError at run time."""
     if not a.type.size:
-        return ops.zeros_like(b)
+        return linked(b, a)  # no elements either
     packed, pivots = (part(ops.lu(a), k) for k in (0, 1))
     pivot = ops.detach(diagonal_of(packed, 0, -2, -1))
     regular = ops.bitwise_not(ops.eq(pivot, ops.zeros_like(pivot)))
@@ -187,8 +187,9 @@ def qr(A: Operand, /, mode: str = "reduced") -> tuple[Node, Node]:
     x = matrix("qr", A)
     *lead, m, n = x.shape
     if not x.type.size:
-        q = ops.splat(0, x.type.with_shape((*lead, m, min(m, n))))
-        r = ops.splat(0, x.type.with_shape((*lead, min(m, n), n)))
+        k = min(m, n)
+        empty = [ops.splat(0, x.type.with_shape((*lead, *size))) for size in ((m, k), (k, n))]
+        q, r = (linked(factor, x) for factor in empty)
     else:
         q, r = (part(ops.qr(x), k) for k in (0, 1))
     if mode == "r":
@@ -248,7 +249,7 @@ def pinv(A: Operand, /, *, rtol: float | None = None) -> Node:
     """The Moore-Penrose inverse: singular values below rtol times the largest count as 0."""
     x = matrix("pinv", A)
     if not x.type.size:
-        return ops.zeros_like(swap(x))
+        return swap(x)  # as many elements: none
     return ops.pinv(x, rtol=_tolerance(x) if rtol is None else float(rtol))
 
 

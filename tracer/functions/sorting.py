@@ -15,6 +15,7 @@ from tracegrad.tracer.dispatch import Weak, user_op
 from tracegrad.tracer.errors import InvalidValueError, ShapeError
 from tracegrad.tracer.functions.activations import clipped
 from tracegrad.tracer.functions.axes import axis_of, reshape
+from tracegrad.tracer.functions.checking import linked
 from tracegrad.tracer.functions.promotion import (
     Operand,
     as_node,
@@ -121,7 +122,7 @@ def _median(input: Operand, ignore_nan: bool, name: str) -> Node:
     flat = reshape(x, (x.type.size,))
     if not x.type.size:
         require_dtype(name, (x,), "f")
-        return ops.splat(float("nan"), x.type.with_shape(()))
+        return linked(ops.splat(float("nan"), x.type.with_shape(())), x)
     return reshape(ops.take_along(flat, middle(flat, 0, ignore_nan), axis=0), ())
 
 

@@ -4,6 +4,7 @@ wherever those are.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tracegrad.ir.types import DType, f64
@@ -206,7 +207,9 @@ def logspace(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """`base` to the powers of `steps` evenly spaced numbers."""
+    """`base` to the powers of `steps` evenly spaced numbers; integers from whole bounds, as linspace."""
+    if dtype is not None and dtype.is_int:
+        start, end = math.trunc(start), math.trunc(end)
     exponents = linspace(start, end, steps, dtype=f64, device=device)
     result = functions.pow(base, exponents).to(dtype or get_default_dtype())
     return result.requires_grad_() if requires_grad else result
