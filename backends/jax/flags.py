@@ -169,7 +169,7 @@ def _read_oldest() -> None:
 
 
 def raise_code(code: Any, errors: list[BackendError]) -> None:
-    number = int(code)
+    number = int(np.asarray(code))  # int(code) takes 14 us, of which this is 1
     if number:
         error = errors[number - 1]
         raise type(error)(error.message, error.op, error.loc)
