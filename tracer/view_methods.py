@@ -122,6 +122,8 @@ def movedim(input: Shape, source: Any, destination: Any) -> Steps:
         raise ShapeError(f"movedim: {len(sources)} dimensions to {len(targets)} places")
     if not input:
         return ()
+    if len({*sources}) < len(sources) or len({*targets}) < len(targets):
+        raise ShapeError(f"movedim({source}, {destination}) names a dimension twice")
     perm: list[Any] = [None] * len(input)
     for s, t in zip(sources, targets):
         perm[t] = s
@@ -235,7 +237,7 @@ def narrow(input: Shape, dim: int, start: int, length: int) -> Steps:
 
 
 def narrowing(shape: Shape, dim: int, start: int, length: int) -> Slice:
-    k = axis_of(dim, len(shape))
+    k = dimension_of(dim, len(shape))
     size = shape[k]
     begin = int(start) + (size if start < 0 else 0)
     if not (0 <= begin and begin + length <= size and length >= 0):

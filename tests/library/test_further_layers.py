@@ -44,6 +44,10 @@ LAYERS = {
         ),
         ROWS,
     ),
+    "multilabel of integers": (
+        lambda t: lambda x: t.nn.MultiLabelSoftMarginLoss()(x, t.tensor((SIGNS + 1) / 2).long()),
+        ROWS,
+    ),
     "triplet": (
         lambda t: lambda x: t.nn.TripletMarginWithDistanceLoss(swap=True, margin=2.0)(
             x, x.detach() + 1, x.detach().flip(0)

@@ -45,6 +45,8 @@ LAYERS = {
     "bn2d-cumulative": (lambda nn: nn.BatchNorm2d(4, momentum=None), [X2345]),
     "bn2d-plain": (lambda nn: nn.BatchNorm2d(4, affine=False), [X2345]),
     "bn2d-no-stats": (lambda nn: nn.BatchNorm2d(4, track_running_stats=False), [X2345]),
+    "bn1d-of-nothing": (lambda nn: nn.BatchNorm1d(4), [(0, 4, 3)]),
+    "bn2d-of-nothing": (lambda nn: nn.BatchNorm2d(4, momentum=None), [(0, 4, 2, 3)]),
     "bn3d": (lambda nn: nn.BatchNorm3d(2), [(2, 2, 3, 2, 2)]),
     "instance1d": (lambda nn: nn.InstanceNorm1d(4), [X234]),
     "instance2d": (lambda nn: nn.InstanceNorm2d(4, affine=True), [X2345]),

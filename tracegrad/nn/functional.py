@@ -36,6 +36,7 @@ from tracegrad.nn.losses_rare import (
     triplet_margin_with_distance_loss,
 )
 from tracegrad.tracer import Tensor, functions, no_grad
+from tracegrad.tracer.creation import zeros
 from tracegrad.tracer.errors import InvalidValueError, ShapeError
 from tracegrad.tracer.functions import (
     adaptive_avg_pool1d,
@@ -215,8 +216,11 @@ def batch_norm(
     """Normalises each channel (axis 1), by this batch (`training`) or by the running statistics.
 
     Training moves the running statistics by `momentum` towards the batch's mean and its
-    *unbiased* variance.
+    *unbiased* variance; a batch of no elements leaves them.
     """
+    if training and not input.numel() and input.ndim > 1:
+        mean = zeros(input.shape[1], dtype=input.dtype)
+        return functions.batch_norm_eval(input, mean, mean + 1, weight, bias, eps=eps)
     if not training:
         if running_mean is None or running_var is None:
             raise InvalidValueError(

@@ -32,5 +32,6 @@ def multilabel_soft_margin_loss(
 ) -> Tensor:  # fmt: skip
     """Binary cross-entropy of sigmoid(input) for every class, averaged over the classes."""
     reduction = legacy_reduction(size_average, reduce, reduction)
+    target = target.to(input.dtype)  # classes given as integers, unlike in the binary loss
     values = binary_cross_entropy_with_logits(input, target, weight, reduction="none")
     return reduced(values.mean(-1), reduction)

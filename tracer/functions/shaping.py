@@ -89,7 +89,7 @@ def _at_least(tensors: Any, ndim: int) -> list[Any]:
 
 def hstack(tensors: Any) -> Any:
     """Join along dimension 1 (vectors: 0)."""
-    parts = _at_least(tensors, 1)
+    parts = _at_least(_sequence("hstack", tensors), 1)
     return cat(parts, 0 if parts[0].ndim == 1 else 1)
 
 
