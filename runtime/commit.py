@@ -14,7 +14,7 @@ from tracegrad.tracer.inplace import rebase_family
 from tracegrad.tracer.storage import Storage, protect_saved
 from tracegrad.tracer.tape.entries import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, bare, metadata_changes, wrap
-from tracegrad.tracer.trace.recording import Input
+from tracegrad.tracer.trace.buffers import Input
 
 _NONE: dict[int, Any] = {}  # never written
 

@@ -33,10 +33,10 @@ from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.runtime.watch.observer import Observer
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
 from tracegrad.tracer.locate import raised_at, warn
-from tracegrad.tracer.state import get_mode, mode_with, reset_mode, set_mode
+from tracegrad.tracer.state import Mode, get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.trace.buffers import MemoryMatters
 from tracegrad.tracer.trace.numbers import TracedNumber
-from tracegrad.tracer.trace.recording import Trace, recording_mode
+from tracegrad.tracer.trace.recording import Trace
 
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
@@ -253,14 +253,14 @@ class CompiledFunction(FunctionLike, Inspection):
         """Run the function while it is recorded and observed."""
         call.declare(trace)
         with observer:
-            token = set_mode(recording_mode(trace, call.grad))
+            token = set_mode(Mode(call.grad, trace))
             try:
                 returned = self._run_recorded(call)
                 left = get_mode().grad
                 trace.grad_left = None if left is call.grad else left
             finally:
                 reset_mode(token)
-        token = set_mode(recording_mode(trace, False))
+        token = set_mode(Mode(False, trace))
         try:
             keep_grads, effects = self.settings.keep_grads, observer.effects
             return finish(trace, returned, keep_grads, call.tensors, effects, observer.origins)

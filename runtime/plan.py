@@ -10,7 +10,8 @@ from tracegrad.runtime.recorded import Effect, GradWrite, Recorded, Result
 from tracegrad.runtime.segments import Segment
 from tracegrad.runtime.state import UpdatedTensors, updated_tensors
 from tracegrad.runtime.watch.checks import checker
-from tracegrad.tracer.trace.recording import HostAction, HostGuard, HostRead, Input
+from tracegrad.tracer.trace.buffers import Input
+from tracegrad.tracer.trace.host import HostAction, HostGuard, HostRead
 
 
 @dataclass

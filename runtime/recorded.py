@@ -8,7 +8,8 @@ from typing import Any
 
 from tracegrad.ir.graph import Node
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.trace.recording import Input, Trace
+from tracegrad.tracer.trace.buffers import Input
+from tracegrad.tracer.trace.recording import Trace
 from tracegrad.tracer.views import ViewStep
 
 

@@ -17,7 +17,7 @@ from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.tracer.bundle import STATE_LOCK, Bundled, value_in_xla
 from tracegrad.tracer.storage import Storage, protect_saved, settle, writable
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.trace.recording import HostAction, HostRead
+from tracegrad.tracer.trace.host import HostAction, HostRead
 
 _NUMBERS = frozenset({float, int, bool})
 

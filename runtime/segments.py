@@ -21,7 +21,9 @@ from tracegrad.runtime.lowering import Compiler, Lowered
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.storage import Storage
-from tracegrad.tracer.trace.recording import Guard, HostRead, Input
+from tracegrad.tracer.trace.buffers import Input
+from tracegrad.tracer.trace.host import HostRead
+from tracegrad.tracer.trace.recording import Guard
 
 
 class Sources:

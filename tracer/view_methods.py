@@ -118,8 +118,8 @@ def movedim(input: Shape, source: Any, destination: Any) -> Steps:
     """Move axes to new places, the others keeping their order."""
     sources = [axis_of(d, len(input)) for d in ints((source,))]
     targets = [axis_of(d, len(input)) for d in ints((destination,))]
-    if len(sources) != len(targets):
-        raise ShapeError(f"movedim: {len(sources)} dimensions to {len(targets)} places")
+    if not len(sources) == len(targets) == len(set(sources)) == len(set(targets)):
+        raise ShapeError(f"movedim: dimensions {source} to the places {destination}")
     if not input:
         return ()
     if len({*sources}) < len(sources) or len({*targets}) < len(targets):

@@ -28,8 +28,9 @@ from tracegrad.tracer.observed import (
     recording_watch,
 )
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.host import HostGuard
 from tracegrad.tracer.trace.numbers import same_bits
-from tracegrad.tracer.trace.recording import HostGuard, Trace
+from tracegrad.tracer.trace.recording import Trace
 
 
 class AttributeWatch:

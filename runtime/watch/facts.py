@@ -8,8 +8,8 @@ from typing import Any
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.watch.pictures import ABSENT, PLAIN, unchanged
 from tracegrad.tracer.observed import has_key, has_keys
+from tracegrad.tracer.trace.host import HostGuard
 from tracegrad.tracer.trace.numbers import is_a
-from tracegrad.tracer.trace.recording import HostGuard
 
 
 class Place:

@@ -8,7 +8,8 @@ from tracegrad.runtime.watch.sightings import Sightings
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tape.entries import Leaf
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.trace.recording import Input, Trace
+from tracegrad.tracer.trace.buffers import Input
+from tracegrad.tracer.trace.recording import Trace
 
 
 def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) -> None:

@@ -44,6 +44,7 @@ def test_every_public_name_is_pytorchs():
         lambda t, x: x.unfold(1, 2, 1),
         lambda t, x: x.unfold(0, 3, 2),
         lambda t, x: x.clone().fill_diagonal_(5),
+        lambda t, x: t.zeros(7, 2).fill_diagonal_(5, wrap=True),
         lambda t, x: t.tensor_split(x, 3, dim=1),
         lambda t, x: x.tensor_split((1, 2)),
         lambda t, x: t.hsplit(x, 2),

@@ -62,3 +62,14 @@ def agree(program, backend, **options):
 def ramp(*shape, dtype=tg.float32, start=0.0):
     count = int(np.prod(shape))
     return tg.tensor((np.arange(count) / max(count, 1) + start).reshape(shape)).to(dtype)
+
+
+def three_calls(function):
+    """What a program reports that only calls its function."""
+    for _ in range(3):
+        yield function(ramp(3))
+
+
+def compiled(function, backend):
+    """The function compiled, or itself if there is no backend."""
+    return tg.compile(function, backend=backend) if backend else function

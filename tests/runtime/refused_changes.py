@@ -1,9 +1,8 @@
-"""Programs that change, draw or meet what no replay repeats: each ends up eager, after one warning."""
+"""Programs that change or meet what no replay repeats: each ends up eager, after one warning."""
 
 import collections
 import functools
 import io
-import random
 import types
 
 import numpy as np
@@ -12,105 +11,6 @@ import tracegrad as tg
 from tests.runtime.hazards.registry import falls_back
 from tests.runtime.programs import ramp
 from tracegrad.runtime.watch.pictures import MAX_ITEMS
-
-
-@falls_back("np.random")
-def numpy_random(compile):
-    g = compile(lambda x: x * float(np.random.rand()))
-    for _ in range(3):
-        yield g(ramp(3))
-
-
-@falls_back("random")
-def python_random(compile):
-    random.seed(3)
-    g = compile(lambda x: x * random.random())
-    for _ in range(3):
-        yield g(ramp(3))
-
-
-@falls_back("random generator")
-def numpy_generator(compile):
-    rng = np.random.default_rng(5)
-    g = compile(lambda x: x * float(rng.normal()))
-    for _ in range(3):
-        yield g(ramp(3))
-
-
-@falls_back("random generator is made")
-def own_generator_made(compile):
-    def f(x):
-        generator = tg.Generator().manual_seed(3)
-        return x + tg.rand(3, generator=generator)
-
-    g = compile(f)
-    for _ in range(3):
-        yield g(ramp(3))
-
-
-@falls_back("random stream is seeded")
-def own_generator_seeded(compile):
-    generator = tg.Generator()
-
-    def f(x):
-        generator.manual_seed(3)
-        return x + tg.rand(3, generator=generator)
-
-    g = compile(f)
-    for _ in range(3):
-        yield g(ramp(3))
-
-
-@falls_back("state of a random stream is asked for")
-def random_state_put_back(compile):
-    def f(x):
-        with tg.random.fork_rng():
-            x = x + tg.rand(3)
-        return x - tg.rand(3)
-
-    g = compile(f)
-    for _ in range(3):
-        yield g(ramp(3))
-
-
-@falls_back("state of a random stream is set")
-def random_state_set(compile):
-    state = tg.get_rng_state()
-
-    def f(x):
-        tg.set_rng_state(state)
-        return x - tg.rand(3)
-
-    g = compile(f)
-    for _ in range(3):
-        yield g(ramp(3))
-
-
-@falls_back("seed of a random stream is asked for")
-def seed_asked_for(compile):
-    g = compile(lambda x: x + tg.initial_seed())
-    for seed in range(3):
-        tg.manual_seed(seed)
-        yield g(ramp(3))
-
-
-@falls_back("iterator")
-def iterator_consumed(compile):
-    numbers = iter([1.0, 2.0, 3.0])
-    g = compile(lambda x: x * next(numbers))
-    for _ in range(3):
-        yield g(ramp(3))
-
-
-@falls_back("iterator")
-def generator_consumed(compile):
-    def batches():
-        yield from (ramp(3), ramp(3) * 2, ramp(3) * 3)
-
-    source = batches()
-    g = compile(lambda: next(source) + 1)
-    for _ in range(3):
-        yield g()
 
 
 @falls_back("changes between calls: n")
@@ -262,17 +162,6 @@ def key_of_a_dict_removed(compile):
     g = compile(f)
     for _ in range(3):
         yield g(ramp(3)), list(removed)
-
-
-@falls_back("lru_cache draws random")
-def numbers_drawn_into_a_cache_out_of_turn(compile):
-    @functools.cache
-    def noise(n):
-        return tg.rand(n)
-
-    g = compile(lambda x: x * tg.rand(3) + noise(3))
-    for _ in range(3):
-        yield g(ramp(3))
 
 
 @falls_back("under functools.lru_cache, uses a value of this call")

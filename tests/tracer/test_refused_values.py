@@ -149,6 +149,7 @@ CALLS = {
     ),
     "state of GRUCell": lambda T, F: T.nn.GRUCell(2, 3)(T.ones(4, 2), T.ones(1, 3)),
     "input of RNNCell": lambda T, F: T.nn.RNNCell(2, 3)(T.ones(5, 4, 2)),
+    "movedim": lambda T, F: T.ones(2, 3, 4).movedim((0, 0), (2, 0)),
     "number of targets": lambda T, F: F.cross_entropy(T.ones(4, 3), T.zeros(5, dtype=T.long)),
 }
 

@@ -21,12 +21,13 @@ from tracegrad.tracer.view_methods import axis_of
 
 
 def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
-    """Write `fill_value` on the diagonal of a matrix."""
-    if self.ndim != 2 or wrap:
+    """Write `fill_value` on the diagonal of a matrix; `wrap`: which begins anew below a full one."""
+    if self.ndim != 2:
         raise ShapeError(
             f"fill_diagonal_ needs a matrix, this tensor has {self.ndim} dimensions", where=here()
         )
-    places = arange(self.shape[0])[:, None] == arange(self.shape[1])
+    rows, columns = arange(self.shape[0]), arange(self.shape[1])
+    places = (rows % (self.shape[1] + 1) if wrap else rows)[:, None] == columns
     return self.masked_fill_(places, fill_value)
 
 

@@ -87,8 +87,8 @@ class TraceAutograd(TraceHost):
                 traced.cell.version += 1
             tensor = Tensor.__new__(Tensor)
             tensor._traced = traced
-            self.add_leaf(node, tensor).tensor = tensor
-            self._traced_leaf(traced, tensor)
+            self.add_leaf(node, tensor)
+            self.grads[id(traced)] = GradSlot(tensor, None, "")  # `.grad` of what is born here
         elif not value and node in self.active:
             raise no_leaf()
         elif not value and node in self.leaf_of:
@@ -121,10 +121,6 @@ class TraceAutograd(TraceHost):
         super().undo_host_actions()
         for tensor, before in self.switched.values():  # set again by the run
             tensor._set_leaf(before)
-
-    def _traced_leaf(self, traced: Any, tensor: Tensor) -> None:
-        """`.grad` of a leaf born in the trace starts as None."""
-        self.grads[id(traced)] = GradSlot(tensor, None, "")
 
     # -- the reverse walk ------------------------------------------------------------------------
 

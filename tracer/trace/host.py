@@ -150,12 +150,14 @@ def known(value: Any, numbers: dict[int, Any]) -> Any:
 class TraceHost(TraceBuffers):
     """The part of a Trace that reads and runs Python at every call.
 
-    host    reads, actions, and what was asked after an action, in order
-    phase   number of actions so far
-    noted   reads reported by `note_item` (observed.py)
-    watch   see `recording_watch` (observed.py); set by the runtime
-    grad_left  the gradient mode that the function left behind, if it is another than before
-    undo    drops state made while recording, should the recording be thrown away
+    host          reads, actions, and what was asked after an action, in order
+    host_guards   what was asked before any action
+    array_inputs  large NumPy operands, with their inputs, by the array's id
+    phase         number of actions so far
+    noted         reads reported by `note_item` (observed.py)
+    watch         see `recording_watch` (observed.py); set by the runtime
+    grad_left     the gradient mode that the function left behind, if it is another than before
+    undo          drops state made while recording, should the recording be thrown away
     """
 
     def __init__(self) -> None:
@@ -235,16 +237,8 @@ class TraceHost(TraceBuffers):
         state = self._random.get(id(generator))
         if state is None:
             node = placeholder(TensorType((3,), u32), here())
-            self.inputs.append(
-                Input(
-                    "random",
-                    node,
-                    generator,
-                    generator.snapshot,
-                    "random",
-                    ("random", id(generator)),
-                )
-            )
+            key = ("random", id(generator))
+            self.inputs.append(Input("random", node, generator, generator.snapshot, "random", key))
             state = (node, 0, generator)
         node, count, _ = state
         self._random[id(generator)] = (node, count + 1, generator)

@@ -54,7 +54,7 @@ class NestedTrace(Trace):
 
     def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
         traced = tensor._traced
-        if traced is not None and traced.trace is self:
+        if self._is_mine(tensor):
             return traced.cell
         owner = traced if traced is not None else tensor
         cell = self.cells.get(id(owner))
@@ -67,16 +67,7 @@ class NestedTrace(Trace):
         return cell
 
     def node_of(self, tensor: Tensor) -> Node:
-        traced = tensor._traced
-        if traced is not None and traced.trace is self:
-            return traced.node
-        cell = self.cell_of(tensor)
-        if cell.written:
-            self.refuse(
-                f"an in-place write on an outside tensor inside {self.what}",
-                "return the new value instead",
-            )
-        return cell.nodes[0]
+        return tensor._traced.node if self._is_mine(tensor) else self.cell_of(tensor).nodes[0]
 
     # -- Python's side ---------------------------------------------------------------------------
 
@@ -169,17 +160,14 @@ class NestedTrace(Trace):
     # -- views and writes ------------------------------------------------------------------------
 
     def make_view(self, tensor: Tensor, step: Any) -> Tensor:
-        if tensor._traced is None or tensor._traced.trace is not self:
+        if not self._is_mine(tensor):
             # A view of an outside tensor: of its current value.
             tensor = self.stand_in(self.node_of(tensor))
         return super().make_view(tensor, step)
 
     def write(self, target: Tensor, value: Tensor) -> None:
-        if target._traced is None or target._traced.trace is not self:
-            self.refuse(
-                f"an in-place write on an outside tensor inside {self.what}",
-                "return the new value instead",
-            )
+        if not self._is_mine(target):
+            self._refuse_outside("an in-place write on", "return the new value instead")
         if target._traced.cell in self._stand_ins:
             self.refuse(
                 f"an in-place write on an argument, or on a view of an outside tensor, inside {self.what}",

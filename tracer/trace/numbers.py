@@ -21,7 +21,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.types import bool_, f64, i64
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.state import get_default_dtype, get_mode
 
 
 class TracedNumber:
@@ -55,8 +55,6 @@ class TracedNumber:
 
     @property
     def dtype(self) -> Any:
-        from tracegrad.tracer.state import get_default_dtype
-
         return get_default_dtype() if self.category == "float" else self.node.dtype
 
     def as_tensor(self, dtype: Any = None) -> Any:
@@ -71,7 +69,8 @@ class TracedNumber:
             return NotImplemented
         if not isinstance(other, _IN_GRAPHS):
             value = self._exact(f"arithmetic with {type(other).__name__}")
-            return PYTHON[kind](other, value) if reflected else PYTHON[kind](value, other)
+            operation = getattr(operator, kind)
+            return operation(other, value) if reflected else operation(value, other)
         number = self.live()
         trace = number.trace
         with _loc.at(here()):
@@ -161,11 +160,7 @@ class TracedNumber:
         return str(self._exact("str()"))
 
     def __round__(self, digits: int | None = None) -> Any:
-        return (
-            round(self._exact("round()"), digits)
-            if digits is not None
-            else round(self._exact("round()"))
-        )
+        return round(self._exact("round()"), digits)
 
     def __trunc__(self) -> int:
         return math.trunc(self._exact("trunc()"))
@@ -235,7 +230,7 @@ def arithmetic(kind: str, a: TracedNumber, b: TracedNumber) -> tuple[Node, str]:
     """
     x, y = match(a, b)
     category = "float" if x.dtype is f64 else "int"
-    if category == "int" and (kind == "div" or (kind == "pow" and negative(b))):
+    if category == "int" and (kind == "truediv" or (kind == "pow" and negative(b))):
         x, y, category = ops.cast(x, dtype=f64), ops.cast(y, dtype=f64), "float"
     return ARITHMETIC[kind](x, y), category
 
@@ -247,35 +242,21 @@ def negative(number: TracedNumber) -> bool:
     return bool(number._compare(0, operator.lt))
 
 
-ARITHMETIC: dict[str, Any] = {
-    "add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div, "pow": ops.pow_,
+ARITHMETIC: dict[str, Any] = {  # by the name in `operator`
+    "add": ops.add, "sub": ops.sub, "mul": ops.mul, "truediv": ops.div, "pow": ops.pow_,
     "floordiv": ops.floor_div, "mod": ops.rem,
 }  # fmt: skip
-PYTHON: dict[str, Callable[[Any, Any], Any]] = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "pow": operator.pow,
-    "floordiv": operator.floordiv, "mod": operator.mod,
-}  # fmt: skip
 COMPARE: dict[Any, Any] = {
-    operator.lt: lambda a, b: ops.lt(a, b),
-    operator.le: lambda a, b: ops.le(a, b),
+    operator.lt: ops.lt,
+    operator.le: ops.le,
     operator.gt: lambda a, b: ops.lt(b, a),
     operator.ge: lambda a, b: ops.le(b, a),
-    operator.eq: lambda a, b: ops.eq(a, b),
+    operator.eq: ops.eq,
     operator.ne: lambda a, b: ops.bitwise_not(ops.eq(a, b)),
 }
 
 
 def _install() -> None:
-    names = {
-        "add": "add",
-        "sub": "sub",
-        "mul": "mul",
-        "truediv": "div",
-        "pow": "pow",
-        "floordiv": "floordiv",
-        "mod": "mod",
-    }
-
     def forward(kind: str) -> Any:
         return lambda self, other: self._binary(other, kind, False)
 
@@ -296,11 +277,11 @@ def _install() -> None:
 
         return method
 
-    for python, kind in names.items():
-        setattr(TracedNumber, f"__{python}__", forward(kind))
-        setattr(TracedNumber, f"__r{python}__", backward(kind))
-    for kind in COMPARE:
-        setattr(TracedNumber, f"__{kind.__name__}__", compare(kind))
+    for kind in ARITHMETIC:
+        setattr(TracedNumber, f"__{kind}__", forward(kind))
+        setattr(TracedNumber, f"__r{kind}__", backward(kind))
+    for comparison in COMPARE:
+        setattr(TracedNumber, f"__{comparison.__name__}__", compare(comparison))
     both = ("and", "or", "xor", "lshift", "rshift", "divmod")
     for python in ("invert", *both, *(f"r{python}" for python in both)):
         setattr(TracedNumber, f"__{python}__", exact(f"__{python}__"))

@@ -27,17 +27,11 @@ from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
-from tracegrad.tracer.state import Mode, get_mode
+from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tape.entries import weak_category
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.autograd import TraceAutograd
-from tracegrad.tracer.trace.buffers import Input, place_of
-from tracegrad.tracer.trace.host import HostAction, HostGuard, HostRead
 from tracegrad.tracer.trace.numbers import TracedNumber
-
-__all__ = [
-    "Guard", "HostAction", "HostGuard", "HostRead", "Input", "Trace", "place_of", "recording_mode",
-]  # fmt: skip
 
 MAX_CONSTANT_BYTES = 64 * 1024  # a larger NumPy operand is an input of the graph, not a constant
 
@@ -223,7 +217,3 @@ class Trace(TraceAutograd):
                 values[item.node] = item.array()
         evaluate_nodes(postorder(nodes, stop=values.__contains__), values)
         return [values[node] for node in nodes]
-
-
-def recording_mode(trace: Trace, grad: bool) -> Mode:
-    return Mode(grad, trace)
