@@ -118,6 +118,10 @@ LAYERS = {
     "flatten": (lambda nn: nn.Flatten(), [X2345]),
     "unflatten": (lambda nn: nn.Unflatten(1, (2, 2)), [X234]),
     "upsample": (lambda nn: nn.Upsample(scale_factor=2), [X2345]),
+    "upsample recomputed": (
+        lambda nn: nn.Upsample(None, 1.7, "bilinear", recompute_scale_factor=True),
+        [X2345],
+    ),  # fmt: skip
     "upsample-bilinear": (
         lambda nn: nn.Upsample(size=(9, 4), mode="bilinear", align_corners=True),
         [X2345],

@@ -202,6 +202,8 @@ def test_distances():
     agree(F.pairwise_distance, T.pairwise_distance, floats(3, 4), floats(3, 4))
     agree(F.cdist, torch.cdist, floats(3, 4), floats(5, 4))
     agree(F.cdist, torch.cdist, floats(2, 3, 4), floats(2, 5, 4), 1.0)
+    exactly = "donot_use_mm_for_euclid_dist"
+    agree(F.cdist, torch.cdist, floats(3, 4), floats(5, 4), compute_mode=exactly)
     agree(F.renorm, torch.renorm, floats(3, 4), 2.0, 0, 1.0)
 
 

@@ -44,7 +44,7 @@ class Upsample(Module):
 
     def __init__(
         self, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
-        align_corners: bool | None = None,
+        align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
     ):  # fmt: skip
         super().__init__()
         self.size = size
@@ -54,9 +54,13 @@ class Upsample(Module):
         )  # fmt: skip
         self.mode = mode
         self.align_corners = align_corners
+        self.recompute_scale_factor = recompute_scale_factor
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners)
+        return F.interpolate(
+            input, self.size, self.scale_factor, self.mode, self.align_corners,
+            self.recompute_scale_factor,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         size = (

@@ -187,8 +187,10 @@ def pairwise_distance(
 
 
 @user_op
-def cdist(x1: Operand, x2: Operand, /, p: float = 2.0) -> Node:
-    """Distances of all rows of x1[.., P, M] to all rows of x2[.., R, M]: [.., P, R]."""
+def cdist(x1: Operand, x2: Operand, /, p: float = 2.0, compute_mode: str | None = None) -> Node:
+    """Distances of all rows of x1[.., P, M] to all rows of x2[.., R, M]: [.., P, R], from their
+    differences whatever `compute_mode` says.
+    """
     a, b = to_float(x1), to_float(x2)
     a = reshape(a, (*a.shape[:-1], 1, a.shape[-1]))
     b = reshape(b, (*b.shape[:-2], 1, *b.shape[-2:]))
