@@ -32,7 +32,7 @@ class FuseRules:
 
     elementwise  names of ops
     reductions   names of ops, over the last axis
-    alone        ops worth a loop of their own: their code needs temporaries
+    alone        ops worth a loop of their own: their code needs temporaries, say
     dtypes       names of the dtypes of reductions
     min_size     elements of a domain from which a loop pays
     max_row      longest last axis of a domain with reductions

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.numpy import KERNELS, quiet
+from tracegrad.backends.numpy.fast.extremes import relu
 from tracegrad.ir.types import TensorType, f32
 from tracegrad.tracer import functions
 from tracegrad.tracer.dispatch import UserOp, apply
@@ -246,7 +247,7 @@ COMPARISONS = {
 # Functions of one float tensor that are one kernel, and reductions of all its elements that are one
 # ufunc: that is their fast path.
 UNARY = {
-    name: unary(getattr(functions, name), KERNELS[name])
+    name: unary(getattr(functions, name), relu if name == "relu" else KERNELS[name])
     for name in (
         "neg", "exp", "log", "sqrt", "rsqrt", "tanh", "sin", "cos", "sigmoid", "relu", "expm1", "log1p", "erf",
         "abs", "floor", "ceil",

@@ -98,14 +98,13 @@ _STRIDED = frozenset({"matmul", "copy", "fused", "sdpa", "sdpa_backward"})
 FACTS = Facts(overwrites, strided)
 
 ELEMENTWISE_OPS = frozenset(EMITTERS) & frozenset(n for n, op in OPS.items() if op.has(ELEMENTWISE))
-WITH_TEMPORARIES = frozenset({"where", "rsqrt", "erf", "erfinv", "lgamma", "digamma"})
+# Their code needs temporaries, or (the extremes) numbers as arrays: worth a loop even if alone.
+TILED = frozenset({"where", "rsqrt", "erf", "erfinv", "lgamma", "digamma", "maximum", "minimum"})
 
 
 def fuse_rules(tile_bytes: int) -> FuseRules:
     """Loops pay from half a tile of float32 on; below, whole arrays stay in the cache anyway."""
-    return FuseRules(
-        ELEMENTWISE_OPS, frozenset(REDUCE), alone=WITH_TEMPORARIES, min_size=tile_bytes // 8
-    )
+    return FuseRules(ELEMENTWISE_OPS, frozenset(REDUCE), alone=TILED, min_size=tile_bytes // 8)
 
 
 # ------------------------------------------------------------------ programs

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
 from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
+from tracegrad.backends.numpy.fast import extremes
+from tracegrad.backends.numpy.fast.work import Array
 from tracegrad.backends.numpy.kernels import KERNELS
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.ir.types import DType, f32, f64, i8, i32, i64
 from tracegrad.passes.patterns import shown_value
+from tracegrad.passes.storage import Shape
 
 # Ops that are one ufunc on any dtype but the exceptions in `ufunc_of`.
 UFUNCS: dict[str, str] = {
@@ -27,7 +31,8 @@ UFUNCS: dict[str, str] = {
     "cosh": "cosh", "tanh": "tanh", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh",
     "floor_div": "floor_divide", "rem": "remainder", "pow": "power", "atan2": "arctan2",
 }  # fmt: skip
-_BY_KEYWORD = frozenset({"maximum", "minimum"})  # NumPy deprecated their positional `out`
+_EXTREMES = frozenset({"maximum", "minimum"})  # NumPy deprecated their positional `out`
+LONGEST_NUMBER = 1 << 17  # elements of an array that stands for one number
 # On every dtype; the others only on f32, f64 and complex (integers and halves go by their kernels).
 _ANY_DTYPE = frozenset(
     "neg abs sign add sub mul maximum minimum and or xor bitwise_not shl shr eq lt le "
@@ -84,7 +89,7 @@ def lines(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> li
         return [f"{w.np('square')}({xs[0]}, {out})"]
     if ufunc is not None:
         w.np(ufunc)
-        keyword = "out=" if name in _BY_KEYWORD else ""
+        keyword = "out=" if name in _EXTREMES else ""
         return [f"{ufunc}({', '.join(xs)}, {keyword}{out})"]
     if name == "where":
         return _where(w, node, xs, out, scratch)
@@ -147,8 +152,20 @@ def kernel_call(w: Writer, node: Node, xs: Operands) -> str:
     return f"{name}({', '.join([*xs, *attrs])})"
 
 
+def whole_number(node: Node, x: Node, shape: Shape) -> Array | None:
+    """The operand `x` of `node` as an array of this shape, if it is one number, and faster so."""
+    pays = extremes.PAYS_FROM <= prod(shape) <= LONGEST_NUMBER
+    if node.op.name not in _EXTREMES or not pays or not extremes.has_vector_code(node.dtype.np):
+        return None
+    value = shown_value(x)
+    return None if value is None else extremes.filled(shape, np.asarray(value, node.dtype.np))
+
+
 def emit_elementwise(w: Writer, node: Node) -> None:
-    xs = [w.operand(operand) for operand in node.inputs]
+    xs = []
+    for operand in node.inputs:
+        number = whole_number(node, operand, node.shape)
+        xs.append(w.operand(operand) if number is None else w.constant(number, key=id(number)))
     scratch = lambda dtype: w.view(w.workspace(node.shape, dtype))
     for line in lines(w, node, xs, w.out(node), scratch):
         w.line(line)

@@ -7,7 +7,7 @@ member of the loop becomes lines of code.
 
 from __future__ import annotations
 
-from tracegrad.backends.numpy.codegen_elementwise import lines, needs_scratch
+from tracegrad.backends.numpy.codegen_elementwise import lines, needs_scratch, whole_number
 from tracegrad.backends.numpy.codegen_reduce import GEMV_ROW, REDUCE, ones
 from tracegrad.backends.numpy.codegen_writer import Writer, emits
 from tracegrad.backends.numpy.fused_geometry import Geometry
@@ -51,8 +51,13 @@ class _Body:
             return self.w.scalar(base.attrs["value"].splat, base.dtype)
         return self.places.names[source]
 
+    def number(self, member: Node, x: Node) -> str:
+        """The operand `x` as a tile filled with one number, where `member` is faster so."""
+        array = whole_number(member, self.loop.source(x), self.geometry.tiling.shape)
+        return "" if array is None else self.places.tile(self.w.constant(array, key=id(array)))
+
     def full_member(self, member: Node) -> None:
-        xs = [self.operand(x) for x in member.inputs]
+        xs = [self.number(member, x) or self.operand(x) for x in member.inputs]
         if self.geometry.skipped(member):
             self.places.names[member] = ""
             return

@@ -108,12 +108,16 @@ class Places:
         return self.slices.setdefault(expression, f"t{len(self.slices)}")
 
     def workspace(self, dtype: DType, row: bool = False) -> str:
-        """A new tile for each thread; named is the first, as long as the last tile needs it."""
+        """A new tile for each thread; named is the first."""
         tiling = self.geometry.tiling
         shape = (*tiling.shape[:-1], 1) if row else tiling.shape
         copies = [self.w.view(self.w.workspace(shape, dtype)) for _ in range(self.geometry.shares)]
         self.own[copies[0]] = copies[1:]
-        return copies[0] if tiling.even else self._slice(f"{copies[0]}[:n]")
+        return self.tile(copies[0])
+
+    def tile(self, name: str) -> str:
+        """An array of a tile's shape, as long as the last tile needs it."""
+        return name if self.geometry.tiling.even else self._slice(f"{name}[:n]")
 
     # -- choosing --------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.backends.numpy.fast import extremes
 from tracegrad.backends.numpy.kernels.elementwise import PLAIN, WIDENED
 from tracegrad.backends.numpy.kernels.random import random_bits
 from tracegrad.backends.numpy.kernels.registry import is_bfloat16, is_half
@@ -99,6 +100,8 @@ def _cast(w: Any, node: Node) -> str | None:
 
 @expression("relu")
 def _relu(w: Any, node: Node) -> str:
+    if node.type.size >= extremes.PAYS_FROM:
+        return f"{w.use(extremes.relu)}({w.whole(node.inputs[0])})"
     zero = number(w, node.type.dtype.np, 0)
     return f"{w.use(np.maximum)}({w.whole(node.inputs[0])}, {zero})"
 
