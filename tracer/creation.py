@@ -326,10 +326,11 @@ def full_like(
 
 def new_method(function: Any) -> Any:
     def new(
-        self: Tensor, *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
-    ) -> Tensor:
+        self: Tensor, *args: Any, dtype: Any = None, device: Any = None,
+        requires_grad: bool = False, **named: Any,
+    ) -> Tensor:  # fmt: skip
         return function(
-            *args, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad
+            *args, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad, **named
         )
 
     new.__name__ = new.__qualname__ = f"new_{function.__name__}"

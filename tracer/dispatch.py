@@ -151,15 +151,15 @@ class UserOp:
                     where=here(),
                 )
         values.update(zip(self._static_names, rest))
+        given = {*self.operands[: len(args)], *self._static_names[: len(rest)]}
         for name, value in kwargs.items():
+            if name in given:
+                raise ArgumentError(
+                    f"{self.shown}() got {name!r} twice, by position and by name", where=here()
+                )
+            if name in self.operands:
+                continue
             if name not in values:
-                if name in self.operands:
-                    if self.operands.index(name) < len(args):
-                        raise ArgumentError(
-                            f"{self.shown}() got {name!r} twice, by position and by name",
-                            where=here(),
-                        )
-                    continue
                 raise ArgumentError(
                     f"{self.shown}() has no argument {name!r}",
                     where=here(),

@@ -26,7 +26,7 @@ def number_of(value: Any) -> Any:
     return value
 
 
-def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+def arange(start: Any = None, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
            requires_grad: bool = False) -> Tensor:  # fmt: skip
     """Numbers from start (0) up to, not including, end. int64 if all are ints, else float32.
 
@@ -36,7 +36,8 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     check_device(device)
     check_dtype(dtype)
     if end is None:
-        start, end = 0, start
+        start, end = None, start
+    start = 0 if start is None else start
     start, end, step = map(number_of, (start, end, step))
     if dtype is None:
         whole = all(isinstance(v, int) for v in (start, end, step))

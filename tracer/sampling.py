@@ -50,7 +50,7 @@ def randn(
 
 
 def randint(
-    low: int,
+    low: int = 0,
     high: Any = None,
     size: Any = None,
     *,
@@ -60,8 +60,10 @@ def randint(
 ) -> Tensor:
     """Integers in [low, high), or in [0, low) when called as randint(high, size)."""
     check_device(device)
-    if size is None:
-        low, high, size = 0, low, high
+    if size is None:  # randint(high, size)
+        high, size = None, high
+    if high is None:
+        low, high = 0, low
     return functions.randint(
         next_key(generator),
         low=int(low),

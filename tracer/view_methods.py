@@ -49,7 +49,7 @@ def reshaping(input: Shape, *shape: Any) -> Steps:
     return (Reshape(resolve_shape(ints(shape), prod(input))),)
 
 
-def view(input: Tensor, *shape: Any) -> Tensor:
+def view(input: Tensor, *shape: Any, size: Any = None) -> Tensor:
     """The same memory under another shape (or, given a dtype, other element type of equal size).
 
     Raises ShapeError when the strides do not allow it without a copy; `reshape` copies then.
@@ -58,7 +58,7 @@ def view(input: Tensor, *shape: Any) -> Tensor:
         from tracegrad.tracer.strided_views import retyped
 
         return retyped(input, shape[0])
-    steps = remembered(reshaping, input, shape, {})
+    steps = remembered(reshaping, input, shape if size is None else (size,), {})
     if not can_view(input, steps):
         raise ShapeError(
             f"view{tuple(steps[0].shape)} of a tensor of shape {tuple(input.shape)} and strides {strides_of(input)}",  # type: ignore[attr-defined]
@@ -67,9 +67,9 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     return make_views(input, steps)
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
     """A view of another shape where the strides allow it, else a copy."""
-    steps = remembered(reshaping, input, shape, {})
+    steps = remembered(reshaping, input, sizes if shape is None else (shape,), {})
     return make_views(input if can_view(input, steps) else input.clone(), steps)
 
 
@@ -95,9 +95,9 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 
 
 @by_shape
-def permute(input: Shape, *dims: Any) -> Steps:
-    """The same memory with its axes in the order `dims`."""
-    perm = tuple(axis_of(d, len(input)) for d in ints(dims))
+def permute(input: Shape, *order: Any, dims: Any = None) -> Steps:
+    """The same memory with its axes in the order given, as varargs or as one sequence."""
+    perm = tuple(axis_of(d, len(input)) for d in ints(order if dims is None else (dims,)))
     if sorted(perm) != list(range(len(input))):
         raise ShapeError(f"permute{perm} of a tensor of {len(input)} dimensions", where=here())
     return (Transpose(perm),)
@@ -113,6 +113,11 @@ def transpose(input: Shape, dim0: int, dim1: int) -> Steps:
     return (Transpose(tuple(perm)),)
 
 
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
+    """`transpose`, under NumPy's name."""
+    return transpose(input, axis0, axis1)
+
+
 @by_shape
 def movedim(input: Shape, source: Any, destination: Any) -> Steps:
     """Move axes to new places, the others keeping their order."""
@@ -122,8 +127,6 @@ def movedim(input: Shape, source: Any, destination: Any) -> Steps:
         raise ShapeError(f"movedim: dimensions {source} to the places {destination}")
     if not input:
         return ()
-    if len({*sources}) < len(sources) or len({*targets}) < len(targets):
-        raise ShapeError(f"movedim({source}, {destination}) names a dimension twice")
     perm: list[Any] = [None] * len(input)
     for s, t in zip(sources, targets):
         perm[t] = s
@@ -151,16 +154,15 @@ def matrix_transpose(input: Tensor) -> Tensor:
 
 
 @by_shape
-def expand(input: Shape, *sizes: Any) -> Steps:
+def expand(input: Shape, *sizes: Any, size: Any = None) -> Steps:
     """Dimensions of size 1 repeated without memory; -1 keeps a size.
 
     Writing in place is refused.
     """
-    wanted = ints(sizes)
+    wanted = ints(sizes if size is None else (size,))
     offset = len(wanted) - len(input)
     shape = tuple(
-        (input[k - offset] if size == -1 else size) if k >= offset else size
-        for k, size in enumerate(wanted)
+        (input[k - offset] if n == -1 else n) if k >= offset else n for k, n in enumerate(wanted)
     )
     fits = offset >= 0 and all(a in (1, b) for a, b in zip(input, shape[offset:]))
     if not fits or -1 in shape:
@@ -362,11 +364,11 @@ def storage_offset(input: Tensor) -> int:
 FUNCTIONS = {
     f.__name__: f
     for f in (
-        view, reshape, view_as, reshape_as, permute, transpose, movedim, t, expand, expand_as, broadcast_to,
+        view, reshape, view_as, reshape_as, permute, transpose, swapaxes, movedim, t, expand, expand_as, broadcast_to,
         unsqueeze, squeeze, flatten, ravel, unflatten, narrow, select, unbind, split, chunk, is_contiguous,
         contiguous, stride, storage_offset, detach,
     )
 }  # fmt: skip
-FUNCTIONS["swapaxes"] = FUNCTIONS["swapdims"] = transpose
+FUNCTIONS["swapdims"] = transpose
 FUNCTIONS["moveaxis"] = movedim
 PROPERTIES = {"T": reversed_axes, "mT": matrix_transpose, "data": detach}

@@ -120,15 +120,18 @@ MISTAKES = {
     "nothing to join": (lambda: tg.cat([]), "at least one tensor", "list"),
     "pieces": (lambda: tg.ones(3).split(0), "pieces of 0", "above 0"),
     "chunks": (lambda: tg.ones(3).chunk(0), "into 0 pieces", "above 0"),
-    "moved twice": (lambda: tg.ones(2, 3).movedim((0, -2), (0, 1)), "a dimension twice", "shapes"),
-    "moved to one place": (
-        lambda: tg.ones(2, 3).movedim((0, 1), (1, 1)),
-        "a dimension twice",
+    "moved twice": (
+        lambda: tg.ones(2, 3).movedim((0, -2), (0, 1)),
+        r"\(0, -2\) to the places",
         "shapes",
     ),
     "narrow of a number": (lambda: tg.tensor(1.0).narrow(0, 0, 1), "0 dimensions", ""),
     "nothing beside": (lambda: tg.hstack([]), "at least one tensor", "a list of tensors"),
-    "moved": (lambda: tg.ones(2, 3).movedim((0, 1), (0,)), "2 dimensions to 1", "shapes"),
+    "moved": (
+        lambda: tg.ones(2, 3).movedim((0, 1), (0,)),
+        r"\(0, 1\) to the places \(0,\)",
+        "shapes",
+    ),
     "sizes": (lambda: tg.zeros(-1), r"sizes \[-1\]", "not negative"),
     "size's kind": (lambda: tg.zeros("a"), "'a', not an integer", "integers"),
     "value's kind": (lambda: tg.full((2,), "a"), "'a', not a number", "number"),

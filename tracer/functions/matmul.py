@@ -103,9 +103,9 @@ def mv(input: Operand, vec: Operand, /) -> Node:
 
 
 @user_op
-def dot(input: Operand, other: Operand, /) -> Node:
+def dot(input: Operand, tensor: Operand, /) -> Node:
     """The sum of products of two vectors."""
-    x, y = as_node(input), as_node(other)
+    x, y = as_node(input), as_node(tensor)
     _of_ranks("dot", (x, y), (1, 1))
     return product(x, y)
 

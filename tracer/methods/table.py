@@ -8,6 +8,7 @@ from typing import Any
 from tracegrad.tracer import functions
 from tracegrad.tracer.functions import ALIASES, FUNCTIONS
 from tracegrad.tracer.indexing import index_put
+from tracegrad.tracer.resolving import ints
 
 # Functions that are methods under their own name.
 _NAMES = """
@@ -35,12 +36,12 @@ Method = Callable[..., Any]
 
 
 def with_sizes(function: Method) -> Method:
-    """A method whose one attribute is ints, given as varargs or as one sequence: x.repeat(2, 3)."""
+    """A method whose one attribute is ints, given as varargs, as one sequence or by its name:
+    x.repeat(2, 3), x.repeat(repeats=(2, 3)).
+    """
 
-    def method(self: Any, *sizes: Any) -> Any:
-        if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
-            sizes = tuple(sizes[0])
-        return function(self, tuple(int(s) for s in sizes))
+    def method(self: Any, *sizes: Any, **named: Any) -> Any:
+        return function(self, *((ints(sizes),) if sizes or not named else ()), **named)
 
     method.__name__ = method.__qualname__ = getattr(function, "name", function.__name__)
     method.__doc__ = function.__doc__
