@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.numpy.fast import extremes
+from tracegrad.backends.numpy.fast.select import PAYS_FROM, select
 from tracegrad.backends.numpy.kernels.elementwise import PLAIN, WIDENED
 from tracegrad.backends.numpy.kernels.random import random_bits
 from tracegrad.backends.numpy.kernels.registry import is_bfloat16, is_half
@@ -74,6 +75,9 @@ def _rsqrt(w: Any, node: Node) -> str | None:
 
 @expression("where")
 def _where(w: Any, node: Node) -> str:
+    if node.type.size >= PAYS_FROM and w.slim(node.inputs[0])[1] == node.type.shape:
+        x, y = (w.slim(operand)[0] for operand in node.inputs[1:])
+        return f"{w.use(select)}({w.whole(node.inputs[0])}, {x}, {y})"
     return f"{w.use(np.where)}({', '.join(w.broadcasting(node))})"
 
 
@@ -96,6 +100,17 @@ def _cast(w: Any, node: Node) -> str | None:
         return None
     order = ", 'C'" if node in w.last else ""
     return f"{w.whole(operand)}.astype({w.use(target.np)}{order})"
+
+
+@expression("maximum", "minimum")
+def _extreme(w: Any, node: Node) -> str | None:
+    ufunc = np.maximum if node.op.name == "maximum" else np.minimum
+    (first, other), (second, size) = map(w.slim, node.inputs)
+    if other == ():
+        (first, other), (second, size) = (second, size), (first, other)
+    if node.type.size < extremes.PAYS_FROM or size != () or other != node.type.shape:
+        return _ufunc(ufunc, True)(w, node)
+    return f"{w.use(extremes.with_number)}({w.use(ufunc)}, {first}, {second})"
 
 
 @expression("relu")
@@ -161,7 +176,7 @@ def _dropout(w: Any, node: Node) -> str | None:
     drawn = f"{w.use(random_bits)}({w.whole(key)}, {node.type.shape})"
     kept = f"{w.use(np.greater_equal)}({drawn}, {number(w, np.dtype(np.uint32), threshold)})"
     scaled = f"{w.use(np.multiply)}({w.whole(x)}, {number(w, dtype.np, 1 / (1 - rate))})"
-    return f"{w.use(np.where)}({kept}, {scaled}, {number(w, dtype.np, 0)})"
+    return f"{w.use(select)}({kept}, {scaled}, {number(w, dtype.np, 0)})"
 
 
 # ------------------------------------------------------------------ reductions

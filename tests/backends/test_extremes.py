@@ -1,4 +1,6 @@
-"""Maximum and minimum with one number: as NumPy's own in every code, nan and infinities included."""
+"""Maximum and minimum with one number, and selection by bits: as NumPy's own in every code, nan and
+infinities included.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import pytest
 from tracegrad.backends.base import Options
 from tracegrad.backends.numpy import KERNELS, compile, interpret
 from tracegrad.backends.numpy.fast import extremes
+from tracegrad.backends.numpy.fast.select import select
 from tracegrad.backends.numpy.straight import straight
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, placeholder
@@ -53,6 +56,37 @@ def test_relu(shape: tuple[int, ...], dtype: DType) -> None:
     node = placeholder(TensorType(shape, dtype))
     (eager,) = straight(Graph((node,), (ops.relu(node),)))([x])
     same(eager, wanted)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("op", [ops.maximum, ops.minimum], ids=lambda op: op.name)
+def test_eager_programs(op: Any, shape: tuple[int, ...]) -> None:
+    """Numbers given at the call, or constants; on either side; of rows."""
+    x, low, row = (placeholder(TensorType(s, f32)) for s in (shape, (), shape[-1:]))
+    given = ops.broadcast_to(low, shape=shape, dims=())
+    outputs = (
+        op(x, given), op(given, x), op(ops.splat(0.5, x.type), x),
+        op(x, ops.broadcast_to(row, shape=shape, dims=(x.ndim - 1,))),
+    )  # fmt: skip
+    graph = Graph((x, low, row), outputs)
+    arrays = [values(shape, f32), np.array(-0.25, "f4"), values(shape[-1:], f32)]
+    wanted = interpret(graph, arrays)
+    as_number = straight(graph, ["array", "number", "array"])([arrays[0], -0.25, arrays[2]])
+    for actual, number, expected in zip(straight(graph)(arrays), as_number, wanted):
+        same(actual, expected)
+        same(number, expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [f16, f32, f64, i8, i32, i64], ids=str)
+def test_select(shape: tuple[int, ...], dtype: DType) -> None:
+    mask = np.random.default_rng(1).random(shape) > 0.5
+    x, y, number = values(shape, dtype), values(shape, dtype)[::-1].copy(), np.array(3, dtype.np)
+    for first, second in ((x, y), (x, number), (number, y), (number, -number), (x.T.copy().T, y)):
+        chosen = select(mask, first, second)
+        assert chosen.tobytes() == np.ascontiguousarray(np.where(mask, first, second)).tobytes()
+    same(select(mask.T, x.T, y.T), np.where(mask, x, y).T)
+    same(select(mask, x, y[:1]), np.where(mask, x, y[:1]))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

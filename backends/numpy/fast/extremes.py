@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.numpy.fast.work import Array
+from tracegrad.backends.numpy.kernels.registry import scalar
 
 PAYS_FROM = 1024  # elements
 BLOCK = 1 << 15  # elements of one call: the filled array stays in the cache
@@ -33,14 +34,18 @@ def filled(shape: tuple[int, ...], number: Array) -> Array:
     return _filled(shape, number.tobytes(), number.dtype)
 
 
-def relu(x: Array) -> Array:
-    """The larger of x and 0; nan stays nan."""
-    zero = np.zeros((), x.dtype)
+def with_number(ufunc: np.ufunc, x: Array, number: Array) -> Array:
+    """np.maximum or np.minimum of x and a 0-d array of its dtype; nan stays nan."""
     if x.size < PAYS_FROM or not x.flags.c_contiguous or not has_vector_code(x.dtype):
-        return np.maximum(x, zero)  # type: ignore[no-any-return]
+        return ufunc(x, number)  # type: ignore[no-any-return]
     out = np.empty(x.shape, x.dtype)
-    source, target, zeros = x.reshape(-1), out.reshape(-1), filled((BLOCK,), zero)
+    source, target, numbers = x.reshape(-1), out.reshape(-1), filled((BLOCK,), number)
     for first in range(0, x.size, BLOCK):
         part = source[first : first + BLOCK]
-        np.maximum(part, zeros[: part.size], out=target[first : first + BLOCK])
+        ufunc(part, numbers[: part.size], out=target[first : first + BLOCK])
     return out
+
+
+def relu(x: Array) -> Array:
+    """The larger of x and 0."""
+    return with_number(np.maximum, x, scalar(0, x.dtype))
