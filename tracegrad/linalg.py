@@ -63,8 +63,8 @@ def vander(x: Any, *, N: int | None = None) -> Any:
 
 
 def vecdot(x: Any, y: Any, *, dim: int = -1) -> Any:
-    """Sums of products along dim, of broadcast tensors."""
-    return (x * y).sum(dim)
+    """Sums of products along dim, of broadcast tensors, the first conjugated."""
+    return (x.conj() * y).sum(dim)
 
 
 refuse_other_names(__name__)

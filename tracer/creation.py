@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
     if kind in "iu":
         return array.astype(i64.np) if is_python(data) else array
     if kind == "c" and dtype is None:
-        return array.astype((c64 if get_default_dtype().itemsize == 4 else c128).np)
+        return array.astype(default_complex().np)
     if kind == "b":
         return array.astype(bool_.np)
     raise ArgumentError(
@@ -66,6 +67,11 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
         + (f" in {dtype.public_name}" if dtype else ""), where=here(),
         fix="give numbers, nested lists of numbers, or a NumPy array of numbers",
     )  # fmt: skip
+
+
+def default_complex() -> DType:
+    """The dtype of complex numbers whose parts are of the default dtype."""
+    return c64 if get_default_dtype().itemsize == 4 else c128
 
 
 def is_python(data: Any) -> bool:
@@ -206,11 +212,11 @@ def size_of(size: tuple[Any, ...]) -> tuple[int, ...]:
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = tuple(size[0])
     for s in size:
-        if s.__class__ is not int and (isinstance(s, str) or not hasattr(s, "__int__")):
+        if not hasattr(s, "__index__"):
             raise ArgumentError(
                 f"a size is {s!r}, not an integer", fix="give the sizes as integers"
             )
-    sizes = tuple(map(int, size))
+    sizes = tuple(map(index, size))
     if sizes and min(sizes) < 0:
         raise InvalidValueError(
             f"a tensor of the sizes {list(sizes)}", fix="give sizes that are not negative"
@@ -227,8 +233,8 @@ def filled(
     check_device(device)
     check_dtype(dtype)
     if dtype is None:
-        category = type(value)
-        dtype = bool_ if category is bool else i64 if category is int else get_default_dtype()
+        kinds = ((bool, bool_), ((int, np.integer), i64), (complex, default_complex()))
+        dtype = next((d for kind, d in kinds if isinstance(value, kind)), get_default_dtype())
     if not isinstance(value, (bool, int, float, complex, np.generic, np.ndarray)):
         raise ArgumentError(f"the value is {value!r}, not a number", fix="give a number")
     if value is ZERO:

@@ -95,6 +95,11 @@ class UserOp:
         self._factors = tuple(
             [k for k, name in enumerate(self.static) if annotations.get(name) == "Factor"]
         )
+        self._whole = [
+            (k, name)
+            for k, name in enumerate(self.static)
+            if annotations.get(name) in ("int", "int | None")
+        ]
         # The very object that `bind` returns when nothing is overridden: cache keys need not look
         # inside.
         self.default_attrs = tuple(map(hashable, self.static.values()))
@@ -203,6 +208,9 @@ class UserOp:
             moved = iter(operands[-attrs.count(MOVED) :])
             operands = operands[: -attrs.count(MOVED)]
             attrs = tuple(next(moved) if a is MOVED else a for a in attrs)
+        for k, name in self._whole:
+            if isinstance(attrs[k], float):
+                raise ArgumentError(f"{self.shown}(): {name} is {attrs[k]!r}, not an integer")
         try:
             out = self.emit(*operands, **dict(zip(self._static_names, attrs)))
         except TracegradError:

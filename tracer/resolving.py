@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import prod
+from operator import index
 from typing import Any
 
 from tracegrad.tracer.errors import ArgumentError, OutOfRangeError, ShapeError
@@ -45,7 +46,12 @@ def ints(values: tuple[Any, ...]) -> tuple[int, ...]:
     """Sizes or axes given as varargs or as one sequence."""
     if len(values) == 1 and isinstance(values[0], (tuple, list)):
         values = tuple(values[0])
-    return tuple(value if type(value) is int else int(value) for value in values)
+    try:
+        return tuple(value if type(value) is int else index(value) for value in values)
+    except TypeError:
+        raise ArgumentError(
+            f"sizes or dimensions {values}, not all of them integers", fix="give integers: n // 2"
+        ) from None
 
 
 def axis_of(dim: int, ndim: int, what: str = "dim") -> int:

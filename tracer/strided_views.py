@@ -210,7 +210,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
         raise ShapeError(
             f"diagonal: dim1 and dim2 are both axis {a}", where=here(), fix="name two axes"
         )
-    return make_view(movedim(input, (a, b), (-2, -1)), Diagonal(int(offset)))
+    return make_view(movedim(input, (a, b), (-2, -1)), Diagonal(*ints((offset,))))
 
 
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
@@ -219,6 +219,7 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """
     ndim = input.ndim
     k = axis_of(dimension, ndim)
+    size, step = ints((size, step))
     if not ndim:
         input = input.reshape(1)
     if not 0 <= size <= input.shape[k] or step <= 0:
@@ -227,7 +228,7 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
             where=here(),
             fix="give a size of at most the axis's, and a step above 0",
         )
-    windows = make_view(input, Windows(k, int(size), int(step)))
+    windows = make_view(input, Windows(k, size, step))
     return windows if ndim else windows.select(0, 0)
 
 

@@ -241,13 +241,14 @@ def narrow(input: Shape, dim: int, start: int, length: int) -> Steps:
 def narrowing(shape: Shape, dim: int, start: int, length: int) -> Slice:
     k = dimension_of(dim, len(shape))
     size = shape[k]
-    begin = int(start) + (size if start < 0 else 0)
+    start, length = ints((start, length))
+    begin = start + (size if start < 0 else 0)
     if not (0 <= begin and begin + length <= size and length >= 0):
         raise ShapeError(
             f"narrow({dim}, {start}, {length}) of a dimension of size {size}", where=here()
         )
     low, high = [0] * len(shape), list(shape)
-    low[k], high[k] = begin, begin + int(length)
+    low[k], high[k] = begin, begin + length
     return Slice(tuple(low), tuple(high), (1,) * len(shape))
 
 
@@ -255,7 +256,7 @@ def narrowing(shape: Shape, dim: int, start: int, length: int) -> Slice:
 def select(input: Shape, dim: int, index: int) -> Steps:
     """One position of an axis, the axis dropped."""
     k = dimension_of(dim, len(input))
-    index = int(index)
+    (index,) = ints((index,))
     if not -input[k] <= index < input[k]:
         raise OutOfRangeError(f"index {index} is out of range for dimension {k} of size {input[k]}")
     part = narrowing(input, k, index % input[k], 1)
@@ -281,7 +282,8 @@ def splitting(input: Shape, split_size_or_sections: Any, dim: int) -> Steps:
             raise InvalidValueError(f"split into pieces of {step}", fix="give a size above 0")
         sections = [min(step, size - k) for k in range(0, size, step)] or [0]
     else:
-        sections = [int(s) for s in split_size_or_sections]
+        given = split_size_or_sections
+        sections = list(ints(tuple(given) if hasattr(given, "__iter__") else (given,)))
     if sum(sections) != size:
         raise ShapeError(f"split into {sections} of a dimension of size {size}", where=here())
     pieces, start = [], 0

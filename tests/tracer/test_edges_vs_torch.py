@@ -151,6 +151,9 @@ CASES = {
     "the axis of cross": (lambda t, F, x, y: [t.cross(x, y), t.linalg.cross(x, y), t.cross(
         x[:, :2], y[:, :2]), x[:1].cross(y), t.cross(x, y, dim=1)], SQUARE, SQUARE.T.copy()),
     "inner products of none": (lambda t, F, x: [t.inner(x.T, x.T), t.inner(x[:, 0].sum(), x)], NONE),
+    "full of NumPy's integers": (lambda t, F, x: [t.full((2,), np.int64(3)), t.full((2,), 1j),
+                                                  t.full((2,), np.float64(3))], X),
+    "vecdot of complex": (lambda t, F, x: t.linalg.vecdot(x, x), np.array([1j, 2.0])),
     "masked_scatter of none": (lambda t, F, x, y: x.masked_scatter(x > 9, y[:0]), f32(1, 2), f32(1)),
     "where hides nan": (lambda t, F, x: t.where(x > 0, x.sqrt(), t.zeros_like(x)), f32(1, 4)),
     "losses of none": (lambda t, F, x, y: [F.mse_loss(x, y), F.l1_loss(x, y)], f32(), f32()),

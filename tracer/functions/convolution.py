@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any
 
 from tracegrad.ir import ops
@@ -17,7 +18,7 @@ Ints = tuple[int, ...]
 
 def sizes(value: Any, rank: int, what: str) -> Ints:
     """One int for every spatial axis, or one for all. Raises IRTypeError otherwise."""
-    given = (value,) if isinstance(value, int) else tuple(int(v) for v in value)
+    given = (value,) if isinstance(value, int) else tuple(map(index, value))
     if len(given) not in (1, rank):
         raise IRTypeError(f"{what} {given} must be one int or {rank}")
     least = 0 if what.endswith("padding") else 1

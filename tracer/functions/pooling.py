@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -250,7 +251,7 @@ def targets(value: Any, spatial: Ints, rank: int) -> Ints:
     given = (value,) * rank if value is None or isinstance(value, int) else tuple(value)
     if len(given) != rank or any(v is not None and v < 0 for v in given):
         raise IRTypeError(f"output_size {value} must be one size or {rank}, each 0 or more")
-    return tuple(n if v is None else int(v) for v, n in zip(given, spatial))
+    return tuple(n if v is None else index(v) for v, n in zip(given, spatial))
 
 
 def taken_windows(x: Node, axis: int, count: int) -> tuple[Node, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def interpolate_(
             f"interpolate(mode={mode!r}) does not take {x.dtype.public_name} tensors; cast to float"
         )
     if size is not None:
-        target = (size,) * rank if isinstance(size, int) else tuple(size)
+        target = (size,) * rank if isinstance(size, int) else tuple(map(index, size))
         factors: tuple[float | None, ...] = (None,) * rank
     else:
         given = (

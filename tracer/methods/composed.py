@@ -52,18 +52,26 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     )
 
 
+def _need_dimensions(name: str, input: Tensor, count: int) -> None:
+    if input.ndim < count:
+        raise ShapeError(f"{name}() needs {count} dimensions or more, got {list(input.shape)}")
+
+
 def hsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """`tensor_split` of the columns (of a vector: its elements)."""
+    _need_dimensions("hsplit", input, 1)
     return tensor_split(input, indices_or_sections, 0 if input.ndim == 1 else 1)
 
 
 def vsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """`tensor_split` of the rows."""
+    _need_dimensions("vsplit", input, 2)
     return tensor_split(input, indices_or_sections, 0)
 
 
 def dsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
     """`tensor_split` of the third axis."""
+    _need_dimensions("dsplit", input, 3)
     return tensor_split(input, indices_or_sections, 2)
 
 
