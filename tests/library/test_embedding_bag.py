@@ -60,9 +60,12 @@ def test_from_pretrained_and_what_is_refused():
 @pytest.mark.parametrize("offsets", [[0, 9], [1, 2], [0, 3, 2], [-1, 2]], ids=str)
 @pytest.mark.parametrize("backend", [None, "numpy", "jax"])
 def test_offsets_that_are_no_bags(backend, offsets):
-    table = torch.ones(10, 3)
-    with pytest.raises(RuntimeError):
-        torch.nn.functional.embedding_bag(torch.tensor(VECTOR), table, torch.tensor(offsets))
+    """PyTorch refuses them too; those that fall ([0, 3, 2]) only where it runs on several threads."""
+    if offsets != [0, 3, 2]:
+        with pytest.raises(RuntimeError):
+            torch.nn.functional.embedding_bag(
+                torch.tensor(VECTOR), torch.ones(10, 3), torch.tensor(offsets)
+            )
     weight = tg.ones(10, 3)
 
     def bag(indices, at):
