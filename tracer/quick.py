@@ -46,9 +46,12 @@ class Reads(dict):
 
 
 def binary(
-    op: UserOp, ufunc: Callable[..., Any], kinds: str, ranks: int | None = None
+    op: UserOp, ufunc: Callable[..., Any], kinds: str, product: bool = False
 ) -> tuple[Any, Any]:
-    """(method, reflected method) for a ufunc-like op on dtypes whose NumPy kind is in `kinds`."""
+    """(method, reflected method) for a ufunc-like op on dtypes whose NumPy kind is in `kinds`.
+
+    product  it takes two vectors or two matrices, and no number
+    """
     quick = QuickOp(op.name, op, op.default_attrs)
     attrs = quick.attrs
     reads = Reads(quick, 2)
@@ -82,12 +85,12 @@ def binary(
             a = self._data
             dtype = a.dtype
             if other.__class__ is float or other.__class__ is int:
-                if dtype.kind == "f" and ranks is None:
+                if dtype.kind == "f" and not product:
                     return with_number(self, a, float(other), mode.grad, False)
             elif isinstance(other, Tensor):
                 b = other._data
                 if dtype is b.dtype and dtype.kind in kinds and (
-                    ranks is None or (a.ndim == ranks and b.ndim == ranks and a.shape[1] == b.shape[0])
+                    not product or (a.ndim == b.ndim and 0 < a.ndim < 3 and a.shape[-1] == b.shape[0])
                 ):  # fmt: skip
                     token = _enter()
                     try:
@@ -124,7 +127,7 @@ def binary(
         if (
             (other.__class__ is float or other.__class__ is int)
             and mode.trace is None
-            and ranks is None
+            and not product
         ):
             a = self._data
             if a.dtype.kind == "f":
@@ -234,7 +237,7 @@ add, radd = binary(functions.add, np.add, "fiub")
 sub, rsub = binary(functions.sub, np.subtract, "fiu")
 mul, rmul = binary(functions.mul, np.multiply, "fiub")
 truediv, rtruediv = binary(functions.div, np.divide, "f")
-matmul, rmatmul = binary(functions.matmul, np.matmul, "f", ranks=2)
+matmul, rmatmul = binary(functions.matmul, np.matmul, "f", product=True)
 
 COMPARISONS = {
     name: comparison(getattr(functions, name), ufunc)
