@@ -20,8 +20,9 @@ from typing import Any
 from tracegrad.runtime.watch.caches import Filling
 from tracegrad.runtime.watch.effects import holds_traced
 from tracegrad.runtime.watch.facts import Place
+from tracegrad.runtime.watch.names import ASKS, globals_in, names_in, names_tried
 from tracegrad.runtime.watch.pictures import ABSENT
-from tracegrad.runtime.watch.sightings import ASKS, Sightings, names_in, names_tried
+from tracegrad.runtime.watch.sightings import Sightings
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here, is_own_code, start_of
 from tracegrad.tracer.state import get_mode
@@ -181,12 +182,12 @@ class CodeWatch:
     def _add_globals(self, code: types.CodeType, namespace: dict[str, Any]) -> None:
         """Facts on the globals that a function's code names, also those of modules that it reads."""
         sightings = self.sightings
-        named = names_in(code)
-        names = names_in(code, [namespace.get(name) for name in named])
+        values = [namespace.get(name) for name in names_in(code)]
+        names = names_in(code, values)
         sightings.names |= names
         sightings.note_namespace("item", namespace)
         loc = start_of(code)
-        for name in sorted(names):
+        for name in sorted(globals_in(code, values)):
             if name in namespace and not name.startswith("__"):
                 value = namespace[name]
                 sightings.add(Place("item", namespace, name), value, loc)

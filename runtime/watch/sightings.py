@@ -7,7 +7,6 @@ the values it holds: a function to its closure and defaults, an object to its cl
 from __future__ import annotations
 
 import builtins
-import dis
 import enum
 import functools
 import gc
@@ -17,7 +16,7 @@ import operator
 import random
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -25,6 +24,7 @@ import numpy as np
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.inspection import Inspection
 from tracegrad.runtime.watch.facts import CallFact, Fact, HostFact, ItemFact, Place
+from tracegrad.runtime.watch.names import ASKS, names_in
 from tracegrad.runtime.watch.pictures import ABSENT, Picture, TooLargeError
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import is_own_code, start_of
@@ -46,11 +46,6 @@ _PLAIN_LIBRARIES = frozenset(
         "multiprocessing",
     }
 )
-_LOOKUPS = frozenset({
-    "getattr", "hasattr", "setattr", "delattr", "__setattr__", "__delattr__", "vars", "globals", "__dict__", "modules",
-})  # fmt: skip
-ASKS = frozenset({"getattr", "hasattr", "vars", "globals", "__dict__"})
-_HANDLES = dis.opmap["PUSH_EXC_INFO"]
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by attributes.py
@@ -357,32 +352,3 @@ def same_content(before: dict[str, Any], now: Any) -> bool:
         and all(map(operator.is_, before, now))
         and all(map(operator.is_, before.values(), now.values()))
     )
-
-
-def names_tried(code: types.CodeType) -> frozenset[tuple[str, str]]:
-    """(variable, attribute or "") that code reads itself, if it may handle that they are not there."""
-    if _HANDLES not in code.co_code[::2]:
-        return frozenset()
-    found, variable = set(), ""
-    for step in dis.get_instructions(code):
-        name = step.argval if type(step.argval) is str else ""
-        if step.opname == "LOAD_GLOBAL":
-            found.add((name, ""))
-        if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            found.add((variable, name))
-        variable = name if step.opname.startswith("LOAD_") else ""
-    return frozenset(found)
-
-
-def names_in(code: types.CodeType, values: Iterable[Any] = ()) -> set[str]:
-    """Globals and attributes that a function's code names, with those of the functions inside it.
-
-    Where it can look names up by itself (getattr, globals()) its strings, and those among `values`, count.
-    """
-    names = set(code.co_names)
-    if names & _LOOKUPS:
-        names.update(text for text in (*code.co_consts, *values) if type(text) is str)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= names_in(constant, values)
-    return names

@@ -108,3 +108,28 @@ def test_functions_of_a_c_library_may_be_called() -> None:
     double = Doubling()
     f = tg.compile(lambda x: double(x) + 1, backend="numpy")
     assert f(tg.ones(2)).tolist() == f(tg.ones(2)).tolist() == [3, 3]
+
+
+def test_a_global_that_is_called_like_an_attribute_is_not_watched() -> None:
+    """A script's loop counts `step` and walks over `data`; the function calls `optimizer.step()`."""
+    script = """
+parameter = tg.ones(2, requires_grad=True)
+optimizer = tg.optim.SGD([parameter], lr=0.1)
+scale = 1.0
+def train(x):
+    optimizer.zero_grad()
+    loss = (parameter * x).sum() * scale
+    loss.backward()
+    optimizer.step()
+    return loss, parameter.data.sum()
+"""
+    namespace: dict[str, Any] = {"tg": tg, "__name__": "a_script"}
+    exec(script, namespace)
+    train = tg.compile(namespace["train"])
+    for step in range(4):
+        namespace |= {"step": step, "data": tg.ones(2), "sum": sum}
+        train(namespace["data"])
+    assert train.stats()["recordings"] == 1, train.why()
+    namespace["scale"] = 0.5  # what it reads is watched still
+    train(namespace["data"])
+    assert train.stats()["recordings"] == 2
