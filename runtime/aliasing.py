@@ -7,10 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.signature import Call
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tensor import Tensor, metadata_changes
+
+EFFORT = 1000  # of NumPy, to tell whether arrays meet that lie within each other
 
 
 class Aliasing:
@@ -101,3 +105,22 @@ class Aliasing:
 def now(owner: Any) -> Any:
     """The storage of what was captured as a tensor, if it has got one since."""
     return owner if isinstance(owner, Storage) or owner._storage is None else owner._storage
+
+
+def meet(arrays: dict[int, np.ndarray], written: set[int]) -> bool:
+    """Whether one of the arrays, none with negative strides, shares memory with one of those `written`."""
+    spans = []
+    for key, array in arrays.items():
+        start = array.__array_interface__["data"][0]
+        reach = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides))
+        spans.append((start, start + reach + array.itemsize, key))
+    near: list[tuple[int, int]] = []  # (end, key) of those that may reach as far as the next
+    for start, end, key in sorted(spans):
+        near = [(last, other) for last, other in near if last > start]
+        for _, other in near:
+            if (key in written or other in written) and np.may_share_memory(
+                arrays[key], arrays[other], EFFORT
+            ):
+                return True
+        near.append((end, key))
+    return False

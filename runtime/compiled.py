@@ -23,7 +23,7 @@ from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.plan import make_plan
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.results import finish
-from tracegrad.runtime.run import Runner
+from tracegrad.runtime.run import Runner, SharedOutside
 from tracegrad.runtime.segments import NotDeterministic, Segment, build
 from tracegrad.runtime.settings import Settings
 from tracegrad.runtime.signature import Call, Signature
@@ -115,12 +115,19 @@ class CompiledFunction(FunctionLike, Inspection):
         if call.behind and call.key in self._by_memory:
             call = Call(args, kwargs, mode.grad, True, call.by_identity)
         self._calls += 1
-        if self.settings.recheck and self._calls % self.settings.recheck == 0:
-            return self._recheck(call)
-        while (result := self._answer(call)) is _LOOK_AGAIN:
-            if self._eager_reason:
-                return self.function(*args, **kwargs)
-        return result
+        try:
+            if self.settings.recheck and self._calls % self.settings.recheck == 0:
+                return self._recheck(call)
+            while (result := self._answer(call)) is _LOOK_AGAIN:
+                if self._eager_reason:
+                    return self.function(*args, **kwargs)
+            return result
+        except SharedOutside:
+            self._stay_eager(
+                "it writes a tensor made by from_numpy, and another such tensor lies in the same memory",
+                "call from_numpy once and make the other one a view of that tensor, or copy it",
+            )
+        return self.function(*args, **kwargs)
 
     def _answer(self, call: Call) -> Any:
         """The result by a recording that fits, or by a new one.

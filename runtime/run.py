@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.backends.jax.arrays import from_numpy, may_donate, raise_pending
+from tracegrad.runtime.aliasing import meet
 from tracegrad.runtime.commit import Committer, Run
 from tracegrad.runtime.plan import Plan
 from tracegrad.runtime.segments import Segment, Sources, answer_key
@@ -17,6 +18,7 @@ from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.tracer.bundle import STATE_LOCK, Bundled, value_in_xla
 from tracegrad.tracer.storage import Storage, protect_saved, settle, writable
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.buffers import Input
 from tracegrad.tracer.trace.host import HostAction, HostRead
 
 _NUMBERS = frozenset({float, int, bool})
@@ -27,6 +29,14 @@ class AnotherAnswer(Exception):
 
     def __init__(self, fact: HostFact):
         self.fact = fact
+
+
+class SharedOutside(Exception):
+    """A step writes memory that NumPy code outside has, and another of its inputs lies there, too.
+
+    Nothing has been written yet. A graph has one value for each input, so only the function itself is
+    right here.
+    """
 
 
 class Runner(Committer):
@@ -195,17 +205,28 @@ class Runner(Committer):
             run.before = plan.program.before(self, plan, run)
         if not plan.writes:
             return executable(arrays)
+        updated = plan.updated
+        if updated is None or (
+            updated.bundle.values is None if self.jax else not all(map(is_free, updated.tensors))
+        ):
+            self.clear_the_way(segment, plan, arrays, run)
         if self.jax:
             donate = self.can_donate(plan, arrays, run)
             return executable(arrays, donate, run.resident)
-        if plan.updated is None or not all(map(is_free, plan.updated.tensors)):
-            self.clear_the_way(segment, plan, arrays, run)
         return executable(arrays)
 
     def clear_the_way(self, segment: Segment, plan: Plan, arrays: list[Any], run: Run) -> None:
-        """Updated state is written in its own array: values that a tape still needs move out first."""
-        for item, _ in plan.writes:
-            owner = self.owner_of(item, run)
+        """Updated state is written in its own array: values that a tape still needs move out first.
+
+        Raises SharedOutside.
+        """
+        owners = [self.owner_of(item, run) for item, _ in plan.writes]
+        written = [o for o in owners if o.__class__ is Storage and o.exported]
+        if written:
+            self.check_apart(segment, arrays, written, run)
+        if self.jax:
+            return  # new values are arrays of their own
+        for (item, _), owner in zip(plan.writes, owners):
             protect_saved(owner)
             for member in owner.members()[:1] if owner.__class__ is Storage else [owner]:
                 writable(member)
@@ -213,6 +234,23 @@ class Runner(Committer):
             for k, source in enumerate(segment.sources):
                 if source is item:
                     arrays[k] = array
+
+    def check_apart(
+        self, segment: Segment, arrays: list[Any], written: list[Storage], run: Run
+    ) -> None:
+        """Raises SharedOutside if one of the `written` lies where another input does: no view of it, but
+        brought in by another `from_numpy`.
+        """
+        seen = {id(owner): owner.array for owner in written}  # and all else that code outside has
+        for source, array in zip(segment.sources, arrays):
+            if isinstance(source, Input) and source.kind in ("argument", "state", "slot"):
+                owner = self.owner_of(source, run)
+                if owner.__class__ is Storage and owner.exported:
+                    seen[id(owner)] = owner.array
+            elif isinstance(source, Input) and isinstance(array, np.ndarray):
+                seen[id(array)] = array
+        if meet(seen, set(map(id, written))):
+            raise SharedOutside
 
     def can_donate(self, plan: Plan, arrays: list[Any], run: Run) -> bool:
         """Whether every buffer to be donated is held by its tensor and by us alone."""
