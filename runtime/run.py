@@ -10,7 +10,7 @@ from tracegrad.backends.jax.arrays import from_numpy, may_donate, raise_pending
 from tracegrad.runtime.aliasing import meet
 from tracegrad.runtime.commit import Committer, Run
 from tracegrad.runtime.plan import Plan
-from tracegrad.runtime.segments import Segment, Sources, answer_key
+from tracegrad.runtime.segments import Segment, Sources, answer_key, new_path
 from tracegrad.runtime.signature import Call
 from tracegrad.runtime.state import on_jax, state_of
 from tracegrad.runtime.steady import steady_step
@@ -72,7 +72,7 @@ class Runner(Committer):
                 if segment.guard_kind == "bits":
                     segment.children[answer] = following
             if following is None:
-                return None, f"a new path: the value asked for at {segment.guard_line} is a new one"
+                return None, new_path(segment, outputs[0], len(run.exports))
             segment = following
         check = segment.plan.check
         if check is not None and (failed := check()) is not None:

@@ -93,6 +93,17 @@ class Segment:
         return len({*map(id, self.children.values())}) if self.guard_kind == "bits" else 0
 
 
+def new_path(segment: Segment, value: Any, count: int) -> str:
+    """Why a call whose guard number `count` has this value needs a recording, in words."""
+    value = np.asarray(value)
+    which = f"at {segment.guard_line} (question {count} of this call)"
+    if segment.guard_kind == "bool":
+        answer = bool(value)
+        return f"a new path: the condition {which} is {answer}, so far {not answer}"
+    answer = f"{value.item():.6g}" if value.size == 1 else f"an array of {value.size} values"
+    return f"a new path: the value {which} is {answer}, not met before"
+
+
 class NotDeterministic(Exception):
     """A second run of the Python function did not reproduce the recorded prefix."""
 

@@ -79,19 +79,23 @@ def test_a_users_class_of_the_name_compiledfunction_is_an_object_like_another():
     assert f(tg.ones(2)).tolist() == [5.0, 5.0]
 
 
-def test_a_new_path_names_the_line_that_branches():
+def test_a_new_path_says_which_question_was_answered_anew():
     def f(x):
-        y = x * 2
-        if y.sum() > 0:  # the branch
-            return y
-        return -y
+        while x.sum() > 1:  # the branch
+            x = x / 2
+        return x, float(x.sum())
 
     step = tg.compile(f, backend="numpy")
-    step(tg.ones(2))
-    step(-tg.ones(2))
-    branch = f.__code__.co_firstlineno + 2
-    assert step.why().splitlines()[1].startswith("recording 1: a new path: the value asked for at ")
-    assert f"test_inspection.py:{branch} is a new one" in step.why()
+    for start in (1.0, 4.0, 3.0):
+        step(tg.tensor([start]))
+    line = os.path.relpath(__file__) + f":{f.__code__.co_firstlineno + 1}"
+    first, again, value = (
+        text.partition("a new path: ")[2] for text in step.why().splitlines()[:3]
+    )
+    assert first == ""
+    assert again == f"the condition at {line} (question 1 of this call) is True, so far False"
+    line = os.path.relpath(__file__) + f":{f.__code__.co_firstlineno + 3}"
+    assert value == f"the value at {line} (question 4 of this call) is 0.75, not met before"
 
 
 def test_every_graph_with_a_custom_function_reads_back():
