@@ -18,6 +18,7 @@ from tracegrad.tracer.errors import (
 )
 from tracegrad.tracer.fitting import check_all_fit, check_fits, stored
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.operands import check_bools
 from tracegrad.tracer.state import get_default_dtype, get_mode
 from tracegrad.tracer.tape.entries import Leaf
 from tracegrad.tracer.tensor import Device, Tensor, wrap
@@ -38,6 +39,8 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
     check_dtype(dtype)
     if isinstance(data, (np.ndarray, np.generic)):
         dtype_of(data.dtype)
+        if data.dtype.kind == "b":
+            data = np.asarray(data).view(np.uint8) != 0  # every byte is 0 or 1 from here on
         return np.array(data, dtype=dtype.np if dtype else None, order="C")
     try:
         array = np.array(data)
@@ -180,6 +183,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     if array.dtype.kind not in "biufcV":
         raise ArgumentError(f"from_numpy() of {array.dtype}", fix="give an array of numbers")
     dtype_of(array.dtype)
+    check_bools(array, "from_numpy()")
     if any(stride < 0 for stride in array.strides):
         raise UnsupportedError(
             "from_numpy() of an array with negative strides",

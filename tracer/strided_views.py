@@ -16,6 +16,7 @@ from tracegrad.ir.types import DType
 from tracegrad.tracer import functions
 from tracegrad.tracer.errors import ShapeError, UnsupportedError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.operands import check_bools
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.view_methods import axis_of, ints, is_contiguous, movedim
 from tracegrad.tracer.views import IDENTITY, ViewStep, detach, make_view
@@ -188,7 +189,10 @@ def retyped(input: Tensor, dtype: DType) -> Tensor:
             why=f"elements of {input.dtype.itemsize} bytes are no elements of {dtype.itemsize}",
             fix="cast it with .to(dtype), or view it as a dtype of the same size",
         )
-    return make_view(detach(input), Retyped(dtype))
+    view = make_view(detach(input), Retyped(dtype))
+    if view._traced is None:  # a graph has no such view
+        check_bools(view._data, "view(bool)")
+    return view
 
 
 def real(input: Tensor) -> Tensor:
