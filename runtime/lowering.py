@@ -9,11 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tracegrad.backends.base import Options
+from tracegrad.backends.base import Mesh, Options
 from tracegrad.backends.optimise import optimise
 from tracegrad.ir.fingerprint import labels
 from tracegrad.ir.graph import Graph
 from tracegrad.passes.observers import History, Timing
+from tracegrad.tracer.errors import ArgumentError, ShapeError
 from tracegrad.tracer.program import LRU
 
 CACHE_SIZE = 256  # executables a compiled function keeps
@@ -93,10 +94,36 @@ def placement(graph: Graph, options: dict[str, Any]) -> dict[str, Any]:
         return {}
     of_argument = {f"arg{k}": spec for k, spec in enumerate(given)}
     specs = []
-    for name, role in zip(graph.input_names, graph.input_roles):
+    for name, role, node in zip(graph.input_names, graph.input_roles, graph.inputs):
         spec = of_argument.get(name) if role == "argument" else None
+        if spec is not None:
+            check_spec(name, tuple(spec), node.shape, options.get("mesh"))
         specs.append(None if spec is None else tuple(spec))
     return {"input_specs": tuple(specs)}
+
+
+def check_spec(
+    name: str, spec: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | None
+) -> None:
+    """Raise ArgumentError or ShapeError, in the user's words, where an argument cannot be cut so."""
+    which = f"input_specs: {spec} for tensor argument {name[3:]} of shape {list(shape)}"
+    axes = mesh.shape if mesh is not None else {}
+    if unknown := [axis for axis in spec if axis is not None and axis not in axes]:
+        raise ArgumentError(
+            f"{which}: there is no mesh axis {unknown[0]!r}",
+            fix=f"name one of {', '.join(map(repr, axes))}, or None"
+            if axes
+            else "give mesh=tg.Mesh.of(data=4), too",
+        )
+    if len(spec) > len(shape):
+        raise ArgumentError(f"{which} has too many entries", fix="give one entry per dimension")
+    for dim, axis in enumerate(spec):
+        if axis is not None and shape[dim] % axes[axis]:
+            raise ShapeError(
+                f"{which}: dimension {dim} cannot be cut into {axes[axis]} equal parts",
+                why=f"the mesh axis {axis!r} has {axes[axis]} devices, which hold parts of one shape",
+                fix="pad the batch, or leave the last one of an epoch out: DataLoader(..., drop_last=True)",
+            )
 
 
 def checks() -> tuple[Any, ...]:

@@ -31,8 +31,9 @@ def jax_mesh(mesh: Mesh) -> Any:
     devices = jax.devices()
     if len(devices) < needed:
         raise BackendError(
-            f"the mesh {dict(mesh.shape)} needs {needed} devices, XLA sees {len(devices)}. On CPU, "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={needed} makes virtual ones"
+            f"the mesh {dict(mesh.shape)} needs {needed} devices, XLA sees {len(devices)}"
+            f"\n  fix:   make the mesh smaller; on CPU, XLA_FLAGS=--xla_force_host_platform_device_count={needed} "
+            "in the environment makes virtual devices"
         )
     return jax.sharding.Mesh(np.array(devices[:needed]).reshape(sizes), tuple(mesh.shape))
 

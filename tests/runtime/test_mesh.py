@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+import tracegrad as tg
+from tracegrad.errors import ArgumentError, BackendError, ShapeError
+
 PROGRAM = """
 import numpy as np
 import tracegrad as tg
@@ -86,3 +89,30 @@ def test_four_devices_give_what_a_single_device_gives(program: str) -> None:
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert "agree" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"mesh": tg.Mesh.of(data=4), "input_specs": (("data", None),)}, ShapeError, "dimension 0 cannot be cut"),
+        ({"mesh": tg.Mesh.of(data=4), "input_specs": (("model",),)}, ArgumentError, "no mesh axis 'model'"),
+        ({"mesh": tg.Mesh.of(data=2), "input_specs": (("data", None, None),)}, ArgumentError, "too many entries"),
+        ({"input_specs": (("data",),)}, ArgumentError, "no mesh axis 'data'"),
+        ({"mesh": tg.Mesh.of(data=4096)}, BackendError, "needs 4096 devices"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_placed_is_refused_in_the_users_words(options, error, message) -> None:
+    """XLA's own words came through: IndivisibleError, "Resource axis: model of P('model',)"."""
+    pytest.importorskip("jax")
+    weight = tg.ones(3)
+
+    def step(x):
+        weight.add_(1)
+        return x @ weight
+
+    with pytest.raises(error, match=message) as caught:
+        tg.compile(step, backend="jax", **options)(tg.ones(6, 3))
+    assert "fix:" in str(caught.value)
+    if error is not BackendError:
+        assert "test_mesh.py" in str(caught.value)
+    assert weight.tolist() == [1.0, 1.0, 1.0]
