@@ -49,16 +49,25 @@ def reshaping(input: Shape, *shape: Any) -> Steps:
     return (Reshape(resolve_shape(ints(shape), prod(input))),)
 
 
-def view(input: Tensor, *shape: Any, size: Any = None) -> Tensor:
+def by_name(given: tuple[Any, ...], named: Any) -> tuple[Any, ...]:
+    """Varargs of which one sequence was given by its name."""
+    if given:
+        raise ArgumentError(f"{given} and {named} are given: it is one argument twice")
+    return (named,)
+
+
+def view(input: Tensor, *shape: Any, size: Any = None, dtype: DType | None = None) -> Tensor:
     """The same memory under another shape (or, given a dtype, other element type of equal size).
 
     Raises ShapeError when the strides do not allow it without a copy; `reshape` copies then.
     """
+    if dtype is not None:
+        shape = by_name(shape, dtype)
     if len(shape) == 1 and isinstance(shape[0], DType):
         from tracegrad.tracer.strided_views import retyped
 
         return retyped(input, shape[0])
-    steps = remembered(reshaping, input, shape if size is None else (size,), {})
+    steps = remembered(reshaping, input, shape if size is None else by_name(shape, size), {})
     if not can_view(input, steps):
         raise ShapeError(
             f"view{tuple(steps[0].shape)} of a tensor of shape {tuple(input.shape)} and strides {strides_of(input)}",  # type: ignore[attr-defined]
@@ -69,7 +78,7 @@ def view(input: Tensor, *shape: Any, size: Any = None) -> Tensor:
 
 def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
     """A view of another shape where the strides allow it, else a copy."""
-    steps = remembered(reshaping, input, sizes if shape is None else (shape,), {})
+    steps = remembered(reshaping, input, sizes if shape is None else by_name(sizes, shape), {})
     return make_views(input if can_view(input, steps) else input.clone(), steps)
 
 
@@ -97,7 +106,9 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 @by_shape
 def permute(input: Shape, *order: Any, dims: Any = None) -> Steps:
     """The same memory with its axes in the order given, as varargs or as one sequence."""
-    perm = tuple(axis_of(d, len(input)) for d in ints(order if dims is None else (dims,)))
+    perm = tuple(
+        axis_of(d, len(input)) for d in ints(order if dims is None else by_name(order, dims))
+    )
     if sorted(perm) != list(range(len(input))):
         raise ShapeError(f"permute{perm} of a tensor of {len(input)} dimensions", where=here())
     return (Transpose(perm),)
@@ -159,7 +170,7 @@ def expand(input: Shape, *sizes: Any, size: Any = None) -> Steps:
 
     Writing in place is refused.
     """
-    wanted = ints(sizes if size is None else (size,))
+    wanted = ints(sizes if size is None else by_name(sizes, size))
     offset = len(wanted) - len(input)
     shape = tuple(
         (input[k - offset] if n == -1 else n) if k >= offset else n for k, n in enumerate(wanted)

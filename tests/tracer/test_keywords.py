@@ -9,7 +9,7 @@ from tracegrad.errors import ArgumentError
 
 CALLS = """
 x.flip(dims=[0]) | t.flip(x, dims=(0, 1)) | x.permute(dims=(1, 0)) | t.permute(x, dims=(1, 0))
-x.repeat(repeats=(2, 1)) | x.tile(dims=(2,)) | x.view(size=(3, 2)) | x.view(size=[-1])
+x.repeat(repeats=(2, 1)) | x.tile(dims=(2,)) | x.view(size=(3, 2)) | x.view(size=[-1]) | x.view(dtype=t.int32)
 x.reshape(shape=(3, 2)) | t.reshape(input=x, shape=(-1,)) | x[0].expand(size=(2, -1))
 x.swapaxes(axis0=0, axis1=1) | t.swapdims(x, dim0=0, dim1=1) | t.dot(x[0], tensor=x[1])
 x.new_zeros(size=(2, 1)) | x.new_full(size=(2,), fill_value=3) | x.new_tensor(data=[1, 2])
@@ -38,8 +38,13 @@ def test_sizes_of_random_integers():
 
 @pytest.mark.parametrize(
     "call",
-    [lambda x: x.repeat(2, repeats=(3,)), lambda x: x.sum(0, dim=1), lambda x: x.add(x, other=2)],
-)
+    [
+        lambda x: x.repeat(2, repeats=(3,)), lambda x: x.sum(0, dim=1), lambda x: x.add(x, other=2),
+        lambda x: x.view(4, size=(2, 2)), lambda x: x.view(4, dtype=tg.int32),
+        lambda x: x.reshape(4, shape=(2, 2)), lambda x: x.expand(2, 2, size=(3, 2, 2)),
+        lambda x: x.permute(0, 1, dims=(1, 0)),
+    ],
+)  # fmt: skip
 def test_given_twice(call):
     with pytest.raises(ArgumentError, match="twice"):
         call(tg.ones(2, 2))
