@@ -118,9 +118,8 @@ def meet(arrays: dict[int, np.ndarray], written: set[int]) -> bool:
     for start, end, key in sorted(spans):
         near = [(last, other) for last, other in near if last > start]
         for _, other in near:
-            if (key in written or other in written) and np.may_share_memory(
-                arrays[key], arrays[other], EFFORT
-            ):
+            one, two = arrays[key], arrays[other]
+            if (key in written or other in written) and np.may_share_memory(one, two, EFFORT):  # type: ignore[arg-type]
                 return True
         near.append((end, key))
     return False

@@ -98,8 +98,8 @@ def new_path(segment: Segment, value: Any, count: int) -> str:
     value = np.asarray(value)
     which = f"at {segment.guard_line} (question {count} of this call)"
     if segment.guard_kind == "bool":
-        answer = bool(value)
-        return f"a new path: the condition {which} is {answer}, so far {not answer}"
+        holds = bool(value)
+        return f"a new path: the condition {which} is {holds}, so far {not holds}"
     answer = f"{value.item():.6g}" if value.size == 1 else f"an array of {value.size} values"
     return f"a new path: the value {which} is {answer}, not met before"
 
