@@ -84,8 +84,9 @@ def _term(node: Node, readers: dict[Node, int]) -> Term | None:
     turned, factor = False, None
     while readers[node] == 1:
         if node.op is ops.matmul:
-            return Term(node, turned, factor)
-        if node.op is ops.transpose:
+            # BLAS takes no operand without elements.
+            return Term(node, turned, factor) if node.inputs[0].type.size else None
+        if _turns(node):
             turned, node = not turned, node.inputs[0]
         elif node.op is ops.mul and factor is None and (scaled := _scaled(node)) is not None:
             node, factor = scaled
@@ -104,8 +105,13 @@ def _scaled(node: Node) -> tuple[Node, Node] | None:
     return None
 
 
+def _turns(node: Node) -> bool:
+    """Whether it is the transpose of a matrix, not one that leaves the axes where they are."""
+    return node.op is ops.transpose and bool(node.attrs["perm"] == (1, 0))
+
+
 def _transposed(node: Node) -> Node:
-    return node.inputs[0] if node.op is ops.transpose else ops.transpose(node, perm=(1, 0))
+    return node.inputs[0] if _turns(node) else ops.transpose(node, perm=(1, 0))
 
 
 def _accumulated(node: Node, state: Node, term: Term, new: dict[Node, Node]) -> Node:

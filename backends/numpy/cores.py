@@ -130,7 +130,8 @@ def _products(node: Node) -> list[Product]:
     """The calls of BLAS of a step."""
     name = node.op.name
     if name in ("matmul", "accumulate") and node.dtype in (f32, f64):
-        return [Product(node.shape, node.inputs[-2 if name == "matmul" else -3].shape[-1])]
+        left = node.inputs[1 if name == "accumulate" else 0]
+        return [Product(node.shape, left.shape[-1])]
     if name in ("lstm", "lstm_backward"):
         x, h0 = node.inputs[:2] if name == "lstm" else node.inputs[3:5]
         (steps, batch, features), hidden = x.shape, h0.shape[-1]

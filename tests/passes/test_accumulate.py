@@ -16,7 +16,6 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
 from tracegrad.ir.types import DType, TensorType, f32, f64, i64
 from tracegrad.passes.accumulate import Accumulate
-from tracegrad.passes.fuse import Fuse
 
 needs_gemm = pytest.mark.skipif(not blas.gemms(), reason="NumPy's BLAS is not its own OpenBLAS")
 ROWS, DEPTH, COLUMNS = 256, 8, 160
@@ -194,9 +193,30 @@ def test_without_a_known_blas_products_are_made(monkeypatch: pytest.MonkeyPatch)
     assert "matmul" in source and "add_product" not in source
 
 
-def test_what_stays_is_fused() -> None:
-    graph = step(OTHERS["the state is scaled"])
-    assert "matmul" in names(Fuse().run(Accumulate().run(graph)))
+@needs_gemm
+def test_a_transpose_that_moves_nothing_turns_nothing() -> None:
+    """Square matrices: a wrong turn would fit."""
+    w, x, y = (placeholder(TensorType((256, 256), f32)) for _ in range(3))
+    still = ops.transpose(y, perm=(0, 1))
+    turned = ops.transpose(ops.matmul(x, still), perm=(1, 0))
+    for term in (turned, ops.transpose(turned, perm=(0, 1))):
+        graph = Graph(
+            (w, x, y), (w + term,), input_names=("w", "x", "y"), output_roles=("state:w",)
+        )
+        random = np.random.default_rng(0)
+        arrays = [random.standard_normal((256, 256)).astype("f4") for _ in range(3)]
+        (wanted,) = interpret(graph, arrays)
+        (updated,) = compile(graph, Options(donate=(0,)))(arrays)
+        np.testing.assert_allclose(updated, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_product_of_no_terms_is_left_alone() -> None:
+    """BLAS takes no operand without elements."""
+    shapes = ((256, 256), (256, 0), (0, 256))
+    w, x, y = (placeholder(TensorType(shape, f32)) for shape in shapes)
+    new = w - ops.matmul(x, y)
+    graph = Graph((w, x, y), (new,), input_names=("w", "x", "y"), output_roles=("state:w",))
+    assert Accumulate().run(graph) is graph
 
 
 LAYOUTS: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
