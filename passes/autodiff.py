@@ -120,11 +120,15 @@ def _accumulate(
     """Add to what was found so far; the sum is located at whoever brings the second term."""
     count = len(node.type.parts) if isinstance(node.type, TupleType) else 1
     parts = found.setdefault(node, [None] * count)
-    before = parts[part]
-    if before is None or cotangent is None or _is_zero(before):
-        parts[part] = cotangent
-    elif not _is_zero(cotangent):
-        parts[part] = ops.add(before, cotangent)
+    if cotangent is not None:
+        parts[part] = plus_found(parts[part], cotangent)
+
+
+def plus_found(before: Node | None, cotangent: Node) -> Node:
+    """The sum of what was found for a value so far and of one term more."""
+    if before is None or _is_zero(before):
+        return cotangent
+    return before if _is_zero(cotangent) else ops.add(before, cotangent)
 
 
 def _is_zero(cotangent: Node) -> bool:

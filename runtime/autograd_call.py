@@ -15,13 +15,17 @@ from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, postorder, rebuild
 from tracegrad.ir.types import TensorType
+from tracegrad.passes.autodiff import carries_gradient
+from tracegrad.passes.autodiff_stages import reverse_in_stages
 from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.pieces import InPieces
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.run import on_numpy
 from tracegrad.tracer.program import VJP, GraphOp, Program
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape.compiled import OPAQUE_KINDS
 from tracegrad.tracer.tape.entries import Constant, Entry, Leaf, Part
+from tracegrad.tracer.trace.guards import turns
 from tracegrad.tracer.views import IDENTITY, view_entry
 
 
@@ -29,13 +33,15 @@ class CallProgram(Program):
     """A compiled call as the tape sees it: the trace's inputs, the tracked results."""
 
     def __init__(
-        self, graph: Graph, indices: list[int], wanted: tuple[bool, ...], families: dict[Node, int], compiler: Compiler
+        self, graph: Graph, indices: list[int], wanted: tuple[bool, ...], families: dict[Node, int],
+        loop: list[list[Node]], compiler: Compiler,
     ):  # fmt: skip
         specs = tuple(node.type for node in graph.inputs)
         super().__init__(GraphOp(graph), graph, specs, graph.inputs)
         self.indices = indices  # positions of the tracked results among the recording's outputs
         self.wanted = wanted
         self.families = families  # of the leaf that an input's gradient belongs to, where it is not the input's own
+        self._turns = loop
         self._compiler = compiler
         with _loc.at(graph.outputs[0].loc):
             self.joint = self.vjp(wanted, (True,) * len(self.types))
@@ -46,8 +52,15 @@ class CallProgram(Program):
     ) -> VJP:
         """Every gradient program runs where the call does."""
         vjp = super()._derive(wanted, with_cotangent, save)
-        vjp.run = BackendRunner(vjp.graph, self._compiler)
+        vjp.run = BackendRunner(vjp, self._compiler)
         return vjp
+
+    def _reverse(
+        self, outputs: list[Node], cotangents: list[Node], wrt: list[Node]
+    ) -> tuple[list[Node | None], list[tuple[Node, ...]]]:
+        if not self._turns:
+            return super()._reverse(outputs, cotangents, wrt)
+        return reverse_in_stages(outputs, cotangents, wrt, None, self._turns)
 
     def record(self, runner: Any, plan: Any, outputs: list[Any], run: Any) -> dict[int, Any]:
         """The tape entry of one call; returns output index -> entry."""
@@ -80,7 +93,8 @@ class CallProgram(Program):
             elif k in reads or entry.kind.__class__ is not Leaf:
                 entry.value = on_numpy(owner)
             parents.append(entry)
-        saved = self.kept(outputs[plan.outputs :])
+        ran = (*run.exports, outputs)
+        saved = self.kept([ran[depth][position] for depth, position in plan.saved])
         found: dict[int, Any] = {}
         if len(self.types) == 1:
             entry = Entry(self, tuple(parents), self.types[0].shape, self.types[0].dtype.np)
@@ -156,16 +170,26 @@ class XlaCallProgram(CallProgram):
 OPAQUE_KINDS.add(XlaCallProgram)
 
 
+class LoopCallProgram(CallProgram):
+    """A call whose gradient runs turn by turn, never as a part of a larger one."""
+
+
+OPAQUE_KINDS.add(LoopCallProgram)
+
+
 class BackendRunner:
     """The gradient graph, compiled by the function's own backend at its first use."""
 
-    def __init__(self, graph: Graph, compiler: Compiler):
-        self.graph, self.compiler = graph, compiler
+    def __init__(self, vjp: VJP, compiler: Compiler):
+        self.vjp, self.compiler = vjp, compiler
         self.executable: Any = None
 
     def __call__(self, arrays: list[Any]) -> list[Any]:
         if self.executable is None:
-            self.executable = self.compiler(self.graph).executable
+            graph, cuts = self.vjp.graph, self.vjp.crossing
+            self.executable = (
+                InPieces(graph, cuts, self.compiler) if cuts else self.compiler(graph).executable
+            )
         return [np.asarray(array) for array in self.executable(arrays)]
 
 
@@ -195,8 +219,10 @@ def call_program(recorded: Recorded, grad: bool, compiler: Compiler) -> CallProg
         tuple(item.node for item in trace.inputs), tuple(recorded.outputs[k] for k in indices),
         tuple(item.name for item in trace.inputs), name="forward",
     )  # fmt: skip
-    kind = XlaCallProgram if compiler.backend == "jax" else CallProgram
-    return kind(graph, indices, wanted, families, compiler)
+    loop = turns(trace.guards)
+    kind = LoopCallProgram if loop else CallProgram
+    kind = XlaCallProgram if compiler.backend == "jax" else kind
+    return kind(graph, indices, wanted, families, loop, compiler)
 
 
 def refuse_leaves_between(recorded: Recorded, leaves: set[int], indices: list[int]) -> None:
@@ -243,12 +269,13 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
     `rebind` at leaves.
     """
     trace = recorded.trace
-    roots = [*recorded.outputs, *(g.node for g in trace.guards)]
+    roots = [*recorded.outputs, *(n for g in trace.guards for n in (g.node, *g.made))]
     new: dict[Node, Node] = {}
     stopped: dict[Node, Node] = {}
     for node in postorder(roots):
         operands = tuple(new[o] for o in node.inputs)
-        if node not in trace.active and node.op is not ops.detach and node.op is not ops.proj:
+        stops = node not in trace.active and carries_gradient(node)
+        if stops and node.op is not ops.detach and node.op is not ops.proj:
             replaced = []
             for old, operand in zip(node.inputs, operands):
                 if trace.is_tracked(old) and isinstance(old.type, TensorType):
@@ -265,3 +292,5 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
     recorded.outputs = [new[n] for n in recorded.outputs]
     for guard in trace.guards:
         guard.node = new[guard.node]
+        guard.made = [new[n] for n in guard.made]
+    trace.crossing = [tuple(new[n] for n in cut if n in new) for cut in trace.crossing]

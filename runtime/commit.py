@@ -32,10 +32,10 @@ class Run:
 
     numbers = found = before = _NONE
     only_in_jax = resident = False
-    exports: tuple[list[Any], ...] = ()
 
     def __init__(self, call: Call):
         self.call = call
+        self.exports: list[list[Any]] = []
 
 
 class Committer:

@@ -41,6 +41,7 @@ from tracegrad.tracer.trace.recording import Trace
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
+MAX_WAYS = 256  # ends of a path tree, those included that differ in how often a loop turned
 MAX_EVENTS = 200  # recordings that `why()` still explains
 MAX_VALUES = 8  # recordings in a row for other values of arguments alone
 _LOOK_AGAIN = object()
@@ -72,7 +73,8 @@ class Specialisation:
         self.check = checker(facts)
         self.root: Segment | None = None
         self.aliasing: Any = None  # an Aliasing, like `root` from the first path on
-        self.fingerprints: set[str] = set()  # of the paths taken
+        self.fingerprints: set[tuple[str, ...]] = set()  # of the paths taken
+        self.ways = 0
 
 
 class CompiledFunction(FunctionLike, Inspection):
@@ -168,7 +170,7 @@ class CompiledFunction(FunctionLike, Inspection):
             result = self._record(call, "recheck: a recorded call was asked for")
             if old is None or self._last is None or self._eager_reason:
                 return result
-            if self._last.lowered.graph.fingerprint() not in old.fingerprints:
+            if self._last.fingerprint() not in old.fingerprints:
                 warn(
                     f"tracegrad: {self.name} had run a stale graph: something it reads changed unseen since it was "
                     "recorded. The new graph is used from now on; why() names the values that are watched"
@@ -326,6 +328,12 @@ class CompiledFunction(FunctionLike, Inspection):
                 "branch less on values: tg.where, tg.cond or tg.while_loop keep one graph; or raise max_paths",
                 recorded.trace,
             )
+        elif tree.ways > MAX_WAYS:
+            self._stay_eager(
+                f"more than {MAX_WAYS} different ways through its loops and branches were taken",
+                "tg.while_loop, tg.cond and tg.where keep one graph",
+                recorded.trace,
+            )
         elif asked := [s for s in path if s.values_asked() > self.settings.max_paths]:
             self._stay_eager(
                 f"more than {self.settings.max_paths} different values were asked for at "
@@ -344,7 +352,8 @@ class CompiledFunction(FunctionLike, Inspection):
             final.plan = make_plan(final, recorded, program, facts)
             self._runner.prepare(final)
             tree.aliasing = Aliasing(call, recorded, tree.aliasing)
-            tree.fingerprints.add(final.lowered.graph.fingerprint())
+            tree.fingerprints.add(final.fingerprint())
+            tree.ways += 1
 
         saved = program.saved if program is not None else ()
         path = build(tree.root, recorded, self._compiler, saved, prepare)

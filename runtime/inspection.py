@@ -140,6 +140,7 @@ class Inspection:
             + (", but runs eagerly by now" if self._eager_reason else ""),
             f"  graph       {len(before.nodes)} nodes traced ({backward} of them backward), "
             f"{len(after.nodes)} after passes",
+            *self._path_lines(),
             f"  inputs      {role_counts(after.input_roles)}",
             f"  outputs     {role_counts(after.output_roles)}",
             f"  time        {stats['record_seconds']:.3f} s recording and compiling, of it passes "
@@ -150,6 +151,16 @@ class Inspection:
             *(f"    {line}" for line in str(lowered.passes).splitlines()),
         ]
         return "\n".join(lines)
+
+    def _path_lines(self) -> list[str]:
+        """What ran before the graph that is shown, if that is not all."""
+        last = self._last
+        if not last.depth:
+            return []
+        before = f"after {last.depth} questions of Python's, a segment each"
+        return [
+            f"  path        {before}" + (f", and {len(last.pieces)} pieces" * bool(last.pieces))
+        ]
 
     def memory(self) -> Any:
         """The memory plan of the last path; NumPy: the peak, where it is and what lives there."""

@@ -6,8 +6,11 @@ Equal programs from other lines share the executable's code; each has a history 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from numpy import ndarray
 
 from tracegrad.backends.base import Mesh, Options
 from tracegrad.backends.optimise import optimise
@@ -33,6 +36,35 @@ class Lowered:
     timings: dict[str, float]
 
 
+def hands_on(graph: Graph) -> bool:
+    """Whether it computes nothing: its outputs are values of earlier segments."""
+    return len(graph.nodes) == len(graph.inputs) and {*graph.input_roles} <= {"import"}
+
+
+class HandsOn:
+    """What runs a graph that `hands_on`. Compiled only for who asks for its source or memory."""
+
+    def __init__(self, graph: Graph, compiled: Callable[[], Any]):
+        position = {node: k for k, node in enumerate(graph.inputs)}
+        self._positions = [position[node] for node in graph.outputs]
+        self._compiled = compiled
+
+    def __call__(self, arrays: Sequence[Any], *how: bool) -> list[Any]:
+        """Results are fresh arrays, as those of executables are; no one writes XLA's."""
+        return [
+            array.copy() if array.__class__ is ndarray else array
+            for array in (arrays[k] for k in self._positions)
+        ]
+
+    @property
+    def source(self) -> str:
+        return self._compiled().source  # type: ignore[no-any-return]
+
+    @property
+    def memory(self) -> Any:
+        return self._compiled().memory
+
+
 class Compiler:
     """Compiles graphs for one backend and remembers them by fingerprint."""
 
@@ -48,7 +80,7 @@ class Compiler:
 
         Raises what passes and backends raise.
         """
-        key = (graph.fingerprint(), donate, *placement(graph, self.options).values())
+        key = self.key(graph, donate)
         by_labels = self._cache.get(key)
         if by_labels is None:
             by_labels = self._cache.add(key, LRU(LABELS_KEPT))
@@ -57,9 +89,17 @@ class Compiler:
         if lowered is None:
             equal = next(iter(by_labels.values()), None)
             lowered = by_labels.add(named, self._lower(graph, donate, equal))
-            self.compiles += equal is None
+            self.compiles += equal is None and not hands_on(lowered.final)
             self.seconds += sum(lowered.timings.values())
         return lowered
+
+    def key(self, graph: Graph, donate: tuple[int, ...] = ()) -> tuple[Any, ...]:
+        """Equal for graphs that share an executable."""
+        return (graph.fingerprint(), donate, *placement(graph, self.options).values())
+
+    def knows(self, graph: Graph, donate: tuple[int, ...] = ()) -> bool:
+        """Whether it takes no new executable."""
+        return hands_on(graph) or self._cache.get(self.key(graph, donate)) is not None
 
     def _lower(self, graph: Graph, donate: tuple[int, ...], equal: Lowered | None) -> Lowered:
         options = Options(donate=donate, **{**self.options, **placement(graph, self.options)})
@@ -71,9 +111,12 @@ class Compiler:
             from tracegrad.backends import numpy as backend  # type: ignore[no-redef]
         final = optimise(graph, self.backend, (history, timing, *checks()))
         passed = time.perf_counter()
-        executable = (
-            backend.compile(final, options) if equal is None else equal.executable.relabelled(final)
-        )
+        if hands_on(final):
+            executable: Any = HandsOn(final, lambda: backend.compile(final, options))
+        elif equal is None:
+            executable = backend.compile(final, options)
+        else:
+            executable = equal.executable.relabelled(final)
         done = time.perf_counter()
         return Lowered(
             graph,

@@ -33,6 +33,7 @@ class Plan:
     switched  see Recorded
     slots     names under which state is kept
     grad_left  the gradient mode that a call leaves behind, if it is another than before
+    saved     what the gradient reads of the forward: its depth among what was run, and its position
     steady    see steady.py
     """
 
@@ -52,7 +53,7 @@ class Plan:
     switched: list[tuple[int, bool]]
     slots: list[Any]
     inputs: list[Input]
-    outputs: int
+    saved: list[tuple[int, int]]
     program: Any
     single: int
     freed: tuple[tuple[int, ...], Any] | None
@@ -90,7 +91,7 @@ def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]
         switched=recorded.switched,
         slots=list(trace.slots.values()),
         inputs=list(trace.inputs),
-        outputs=len(recorded.outputs),
+        saved=final.saved,
         program=program,
         single=single,
         freed=freed,

@@ -62,7 +62,7 @@ class Runner(Committer):
         segment, run = root, Run(call)
         while not segment.final:
             outputs = segment.lowered.executable(self.fetch(segment.fetch, run))
-            run.exports = (*run.exports, outputs)
+            run.exports.append(outputs)
             answer = answer_key(segment.guard_kind, outputs[0])
             if self.jax:
                 raise_pending()  # the answer would be none
@@ -108,7 +108,13 @@ class Runner(Committer):
             end = len(arrays) - len(sources.imports)
             given = arrays[: len(sources.arguments)] + arrays[end - len(sources.outside) : end]
             run.resident = np.ndarray not in map(type, given)
-        return arrays
+        return arrays if sources.order is None else [arrays[k] for k in sources.order]
+
+    def fetch_final(self, segment: Segment, run: Run) -> list[Any]:
+        """The inputs of a final segment, once its pieces have run."""
+        for piece in segment.pieces:
+            run.exports.append(piece.lowered.executable(self.fetch(piece.fetch, run)))
+        return self.fetch(segment.fetch, run)
 
     def from_outside(self, kind: str, source: Any, numbers: dict[int, Any] = Run.numbers) -> Any:
         """A number of Python's, the tensor found under a name, a random state or an array."""
@@ -156,7 +162,7 @@ class Runner(Committer):
         late = self.jax and (plan.effects or plan.kept)
         if late:
             raise_pending()  # of earlier calls
-        arrays = self.fetch(segment.fetch, run)
+        arrays = self.fetch_final(segment, run)
         outputs = self.execute(segment, plan, arrays, run)
         if late:
             self.raise_now(plan, outputs, run)
@@ -186,7 +192,7 @@ class Runner(Committer):
                     item.run(run.numbers)
                 elif not item.holds(run.numbers):
                     raise AnotherAnswer(HostFact(item))
-            arrays = self.fetch(segment.fetch, run)
+            arrays = self.fetch_final(segment, run)
             outputs = self.execute(segment, plan, arrays, run)
             if self.jax:
                 self.raise_now(plan, outputs, run)

@@ -1,9 +1,10 @@
 """The path tree: a recording split at its guards into segments, each computing only what its guard
 needs.
 
-Segment k is the backward slice of guard k minus what earlier segments exported. It is sealed when
-compiled: a later path through it takes its exports as they are and recomputes what it lacks.
-Executables are shared by fingerprint, so a loop compiles once, not once an iteration.
+Segment k is the backward slice of guard k minus what earlier segments exported (slices.py). It is
+sealed when compiled: a later path through it takes its exports as they are and recomputes what it
+lacks. Executables are shared by fingerprint, so a loop compiles once, not once an iteration; what
+comes after its last turn, its gradient above all, runs in pieces that are shared, too (pieces.py).
 """
 
 from __future__ import annotations
@@ -14,30 +15,43 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.ir import ops
-from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
-from tracegrad.ir.types import TensorType
+from tracegrad.ir.graph import Node
 from tracegrad.runtime.lowering import Compiler, Lowered
+from tracegrad.runtime.pieces import Executed, Piece, cut, pay, split
 from tracegrad.runtime.recorded import Recorded
-from tracegrad.tracer.errors import UnsupportedError
+from tracegrad.runtime.slices import (
+    Parts,
+    carried_along,
+    distinct,
+    needed_later,
+    part_key,
+    parts_of,
+    reads_late,
+    refuse_late_numbers,
+    slice_of,
+)
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.trace.buffers import Input
+from tracegrad.tracer.trace.guards import Guard, line_of, turns
 from tracegrad.tracer.trace.host import HostRead
-from tracegrad.tracer.trace.recording import Guard
 
 
 class Sources:
     """Where a segment's inputs come from, grouped: a call fetches them without asking each.
 
+    order    where each input stands among the groups in turn; None: they are in that order
     updated  the tensors among them that the segment updates, if it updates nothing else (state.py)
     """
 
     __slots__ = (
-        "arguments", "tensors", "fields", "storages", "outside", "imports", "updated", "__weakref__",
+        "arguments", "tensors", "fields", "storages", "outside", "imports", "order", "updated", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, sources: list[Any]):
         self.updated: Any = None
+        grouped = sorted(range(len(sources)), key=lambda k: place(sources[k]))
+        moved = any(k != position for position, k in enumerate(grouped))
+        self.order = sorted(range(len(sources)), key=grouped.__getitem__) if moved else None
         state = [s.source for s in sources if isinstance(s, Input) and s.kind == "state"]
         self.arguments = [
             int(s.name[3:]) for s in sources if isinstance(s, Input) and s.kind == "argument"
@@ -51,6 +65,15 @@ class Sources:
             if isinstance(s, Input) and s.kind in ("host", "random", "slot")
         ]
         self.imports = [s for s in sources if not isinstance(s, Input)]
+
+
+def place(source: Any) -> int:
+    """The order of the groups of inputs."""
+    if not isinstance(source, Input):
+        return 4
+    if source.kind == "state":
+        return 2 if isinstance(source.source, Storage) else 1
+    return 0 if source.kind == "argument" else 3
 
 
 def outside(item: Input) -> tuple[str, Any]:
@@ -79,14 +102,23 @@ class Segment:
     exports: list[Node] = field(default_factory=list)
     # Where the slice's outer operands come from.
     outside: dict[Node, Any] = field(default_factory=dict)
+    along: list[int] = field(default_factory=list)  # see `slice_of`
     guard_kind: str = ""
     guard_line: str = ""  # of the user's, where Python asked
     children: dict[Any, Segment] = field(default_factory=dict)
     final: bool = False
     plan: Any = None
+    depth: int = 0  # of a final one: how many others are before it
+    pieces: list[Segment] = field(default_factory=list)  # that run before a final one
+    saved: list[tuple[int, int]] = field(default_factory=list)  # where it finds what `saved` names
 
     def __post_init__(self) -> None:
         self.fetch = Sources(self.sources)
+
+    def fingerprint(self) -> tuple[str, ...]:
+        """The same for final segments that run the same executables, each however often."""
+        parts = {piece.lowered.graph.fingerprint() for piece in self.pieces}
+        return (self.lowered.graph.fingerprint(), *sorted(parts))
 
     def values_asked(self) -> int:
         """How many exact values of its guard have been recorded; one may be known by two roundings."""
@@ -122,35 +154,35 @@ def build(
 ) -> list[Segment]:  # fmt: skip
     """Add a recorded path to the tree. Returns its segments, from the root to the new final one.
 
-    saved: forward values that a later backward reads; extra outputs of the final segment.
+    saved: forward values that a later backward reads; what no segment exports of them is an extra
+    output of the final one.
     prepare: called with the final segment before calls in other threads can reach it.
     Raises NotDeterministic when the path does not begin as the sealed one did.
     """
     trace = recorded.trace
     by_node: dict[Node, Any] = {item.node: item for item in trace.inputs}
     finals = [*recorded.outputs, *saved]
-    parts = parts_of([*(guard.node for guard in trace.guards), *finals])
+    guards = distinct(trace.guards)
+    roots = [*(guard.node for guard in guards), *finals]
+    parts, carried = parts_of(roots), carried_along(guards, finals)
     path: list[Segment] = []
     parent: Segment | None = None
     parent_answer: Any = None
-    seen_guards: dict[tuple[Node, str], Any] = {}
-    depth = 0
-    for k, guard in enumerate(trace.guards):
-        if (guard.node, guard.kind) in seen_guards:
-            continue
-        seen_guards[guard.node, guard.kind] = guard.answer
+    for depth, guard in enumerate(guards):
         existing = root if parent is None else parent.children.get(parent_answer)
-        new = [n for n in postorder((guard.node,), stop=by_node.__contains__) if n not in by_node]
         if existing is not None:
-            match(existing, new, guard, by_node, parts, depth)
+            match(existing, guard, by_node, parts, depth)
             segment = existing
         else:
-            rest = [g.node for g in trace.guards[k + 1 :]] + finals
-            exports = needed_later(new, rest, by_node, parts)
             refuse_late_numbers(guard, by_node)
+            along = [k for k in carried[depth] if not reads_late(guard.made[k], by_node)]
+            new = slice_of(guard, along, by_node)
+            rest = [*(g.node for g in guards[depth + 1 :]), *finals]
+            exports = needed_later(new, rest, by_node, parts, {guard.made[k] for k in along})
             segment = seal(new, guard.node, exports, by_node, compiler, f"segment{depth}")
+            segment.along = along
             segment.guard_kind = guard.kind
-            segment.guard_line = f"{guard.loc.file}:{guard.loc.line}"
+            segment.guard_line = "{}:{}".format(*line_of(guard))
             if parent is None:
                 root = segment
             else:
@@ -160,59 +192,11 @@ def build(
                     by_node[same] = (depth, position + 1)
         path.append(segment)
         parent, parent_answer = segment, guard.answer
-        depth += 1
-    final = make_final(recorded, saved, by_node, compiler)
+    final = make_final(recorded, saved, by_node, compiler, len(guards))
     prepare(final)
     if parent is not None:
         parent.children[parent_answer] = final
     return [*path, final]
-
-
-# The `proj` nodes that are one part of a several-result node.
-Parts = dict[tuple[Node, int] | None, list[Node]]
-
-
-def part_key(node: Node) -> tuple[Node, int] | None:
-    return (node.inputs[0], node.attrs["index"]) if node.op is ops.proj else None
-
-
-def parts_of(roots: list[Node]) -> Parts:
-    parts: Parts = {}
-    for node in postorder(roots):
-        if node.op is ops.proj:
-            parts.setdefault(part_key(node), []).append(node)
-    return parts
-
-
-def refuse_late_numbers(guard: Guard, by_node: dict[Node, Any]) -> None:
-    """Segments run before Python's actions, so none can read what an action has set."""
-    for node in postorder((guard.node,), stop=by_node.__contains__):
-        source = getattr(by_node.get(node), "source", None)
-        if isinstance(source, HostRead) and source.phase:
-            raise UnsupportedError(
-                "a branch on a tensor's value and on a hyper-parameter that this call has changed",
-                where=guard.loc,
-                why="it is decided before a schedule is stepped or param_groups are written",
-                fix="read the hyper-parameter before it is changed, or change it outside the compiled "
-                "function",
-            )
-
-
-def needed_later(
-    new: list[Node], rest: list[Node], known: dict[Node, Any], parts: Parts
-) -> list[Node]:
-    """Values of this segment that something after it reads; of a several-result node, its parts."""
-    own = set(new)
-    needed = {n for n in rest if n in own}
-    for node in postorder(rest, stop=lambda n: n in own or n in known):
-        if node not in own:
-            needed.update(operand for operand in node.inputs if operand in own)
-    values = [n for n in new if n in needed and isinstance(n.type, TensorType)]
-    present = {part_key(n) for n in values}
-    wholes = {n for n in needed if not isinstance(n.type, TensorType)}
-    return values + [
-        same[0] for key, same in parts.items() if key not in present and key and key[0] in wholes
-    ]
 
 
 def seal(
@@ -226,58 +210,49 @@ def seal(
     return Segment(compiler(graph), sources, new, exports, outside)
 
 
-def cut(
-    outputs: list[Node], by_node: dict[Node, Any], name: str, roles: list[str]
-) -> tuple[Graph, list[Any]]:
-    """The graph of `outputs`, with inputs for what is known already; and where these come from."""
-    reached = [n for n in postorder(outputs, stop=by_node.__contains__) if n in by_node]
-    reached.sort(key=lambda n: place(by_node[n]))
-    inputs: list[Node] = []
-    mapping: dict[Node, Node] = {}
-    names: list[str] = []
-    input_roles: list[str] = []
-    for node in reached:
-        source = by_node[node]
-        if isinstance(source, Input):
-            inputs.append(node)
-            mapping[node] = node
-            names.append(source.name)
-            input_roles.append(source.kind)
-        else:
-            stand_in = placeholder(node.type, node.loc)
-            inputs.append(stand_in)
-            mapping[node] = stand_in
-            names.append(f"import{source[0]}_{source[1]}")
-            input_roles.append("import")
-    graph = Graph(
-        tuple(inputs), substitute(outputs, mapping), tuple(names), tuple(f"{r}{k}" for k, r in enumerate(roles)),
-        tuple(input_roles), tuple(roles), name,
-    )  # fmt: skip
-    return graph, [by_node[n] for n in reached]
-
-
-def place(source: Any) -> int:
-    """The order of inputs that `Sources` relies on."""
-    if not isinstance(source, Input):
-        return 4
-    if source.kind == "state":
-        return 2 if isinstance(source.source, Storage) else 1
-    return 0 if source.kind == "argument" else 3
-
-
 def make_final(
-    recorded: Recorded, saved: tuple[Node, ...], by_node: dict[Node, Any], compiler: Compiler
-) -> Segment:
+    recorded: Recorded, saved: tuple[Node, ...], by_node: dict[Node, Any], compiler: Compiler, depth: int
+) -> Segment:  # fmt: skip
+    """The last segment of a path, with the pieces of loops that run before it."""
+    kept = [node for node in saved if node not in by_node]
+    whole, sources = last(recorded, kept, by_node)
+    pieces: list[Piece] = []
+    if cuts := [*turns(recorded.trace.guards), *recorded.trace.crossing]:
+        known = dict(by_node)
+        pieces = split(cuts, [*recorded.outputs, *kept], known, depth)
+        rest, rest_sources = last(recorded, kept, known)
+        if pay(compiler, whole, [*((piece.graph, ()) for piece in pieces), rest]):
+            whole, sources = rest, rest_sources
+        else:
+            pieces = []
+    final = Segment(compiler(*whole), sources, final=True, depth=depth)
+    final.pieces = [Segment(compiler(piece.graph), piece.sources) for piece in pieces]
+    after = len(recorded.outputs)
+    final.saved = [
+        by_node[node] if node in by_node else (depth + len(pieces), after + kept.index(node))
+        for node in saved
+    ]
+    return final
+
+
+def last(
+    recorded: Recorded, saved: list[Node], by_node: dict[Node, Any]
+) -> tuple[Executed, list[Any]]:
+    """The graph of the recording's outputs and of what its gradient reads; what it donates."""
     outputs = [*recorded.outputs, *saved]
     graph, sources = cut(
         outputs, by_node, "final" if recorded.trace.guards else "step", ["result"] * len(outputs)
     )
-    names = [*recorded.names, *(f"saved{k}" for k in range(len(saved)))]
+    # Inputs in groups: a step hands on whole groups.
+    grouped = sorted(range(len(sources)), key=lambda k: place(sources[k]))
     graph = graph.replace(
-        output_names=tuple(names), output_roles=(*recorded.roles, *("saved",) * len(saved))
+        inputs=tuple(graph.inputs[k] for k in grouped),
+        input_names=tuple(graph.input_names[k] for k in grouped),
+        input_roles=tuple(graph.input_roles[k] for k in grouped),
+        output_names=(*recorded.names, *(f"saved{k}" for k in range(len(saved)))),
+        output_roles=(*recorded.roles, *("saved",) * len(saved)),
     )
-    donate = tuple(sorted(graph.updates.values()))
-    return Segment(compiler(graph, donate), sources, final=True)
+    return (graph, tuple(sorted(graph.updates.values()))), [sources[k] for k in grouped]
 
 
 def origin(source: Any) -> Any:
@@ -286,10 +261,13 @@ def origin(source: Any) -> Any:
 
 
 def match(
-    sealed: Segment, new: list[Node], guard: Any, by_node: dict[Node, Any], parts: Parts, depth: int
+    sealed: Segment, guard: Guard, by_node: dict[Node, Any], parts: Parts, depth: int
 ) -> None:
     """Check that this path computes what the sealed segment does, and take over its exports."""
-    if len(sealed.slice) != len(new) or sealed.guard_kind != guard.kind:
+    if sealed.guard_kind != guard.kind or len(guard.made) <= max(sealed.along, default=-1):
+        raise NotDeterministic
+    new = slice_of(guard, sealed.along, by_node)
+    if len(sealed.slice) != len(new):
         raise NotDeterministic
     pairs = dict(zip(sealed.slice, new))
     for old, node in pairs.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,8 @@ class VJP:
     graph inputs: cotangents of the outputs, then operand values `reads_in`, output values
     `reads_out`, then the forward intermediates `saved` (extra outputs of the recording forward).
     Outputs: one per wanted operand that has a gradient; `gradients` maps operand number to output
-    position. `run` computes them; `op` does so as an op that can be recorded.
+    position. `run` computes them; `op` does so as an op that can be recorded. `crossing` is where
+    the graph can be cut into pieces, see passes/autodiff_stages.py.
     """
 
     graph: Graph
@@ -82,6 +84,7 @@ class VJP:
     reads_out: tuple[int, ...]
     saved: tuple[Node, ...]
     gradients: dict[int, int]
+    crossing: tuple[tuple[Node, ...], ...]
 
     @cached_property
     def run(self) -> Runner:
@@ -166,22 +169,24 @@ class Program:
     def _derive(
         self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool
     ) -> VJP:
-        from tracegrad.passes.autodiff import reverse
-
         outputs = self.graph.outputs
         operands = [n.node if isinstance(n, Weak) else n for n in self.operands]
         wrt = [n for n, want in zip(operands, wanted) if want]
         with _loc.at(here()):
             kept = [n for n, has in zip(outputs, with_cotangent) if has]
             cotangents = [placeholder(n.type) for n in kept]
-            gradients = reverse(kept, cotangents, wrt)
+            gradients, crossing = self._reverse(kept, cotangents, wrt)
             stand_in = {n: placeholder(n.type) for n in outputs if n.op is not INPUT}
         found = [g for g in gradients if g is not None]
-        results = substitute(found, stand_in)
-        saved = worth_saving(results, self.graph) if save else ()
+        nodes = substitute([*found, *chain.from_iterable(crossing)], stand_in)
+        # Pieces that are to be alike must not compute anew what turns of a loop before have.
+        pick = frontier if crossing else worth_saving
+        saved = pick(nodes[: len(found)], self.graph) if save else ()
         if saved:
             stand_in.update({node: placeholder(node.type, node.loc) for node in saved})
-            results = substitute(results, stand_in)
+            nodes = substitute(nodes, stand_in)
+        results = nodes[: len(found)]
+        rest = iter(nodes[len(found) :])
         used = set(postorder(results))
         reads_in = tuple(k for k, n in enumerate(operands) if n is not None and (n in used))
         reads_out = tuple(k for k, n in enumerate(outputs) if stand_in.get(n) in used)
@@ -197,7 +202,23 @@ class Program:
         for k, gradient in zip(wanted_operands, gradients):
             if gradient is not None:
                 positions[k] = len(positions)
-        return VJP(graph, reads_in, reads_out, saved, positions)
+        cuts = tuple(tuple(islice(rest, len(cut))) for cut in crossing)
+        return VJP(graph, reads_in, reads_out, saved, positions, cuts)
+
+    def _reverse(
+        self, outputs: list[Node], cotangents: list[Node], wrt: list[Node]
+    ) -> tuple[list[Node | None], list[tuple[Node, ...]]]:
+        """Gradients, and where their graph can be cut."""
+        from tracegrad.passes.autodiff import reverse
+
+        return reverse(outputs, cotangents, wrt), []
+
+
+def frontier(results: tuple[Node, ...], forward: Graph) -> tuple[Node, ...]:
+    """The forward intermediates that a gradient reads, constants aside."""
+    forward_nodes = set(forward.nodes) - set(forward.inputs) - set(forward.outputs)
+    reached = (n for n in postorder(results, stop=forward_nodes.__contains__) if n in forward_nodes)
+    return tuple(n for n in reached if n.inputs and isinstance(n.type, TensorType))
 
 
 def worth_saving(results: tuple[Node, ...], forward: Graph) -> tuple[Node, ...]:
@@ -205,17 +226,14 @@ def worth_saving(results: tuple[Node, ...], forward: Graph) -> tuple[Node, ...]:
     work).
     """
     forward_nodes = set(forward.nodes) - set(forward.inputs) - set(forward.outputs)
-    frontier = [
-        n for n in postorder(results, stop=forward_nodes.__contains__) if n in forward_nodes
-    ]
     saved = []
-    for node in frontier:
+    for node in frontier(results, forward):
         dear = any(
             m.op.has(traits.EXPENSIVE) or m.op.has(traits.COMPOSITE) or m.op.has(traits.CONTRACTION)
             or m.op.has(traits.RANDOM)
             for m in postorder([node]) if m in forward_nodes
         )  # fmt: skip
-        if dear and isinstance(node.type, TensorType):
+        if dear:
             saved.append(node)
     return tuple(saved)
 

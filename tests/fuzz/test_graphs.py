@@ -17,6 +17,7 @@ from tracegrad.backends.optimise import optimise
 from tracegrad.ir import (
     Graph,
     Loc,
+    Node,
     at,
     constants_of,
     f32,
@@ -27,8 +28,12 @@ from tracegrad.ir import (
     verify,
 )
 from tracegrad.passes.autodiff import reverse
+from tracegrad.passes.autodiff_stages import reverse_in_stages
 from tracegrad.passes.observers import Check, difference
 from tracegrad.passes.pipeline import standard_pipeline
+from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.pieces import FEW as FEW_EXECUTABLES
+from tracegrad.runtime.pieces import InPieces
 
 SEEDS = st.integers(0, 2**32 - 1)
 FEW = settings(
@@ -107,6 +112,39 @@ def test_gradients_are_slopes(seed: int, count: int) -> None:
     if max(abs(slopes[0] - other) for other in (*slopes, *one_sided)) > 1e-2 * scale:
         return
     assert abs(slopes[1] - slope) <= 1e-3 * scale, f"{slopes} against {slope}\n{graph}"
+
+
+def stages_of(graph: Graph, seed: int) -> list[list[Node]]:
+    """The graph's nodes in their order, cut at random places."""
+    nodes = graph.nodes[len(graph.inputs) :]
+    random = np.random.default_rng(seed)
+    ends = sorted(random.integers(0, len(nodes) + 1, random.integers(0, 5)).tolist())
+    return [list(nodes[a:b]) for a, b in zip([0, *ends], ends)]
+
+
+@FEW
+@given(SEEDS, st.integers(1, 60))
+def test_gradients_by_stages_and_in_pieces(seed: int, count: int) -> None:
+    """However a graph is cut into stages: the same gradients, and the same values piece by piece."""
+    graph, arrays = random_graph(seed, count)
+    stages = stages_of(graph, seed)
+    with at(Loc("fuzz.py", 0, "loss")):
+        ones = [ops.ones_like(node) for node in graph.outputs]
+        wrt = [*graph.inputs, *(n for stage in stages for n in stage[:1] if n.dtype.is_inexact)]
+        expected = reverse(graph.outputs, ones, wrt)
+        found, crossing = reverse_in_stages(graph.outputs, ones, wrt, None, stages)
+    assert [g is None for g in found] == [g is None for g in expected]
+    given = [(a, b) for a, b in zip(expected, found) if a is not None and b is not None]
+    whole = Graph(graph.inputs, tuple(a for a, _ in given))
+    staged = Graph(graph.inputs, tuple(b for _, b in given))
+    verify(staged, require_loc=True)
+    values = interpret(whole, arrays)
+    agree(whole, values, interpret(staged, arrays), 1e-9)
+    for cuts in ([*stages, *crossing], stages[::-1], crossing):
+        compiler = Compiler("numpy", {})
+        compiler.compiles = FEW_EXECUTABLES  # so that it does not compile the whole
+        runner = InPieces(staged, cuts, compiler)
+        agree(whole, values, runner([array.copy() for array in arrays]), 1e-9)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

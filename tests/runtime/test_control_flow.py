@@ -78,32 +78,22 @@ def test_backward_inside_a_branching_step(backend: str) -> None:
         assert_allclose(v.detach().numpy(), w.detach().numpy(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("trips", [5, 20, 61, 91])
-def test_a_loop_until_convergence_has_few_executables(backend: str, trips: int) -> None:
-    limit = tg.tensor(1.1 ** (2 * trips - 1))
-    compiled = tg.compile(grow, backend=backend)
-    grads = []
-    for function in (grow, compiled):
-        x = tg.tensor([1.0], requires_grad=True)
-        y = function(x, limit)
-        y.sum().backward()
-        grads.append(x.grad.numpy())
-    assert_allclose(grads[0], [1.1**trips], rtol=1e-4)
-    assert_allclose(grads[1], grads[0], rtol=1e-4)
-    with tg.no_grad():
-        plain = tg.compile(grow, backend=backend)
-        assert_allclose(plain(tg.tensor([1.0]), limit).numpy(), [1.1**trips], rtol=1e-4)
-    assert plain.stats()["compiles"] <= 6
-    assert compiled.stats()["compiles"] <= 7  # the same and the gradient of the whole path
-
-
-def test_other_trip_counts_share_executables(backend: str) -> None:
-    compiled = tg.compile(grow, backend=backend, max_paths=32)
-    with tg.no_grad():
-        for trips in (5, 20, 61, 91):
-            limit = tg.tensor(1.1 ** (2 * trips - 1))
-            assert_allclose(compiled(tg.tensor([1.0]), limit).numpy(), [1.1**trips], rtol=1e-4)
-    assert compiled.stats()["compiles"] <= 6
+def test_a_loop_until_convergence_has_few_executables(backend: str) -> None:
+    compiled, plain = (tg.compile(grow, backend=backend, fullgraph=True) for _ in range(2))
+    for trips in (5, 20, 61, 91):
+        limit = tg.tensor(1.1 ** (2 * trips - 1))
+        grads = []
+        for function in (grow, compiled):
+            x = tg.tensor([1.0], requires_grad=True)
+            y = function(x, limit)
+            y.sum().backward()
+            grads.append(x.grad.numpy())
+        assert_allclose(grads[0], [1.1**trips], rtol=1e-4)
+        assert_allclose(grads[1], grads[0], rtol=1e-4)
+        with tg.no_grad():
+            assert_allclose(plain(tg.tensor([1.0]), limit).numpy(), [1.1**trips], rtol=1e-4)
+    # The first question, a turn; and the gradient of a turn. What is left is handed on as it is.
+    assert (plain.stats()["compiles"], compiled.stats()["compiles"]) == (2, 3)
 
 
 def test_newton_returns_its_trip_count(backend: str) -> None:

@@ -11,6 +11,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, postorder
 from tracegrad.ir.ops.build import plus
 from tracegrad.passes.autodiff import reverse, walk
+from tracegrad.passes.autodiff_stages import reverse_in_stages
 from tracegrad.tracer.errors import DroppedGradientError, GradientError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import set_grad_enabled
@@ -23,6 +24,7 @@ from tracegrad.tracer.tape.refused import (
     walked_before,
 )
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.guards import turns
 from tracegrad.tracer.trace.host import TraceHost
 from tracegrad.tracer.trace.tracking import LeafRecord
 
@@ -49,10 +51,14 @@ class GradSlot:
 
 
 class TraceAutograd(TraceHost):
-    """The part of a Trace that answers gradient questions."""
+    """The part of a Trace that answers gradient questions.
+
+    crossing  the values that cross from one piece of a loop's gradient to the next, cut by cut
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.crossing: list[tuple[Node, ...]] = []
         self.grads: dict[int, GradSlot] = {}
         self._freed: set[Node] = set()
         self._older: set[Node] = set()  # there before the last walk under create_graph
@@ -145,6 +151,9 @@ class TraceAutograd(TraceHost):
             with set_grad_enabled(create):  # the mode in which backwards of the user's run
                 if self.hooks:
                     found = self._walk(roots, cotangents, wrt, create)
+                elif stages := turns(self.guards):
+                    found, crossing = reverse_in_stages(roots, cotangents, wrt, active, stages)
+                    self.crossing += crossing[:-1]  # what follows goes with the first stage
                 else:
                     found = reverse(roots, cotangents, wrt, active=active)
             if not (create if retain is None else retain):

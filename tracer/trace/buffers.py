@@ -22,6 +22,7 @@ from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import Storage, bring_here, settle
 from tracegrad.tracer.tape.entries import Leaf
 from tracegrad.tracer.tensor import Tensor, bare
+from tracegrad.tracer.trace.guards import Guard
 from tracegrad.tracer.trace.traced import Cell, TracedValue
 from tracegrad.tracer.trace.tracking import Tracking
 from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain, mark_unwritable
@@ -66,6 +67,8 @@ class TraceBuffers(Tracking):
     def __init__(self) -> None:
         super().__init__()
         self.inputs: list[Input] = []
+        self.guards: list[Guard] = []  # answers given to Python, in order
+        self.made: list[Node] = []  # values of tensors, new or written, since the last of them
         self.cells: dict[int, Cell] = {}
         self.touched_by_capture: dict[int, Any] = {}
         self.aliases: dict[int, Tensor] = {}
@@ -83,6 +86,7 @@ class TraceBuffers(Tracking):
         """A traced tensor with a buffer of its own."""
         tensor = bare(Tensor)
         tensor._traced = TracedValue(self, Cell(node), (), 0, node, True)
+        self.made.append(node)
         return tensor
 
     # -- capturing -------------------------------------------------------------------------------
@@ -283,6 +287,7 @@ class TraceBuffers(Tracking):
                     self.active.add(cell.nodes[number])
                 else:
                     cell.nodes[number] = ops.detach(data) if self.is_tracked(data) else data
+        self.made += cell.nodes.values()
         cell.version += 1
         cell.written = True
 

@@ -147,6 +147,23 @@ def known(value: Any, numbers: dict[int, Any]) -> Any:
     return value
 
 
+@dataclass(eq=False)
+class Stream:
+    """A random stream that the recording draws from.
+
+    position  before the first draw after Python asked for a value, `asked` times in all: counted on
+              from there, the turns of a loop are alike. None: that of `state`
+    since     draws after `position`; `drawn`: in all
+    """
+
+    generator: Any
+    state: Node
+    position: Node | None = None
+    asked: int = 0
+    since: int = 0
+    drawn: int = 0
+
+
 class TraceHost(TraceBuffers):
     """The part of a Trace that reads and runs Python at every call.
 
@@ -172,7 +189,7 @@ class TraceHost(TraceBuffers):
         self.undo: list[Callable[[], Any]] = []
         self._host_reads: dict[tuple, TracedNumber] = {}
         self._asked: dict[tuple, HostGuard] = {}
-        self._random: dict[int, tuple[Node, int, Any]] = {}
+        self._streams: dict[int, Stream] = {}
 
     # -- reads -----------------------------------------------------------------------------------
 
@@ -234,25 +251,30 @@ class TraceHost(TraceBuffers):
         return found[1]
 
     def next_key(self, generator: Any) -> Tensor:
-        state = self._random.get(id(generator))
-        if state is None:
+        stream = self._streams.get(id(generator))
+        if stream is None:
             node = placeholder(TensorType((3,), u32), here())
             key = ("random", id(generator))
             self.inputs.append(Input("random", node, generator, generator.snapshot, "random", key))
-            state = (node, 0, generator)
-        node, count, _ = state
-        self._random[id(generator)] = (node, count + 1, generator)
+            stream = self._streams[id(generator)] = Stream(generator, node)
         with _loc.at(here()):
-            seed = ops.slice_(node, start=(0,), stop=(2,), step=(1,))
-            position = ops.reshape(ops.slice_(node, start=(2,), stop=(3,), step=(1,)), shape=())
-            if count:
-                position = ops.add(position, ops.splat(count, TensorType((), u32)))
+            seed = ops.slice_(stream.state, start=(0,), stop=(2,), step=(1,))
+            position = stream.position or ops.reshape(
+                ops.slice_(stream.state, start=(2,), stop=(3,), step=(1,)), shape=()
+            )
+            if stream.since:
+                position = ops.add(position, ops.splat(stream.since, TensorType((), u32)))
+            if stream.asked != len(self.guards):
+                stream.asked, stream.position, stream.since = len(self.guards), position, 0
+                self.made.append(position)
+            stream.since += 1
+            stream.drawn += 1
             return self.fresh(ops.fold_in(seed, position))
 
     @property
     def random_draws(self) -> list[tuple[Any, int]]:
         """(generator, number of operations recorded) for each stream drawn from."""
-        return [(generator, count) for _, count, generator in self._random.values()]
+        return [(stream.generator, stream.drawn) for stream in self._streams.values()]
 
     # -- actions ---------------------------------------------------------------------------------
 

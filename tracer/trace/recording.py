@@ -11,7 +11,6 @@ gradients (tracking.py), memory (buffers.py), Python's side (host.py), the rever
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,20 +30,10 @@ from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tape.entries import weak_category
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.autograd import TraceAutograd
+from tracegrad.tracer.trace.guards import Guard
 from tracegrad.tracer.trace.numbers import TracedNumber
 
 MAX_CONSTANT_BYTES = 64 * 1024  # a larger NumPy operand is an input of the graph, not a constant
-
-
-@dataclass(eq=False)
-class Guard:
-    """An answer that Python was given: later runs follow this path while they give the same."""
-
-    node: Node
-    kind: str  # "bool": the truth of a 0-d bool; "bits": the exact bytes
-    answer: Any
-    loc: _loc.Loc
-    why: str
 
 
 class Trace(TraceAutograd):
@@ -52,7 +41,6 @@ class Trace(TraceAutograd):
 
     Made by the runtime; operations reach it through the ambient mode.
 
-    guards            answers given to Python, in order
     slots             tensors read by name at every call, by id; set by the runtime
     attribute_names   of captured tensors by id, as they were read; set by the runtime
     outer             the trace that a nested one (cond, vmap) belongs to
@@ -64,7 +52,6 @@ class Trace(TraceAutograd):
     def __init__(self, max_unroll: int = 10_000) -> None:
         super().__init__()
         self.max_unroll = max_unroll
-        self.guards: list[Guard] = []
         self.slots: dict[int, Any] = {}
         self.attribute_names: dict[int, str] = {}
         self._values: dict[Node, np.ndarray] = {}
@@ -143,6 +130,7 @@ class Trace(TraceAutograd):
     # -- numbers, guards, values on demand -------------------------------------------------------
 
     def number(self, node: Node, category: str) -> TracedNumber:
+        self.made.append(node)
         return TracedNumber(self, node, category)
 
     def own_number(self, number: TracedNumber) -> TracedNumber:
@@ -177,25 +165,25 @@ class Trace(TraceAutograd):
         if (known := self.guard_late(node)) is not None:
             return bool(known)
         answer = bool(self.evaluate((node,))[0])
-        self.check_unroll()
-        self.guards.append(Guard(node, "bool", answer, here(), "a branch on a tensor's value"))
+        self._guard(node, "bool", answer, "a branch on a tensor's value")
         return answer
 
     def guard_bits(self, node: Node, why: str) -> np.ndarray:
         if (known := self.guard_late(node)) is not None:
             return known
         array = self.evaluate((node,))[0]
-        self.check_unroll()
-        self.guards.append(Guard(node, "bits", (array.shape, array.tobytes()), here(), why))
+        self._guard(node, "bits", (array.shape, array.tobytes()), why)
         return array
 
-    def check_unroll(self) -> None:
+    def _guard(self, node: Node, kind: str, answer: Any, why: str) -> None:
         if len(self.guards) >= self.max_unroll:
             self.refuse(
                 f"a compiled function branched more than {self.max_unroll} times on tensor values",
                 "use tg.while_loop, which keeps the loop in the graph, or raise max_unroll",
                 "every branch in Python is a segment of the compiled program",
             )
+        self.guards.append(Guard(node, kind, answer, here(), why, self.made))
+        self.made = []
 
     def observe_array(self, tensor: Tensor, why: str) -> np.ndarray:
         return self.guard_bits(self.node_of(tensor), why).copy()

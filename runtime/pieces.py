@@ -1,0 +1,142 @@
+"""A long graph run in pieces: the gradient of a loop, whose turns are alike, needs one executable for
+all of them, however often the loop turns.
+
+Where it may be cut is known from the reverse walk (passes/autodiff_stages.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
+from tracegrad.runtime.lowering import Compiler
+from tracegrad.tracer.trace.buffers import Input
+
+# Executables that a function may need before what the turns of its loops share counts for more than
+# that each path's gradient is one executable, the quickest to run.
+FEW = 6
+
+
+Executed = tuple[Graph, tuple[int, ...]]  # and the inputs that it donates
+
+
+@dataclass
+class Piece:
+    """Its graph, and where the inputs of that come from."""
+
+    graph: Graph
+    sources: list[Any]
+
+
+def split(
+    cuts: Sequence[Sequence[Node]], finals: Sequence[Node], known: dict[Node, Any], depth: int
+) -> list[Piece]:
+    """The pieces that are computed before what is left of `finals`, which may import from them.
+
+    known  what has a value already, and where it comes from; the values that a piece hands on are
+           added, as (depth of the piece, position)
+    """
+    order = postorder(finals, stop=known.__contains__)
+    wanted = set(order)
+    home: dict[Node, int] = {}
+    members: list[list[Node]] = []
+    for cut_ in cuts:
+        reached = postorder(
+            (n for n in cut_ if n in wanted), stop=lambda n: n in known or n in home
+        )
+        # A constant costs nothing: each piece has its own.
+        new = [n for n in reached if n.inputs and n not in known and n not in home]
+        if new:
+            home.update(dict.fromkeys(new, len(members)))
+            members.append(new)
+    for node in order:
+        if node.op is ops.proj and node not in known and node.inputs[0] in home:
+            at = home[node.inputs[0]]
+            if home.get(node) != at:
+                home[node] = at
+                members[at].append(node)
+    crossing = {n for n in finals if n in home}
+    for node in order:
+        if node not in known:
+            crossing.update(o for o in node.inputs if o in home and home[o] != home.get(node))
+    pieces: list[Piece] = []
+    for own in members:
+        exports = [n for n in own if n in crossing and home[n] == len(pieces)]
+        graph, sources = cut(exports, known, f"piece{depth}", ["export"] * len(exports))
+        pieces.append(Piece(graph, sources))
+        known.update((node, (depth, position)) for position, node in enumerate(exports))
+        depth += 1
+    return pieces
+
+
+def pay(compiler: Compiler, whole: Executed, pieces: Sequence[Executed]) -> bool:
+    """Whether to compile the pieces rather than one executable of all of them."""
+    if compiler.knows(*whole):
+        return False
+    new = len({compiler.key(*piece) for piece in pieces if not compiler.knows(*piece)})
+    if compiler.compiles + new <= FEW or compiler.compiles + 1 <= FEW:
+        return compiler.compiles + new <= FEW
+    return new < len(pieces)  # some are alike, or known from another path
+
+
+class InPieces:
+    """A graph's executables, in order, called as one would be.
+
+    cuts  the last one has all outputs that are computed
+    """
+
+    def __init__(self, graph: Graph, cuts: Sequence[Sequence[Node]], compiler: Compiler):
+        known: dict[Node, Any] = {node: (0, k) for k, node in enumerate(graph.inputs)}
+        pieces = split(cuts, graph.outputs, known, 1)
+        if rest := [node for node in graph.outputs if node not in known]:  # constants
+            pieces.append(Piece(*cut(rest, known, "constants", ["export"] * len(rest))))
+            known.update((node, (len(pieces), k)) for k, node in enumerate(rest))
+        self._results: list[tuple[int, int]] = [known[node] for node in graph.outputs]
+        if not pay(compiler, (graph, ()), [(piece.graph, ()) for piece in pieces]):
+            pieces = [Piece(graph, [(0, k) for k in range(len(graph.inputs))])]
+            self._results = [(1, k) for k in range(len(graph.outputs))]
+        self._steps: list[tuple[Callable[..., Any], list[tuple[int, int]]]] = [
+            (compiler(piece.graph).executable, piece.sources) for piece in pieces
+        ]
+
+    def __call__(self, arrays: list[Any]) -> list[Any]:
+        values = [arrays]
+        for executable, sources in self._steps:
+            values.append(executable([values[depth][position] for depth, position in sources]))
+        return [values[depth][position] for depth, position in self._results]
+
+
+def cut(
+    outputs: Sequence[Node], known: dict[Node, Any], name: str, roles: list[str]
+) -> tuple[Graph, list[Any]]:
+    """The graph of `outputs`, with inputs for what is known already; and where these come from.
+
+    The inputs are in the order in which they are met, so that a turn of a loop that begins with an
+    argument is the same program as one that begins where the turn before has ended.
+    """
+    reached = [n for n in postorder(outputs, stop=known.__contains__) if n in known]
+    inputs: list[Node] = []
+    mapping: dict[Node, Node] = {}
+    names: list[str] = []
+    input_roles: list[str] = []
+    for node in reached:
+        source = known[node]
+        if isinstance(source, Input):
+            inputs.append(node)
+            mapping[node] = node
+            names.append(source.name)
+            input_roles.append(source.kind)
+        else:
+            stand_in = placeholder(node.type, node.loc)
+            inputs.append(stand_in)
+            mapping[node] = stand_in
+            names.append(f"import{source[0]}_{source[1]}")
+            input_roles.append("import")
+    graph = Graph(
+        tuple(inputs), substitute(outputs, mapping), tuple(names), tuple(f"{r}{k}" for k, r in enumerate(roles)),
+        tuple(input_roles), tuple(roles), name,
+    )  # fmt: skip
+    return graph, [known[n] for n in reached]

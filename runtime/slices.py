@@ -1,0 +1,126 @@
+"""What a segment of a path computes, and what it hands on: sets of nodes, found by walking.
+
+A segment computes the backward slice of its guard. One that a loop asks for at every turn computes
+the rest of the turn, too, which later turns or the results read: then equal turns are equal
+programs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from tracegrad.ir import ops
+from tracegrad.ir.graph import Node, postorder
+from tracegrad.ir.types import TensorType
+from tracegrad.tracer.errors import UnsupportedError
+from tracegrad.tracer.trace.guards import Guard, line_of
+from tracegrad.tracer.trace.host import HostRead
+
+# The `proj` nodes that are one part of a several-result node.
+Parts = dict[tuple[Node, int] | None, list[Node]]
+
+
+def part_key(node: Node) -> tuple[Node, int] | None:
+    return (node.inputs[0], node.attrs["index"]) if node.op is ops.proj else None
+
+
+def parts_of(roots: list[Node]) -> Parts:
+    parts: Parts = {}
+    for node in postorder(roots):
+        if node.op is ops.proj:
+            parts.setdefault(part_key(node), []).append(node)
+    return parts
+
+
+def distinct(guards: list[Guard]) -> list[Guard]:
+    """Each question once; the first answer is that to all like it."""
+    seen: set[tuple[Node, str]] = set()
+    found: list[Guard] = []
+    made: list[Node] = []
+    for guard in guards:
+        made = [*made, *guard.made]
+        if (guard.node, guard.kind) not in seen:
+            seen.add((guard.node, guard.kind))
+            found.append(replace(guard, made=made))
+            made = []
+    return found
+
+
+def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
+    """For each question of a loop, which of the values made before it are read after it; none for
+    other questions.
+
+    Turns that are alike carry alike: what is read after one of them counts for all, so that they
+    share an executable.
+    """
+    stage: dict[Node, int] = {}
+    for k, guard in enumerate(guards):
+        for node in postorder((guard.node, *guard.made), stop=stage.__contains__):
+            stage.setdefault(node, k)
+    end = len(guards)
+    read = set(finals)
+    for node in postorder((*(guard.node for guard in guards), *finals)):
+        at = stage.get(node, end)
+        read.update(operand for operand in node.inputs if stage.get(operand, end) < at)
+    asked = Counter(map(line_of, guards))
+    before: set[tuple[str, int]] = set()
+    turns_of: dict[Any, set[int]] = {}  # by line; the first question there is a group of its own
+    groups = []
+    for k, guard in enumerate(guards):
+        line = line_of(guard)
+        groups.append(line if line in before else k)
+        before.add(line)
+        if asked[line] > 1:
+            found = {j for j, node in enumerate(guard.made) if node in read}
+            turns_of.setdefault(groups[-1], set()).update(found)
+    return [
+        sorted(j for j in turns_of.get(group, ()) if j < len(guard.made))
+        for guard, group in zip(guards, groups)
+    ]
+
+
+def slice_of(guard: Guard, along: list[int], by_node: dict[Node, Any]) -> list[Node]:
+    """What a segment computes: what its guard needs, and these of the values that were made before
+    it: in a loop, those of a turn.
+    """
+    roots = [guard.node, *(guard.made[k] for k in along)]
+    return [n for n in postorder(roots, stop=by_node.__contains__) if n not in by_node]
+
+
+def needed_later(
+    new: list[Node], rest: list[Node], known: dict[Node, Any], parts: Parts, along: set[Node]
+) -> list[Node]:
+    """Values of this segment that something after it reads, or that go `along`; of a several-result
+    node, its parts.
+    """
+    own = set(new)
+    needed = {n for n in rest if n in own} | (along & own)
+    for node in postorder(rest, stop=lambda n: n in own or n in known):
+        if node not in own:
+            needed.update(operand for operand in node.inputs if operand in own)
+    values = [n for n in new if n in needed and isinstance(n.type, TensorType)]
+    present = {part_key(n) for n in values}
+    wholes = {n for n in needed if not isinstance(n.type, TensorType)}
+    return values + [
+        same[0] for key, same in parts.items() if key not in present and key and key[0] in wholes
+    ]
+
+
+def refuse_late_numbers(guard: Guard, by_node: dict[Node, Any]) -> None:
+    """Segments run before Python's actions, so none can read what an action has set."""
+    if reads_late(guard.node, by_node):
+        raise UnsupportedError(
+            "a branch on a tensor's value and on a hyper-parameter that this call has changed",
+            where=guard.loc,
+            why="it is decided before a schedule is stepped or param_groups are written",
+            fix="read the hyper-parameter before it is changed, or change it outside the compiled function",
+        )
+
+
+def reads_late(root: Node, by_node: dict[Node, Any]) -> bool:
+    """Whether the value depends on a number that is read after an action of Python's."""
+    reached = postorder((root,), stop=by_node.__contains__)
+    sources = (getattr(by_node.get(node), "source", None) for node in reached)
+    return any(isinstance(source, HostRead) and source.phase for source in sources)
