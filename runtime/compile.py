@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from tracegrad.backends.base import Options
+from tracegrad.backends.base import Mesh, Options
 from tracegrad.backends.jax.errors import JaxNotInstalledError, require_jax
 from tracegrad.runtime.compiled import CompiledFunction
 from tracegrad.runtime.lowering import Compiler
@@ -34,6 +34,7 @@ def compile_function(function: Callable[..., Any], **options: Any) -> Any:
             fix=f"one of {', '.join(map(repr, BACKENDS))}",
         )
     refuse_unknown(options, own)
+    refuse_mesh(options.get("mesh"))
     if settings.keep_grads not in (True, False, "auto"):
         raise ArgumentError(
             f"keep_grads is True, False or 'auto', not {settings.keep_grads!r}", where=here()
@@ -51,6 +52,19 @@ def compile_function(function: Callable[..., Any], **options: Any) -> Any:
         name=settings.name or getattr(function, "__qualname__", repr(function)),
     )
     return CompiledFunction(function, settings, Compiler(settings.backend, options))
+
+
+def refuse_mesh(mesh: Any) -> None:
+    """Raise ArgumentError for what is no mesh, or one of no devices."""
+    if mesh is None:
+        return
+    axes = mesh.axes if isinstance(mesh, Mesh) else None
+    if not axes or not all(isinstance(size, int) and size > 0 for _, size in axes):
+        raise ArgumentError(
+            f"mesh={mesh!r}: it has axes of one or more devices",
+            where=here(),
+            fix="mesh=tg.Mesh.of(data=4)",
+        )
 
 
 def refuse_unknown(options: dict[str, Any], own: set[str]) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 from tracegrad.ir.serialise import to_json
 from tracegrad.ir.text import print_graph
 from tracegrad.ir.viz import to_dot, to_mermaid, to_svg
+from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer.locate import here
 
 SCHEMA = 1
 
@@ -29,6 +31,12 @@ def write_dump(compiled: Any, directory: Path) -> Path:
     A dump that was there is replaced: of its files none is left.
     """
     lowered = compiled._lowered()
+    if directory.exists() and not directory.is_dir():
+        raise ArgumentError(
+            f"a dump is a folder, and {str(directory)!r} is a file",
+            where=here(),
+            fix="give a new folder, or one of an earlier dump",
+        )
     directory.mkdir(parents=True, exist_ok=True)
     before = files_of_dump(directory)
     files: list[str] = []

@@ -358,9 +358,10 @@ def eye(
 ) -> Tensor:
     """The identity matrix, n by m (n)."""
     check_device(device)
-    if n < 0 or (m is not None and m < 0):
-        raise InvalidValueError(f"eye({n}, {m}): a size is negative")
-    return finish(wrap(np.eye(n, m, dtype=(dtype or get_default_dtype()).np)), requires_grad)
+    rows, columns = size_of((n, n if m is None else m))
+    return finish(
+        wrap(np.eye(rows, columns, dtype=(dtype or get_default_dtype()).np)), requires_grad
+    )
 
 
 FUNCTIONS = {

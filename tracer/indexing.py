@@ -289,6 +289,13 @@ def consumes(item: Any) -> int:
 
 
 def bounds(item: slice, size: int) -> tuple[int, int, int]:
+    for end in (item.start, item.stop, item.step):
+        if end is not None and not hasattr(end, "__index__"):
+            raise ArgumentError(
+                f"a slice with {end!r} in it, which is not an integer",
+                where=here(),
+                fix="x[int(a):int(b)]",
+            )
     step = 1 if item.step is None else item.step.__index__()
     if step <= 0:
         raise ShapeError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracegrad.ir.types import i64
 from tracegrad.tracer.creation import check_device, check_dtype, finish
-from tracegrad.tracer.errors import InvalidValueError
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.tensor import Tensor, wrap
@@ -63,6 +63,10 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
     """`steps` evenly spaced numbers from start to end, both included."""
     check_device(device)
     check_dtype(dtype)
+    if not hasattr(steps, "__index__"):
+        raise ArgumentError(
+            f"linspace(): steps is {steps!r}, not an integer", fix="give a number of values"
+        )
     if steps < 0:
         raise InvalidValueError(
             f"linspace() of {steps} steps", fix="give a number that is not negative"

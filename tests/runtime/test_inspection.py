@@ -10,6 +10,7 @@ import pytest
 import tracegrad as tg
 from tracegrad.ir.serialise import from_json, to_json
 from tracegrad.runtime import compiled as compiled_module
+from tracegrad.tracer.errors import ArgumentError
 
 
 def test_recordings_are_counted_and_numbered_after_their_reasons_are_forgotten(monkeypatch):
@@ -38,6 +39,30 @@ def test_a_dump_replaces_the_one_that_was_there(tmp_path):
     f.dump(tmp_path)
     assert not (tmp_path / "source.mlir").exists() and (tmp_path / "source.py").exists()
     assert (tmp_path / "mine.txt").exists()
+
+
+def test_a_dump_onto_a_file_is_refused(tmp_path):
+    f = tg.compile(lambda x: x * 2, backend="numpy")
+    f(tg.ones(2))
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(ArgumentError, match="is a file") as caught:
+        f.dump(tmp_path / "notes")
+    assert "test_inspection.py" in str(caught.value)
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_explain_says_what_runs_before_the_graph_shown():
+    @tg.compile(backend="numpy")
+    def step(x):
+        while x.sum() < 8:
+            x = x * w
+        loss = x.sum()
+        loss.backward()
+        return loss
+
+    w = tg.tensor(1.5, requires_grad=True)
+    step(tg.ones(2))
+    assert "after 5 questions of Python's, a segment each, and 3 pieces" in step.explain()
 
 
 def test_a_folder_that_holds_another_manifest_loses_nothing(tmp_path):

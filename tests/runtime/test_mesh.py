@@ -98,6 +98,9 @@ def test_four_devices_give_what_a_single_device_gives(program: str) -> None:
         ({"mesh": tg.Mesh.of(data=4), "input_specs": (("model",),)}, ArgumentError, "no mesh axis 'model'"),
         ({"mesh": tg.Mesh.of(data=2), "input_specs": (("data", None, None),)}, ArgumentError, "too many entries"),
         ({"input_specs": (("data",),)}, ArgumentError, "no mesh axis 'data'"),
+        ({"mesh": 4}, ArgumentError, "mesh=4: it has axes"),
+        ({"mesh": tg.Mesh.of(data=0)}, ArgumentError, "one or more devices"),
+        ({"mesh": tg.Mesh.of(data=2.5)}, ArgumentError, "one or more devices"),
         ({"mesh": tg.Mesh.of(data=4096)}, BackendError, "needs 4096 devices"),
     ],
 )  # fmt: skip
