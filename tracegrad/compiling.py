@@ -32,8 +32,8 @@ def compile(
     keep_grads  whether `.grad` is written after a step that clears it itself: True, False, or
                 "auto" (only if the step did not clear it before reading it)
     recheck     every N-th call records again, to find Python state that changed unseen; warns then
-    max_paths   paths through branches on tensor values that are kept; with more, eager, with a
-                warning
+    max_paths   different paths through branches on tensor values that are kept, however often a
+                loop on them turns; with more, eager, with a warning
     max_unroll  branches on tensor values in one call; with more, eager, or an error as `fullgraph`
     mode        one of PyTorch's, without effect
     options     for the backend:
