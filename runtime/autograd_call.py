@@ -211,6 +211,7 @@ def call_program(recorded: Recorded, grad: bool, compiler: Compiler) -> CallProg
     if not indices:
         return None
     refuse_leaves_between(recorded, leaves, indices)
+    refuse_hooks_between(recorded, indices)
     homes, families = leaf_homes(trace)
     make_stops_explicit(recorded, homes)
     kept = set(homes.values())
@@ -235,6 +236,19 @@ def refuse_leaves_between(recorded: Recorded, leaves: set[int], indices: list[in
                 "computed from it",
                 "call backward() or autograd.grad() inside the function too, or make the leaf outside",
                 "gradients of the result from outside could not reach it",
+            )
+
+
+def refuse_hooks_between(recorded: Recorded, indices: list[int]) -> None:
+    """A hook is Python, called by every backward; the gradient of a call is a graph."""
+    trace = recorded.trace
+    results = [recorded.outputs[k] for k in indices]
+    for node in postorder(results, stop=lambda n: n not in trace.active):
+        if trace.hooks.get(node):
+            trace.refuse(
+                "a hook registered inside a compiled function, where backward() is called outside",
+                "call backward() inside the function too, or give the gradient by an autograd.Function",
+                "the gradient of the call would be computed without it",
             )
 
 

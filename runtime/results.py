@@ -168,6 +168,12 @@ class ResultReader:
             leaf=base in trace.leaf_of,
             parts=[] if gradient is None else [self.of(gradient, f"{name}.grad")],
         )
+        if tracked and not result.freed and trace.retains_grad(leaf):
+            trace.refuse(
+                "a tensor whose gradient is retained is returned or kept, beside its graph",
+                "call backward() or autograd.grad() inside the function too",
+                "gradients from outside reach the call's inputs, not the values between",
+            )
         self._place(result, cell, base, name)
         return result
 

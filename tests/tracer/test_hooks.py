@@ -159,6 +159,53 @@ def test_hooks_after_accumulation(mode):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+def hooked(x, met):
+    y = x * 2
+    y.register_hook(lambda g: met.append(g.tolist()) or g * 0.5)
+    return y.sin().sum(), None
+
+
+def retaining(x, met):
+    y = x * 2
+    y.retain_grad()
+    return y.sin().sum(), y
+
+
+def not_on_the_way(x, met):
+    y = x * 2
+    y.register_hook(lambda g: g * 0.5).remove()
+    z = x * 3
+    z.register_hook(lambda g: g * 0.5)
+    z.retain_grad()
+    return (y * z.detach()).sum(), None
+
+
+def gradients_outside(t, run, met):
+    seen = []
+    for _ in range(2):
+        x = t.tensor(X, requires_grad=True)
+        loss, retained = run(x)
+        loss.backward()
+        seen.append((x.grad.tolist(), [] if retained is None else retained.grad.tolist(), met))
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore:tracegrad.*runs eagerly from now on")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("program", [hooked, retaining, not_on_the_way], ids=lambda p: p.__name__)
+def test_a_backward_outside_the_function_that_asks_for_more(program, mode):
+    met, expected = [], []
+    run = lambda x: program(x, met)
+    call = run if mode == "eager" else tg.compile(run, backend=mode)
+    mine = gradients_outside(tg, call, met)
+    theirs = gradients_outside(torch, lambda x: program(x, expected), expected)
+    for a, b in zip(mine, theirs, strict=True):
+        for found, there in zip(a, b, strict=True):
+            np.testing.assert_allclose(found, there, rtol=1e-5)
+    if mode != "eager" and program is not_on_the_way:
+        assert "runs eagerly" not in call.explain()
+
+
 def test_what_a_hook_may_not_return():
     for wrong, kind in ((lambda g: 3, GradientError), (lambda g: g[:1], ShapeError)):
         x = tg.tensor(X, requires_grad=True)

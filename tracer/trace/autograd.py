@@ -251,6 +251,9 @@ class TraceAutograd(TraceHost):
             self._retaining[self._grad_key(tensor)] = tensor
             self.grads.setdefault(self._grad_key(tensor), GradSlot(tensor, None, ""))
 
+    def retains_grad(self, tensor: Tensor) -> bool:
+        return self._grad_key(tensor) in self._retaining
+
     def _retained_node(self, tensor: Tensor) -> Node:
         """What a tensor retains the gradient of: its value, as last written with gradients."""
         node = self.node_of(tensor)
