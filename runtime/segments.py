@@ -23,6 +23,7 @@ from tracegrad.runtime.slices import (
     Parts,
     carried_along,
     distinct,
+    exported_alike,
     needed_later,
     part_key,
     parts_of,
@@ -165,6 +166,7 @@ def build(
     guards = distinct(trace.guards)
     roots = [*(guard.node for guard in guards), *finals]
     parts, carried = parts_of(roots), carried_along(guards, finals)
+    alike = exported_alike(guards, carried, finals, by_node)
     path: list[Segment] = []
     parent: Segment | None = None
     parent_answer: Any = None
@@ -178,7 +180,7 @@ def build(
             along = [k for k in carried[depth] if not reads_late(guard.made[k], by_node)]
             new = slice_of(guard, along, by_node)
             rest = [*(g.node for g in guards[depth + 1 :]), *finals]
-            exports = needed_later(new, rest, by_node, parts, {guard.made[k] for k in along})
+            exports = needed_later(new, rest, by_node, parts, alike[depth])
             segment = seal(new, guard.node, exports, by_node, compiler, f"segment{depth}")
             segment.along = along
             segment.guard_kind = guard.kind

@@ -8,6 +8,7 @@ programs.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
@@ -81,7 +82,7 @@ def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
     ]
 
 
-def slice_of(guard: Guard, along: list[int], by_node: dict[Node, Any]) -> list[Node]:
+def slice_of(guard: Guard, along: list[int], by_node: Container[Node]) -> list[Node]:
     """What a segment computes: what its guard needs, and these of the values that were made before
     it: in a loop, those of a turn.
     """
@@ -89,14 +90,41 @@ def slice_of(guard: Guard, along: list[int], by_node: dict[Node, Any]) -> list[N
     return [n for n in postorder(roots, stop=by_node.__contains__) if n not in by_node]
 
 
+def exported_alike(
+    guards: list[Guard], carried: list[list[int]], finals: list[Node], known: dict[Node, Any]
+) -> list[set[Node]]:
+    """For each question of a loop, what its segment hands on because an equal turn does: what is
+    read after one of them (by the gradient, say, which the first turn may not have) counts for all.
+    """
+    done = set(known)
+    slices = []
+    for guard, along in zip(guards, carried):
+        slices.append(slice_of(guard, along, done))
+        done.update(slices[-1])
+    home = {node: k for k, new in enumerate(slices) for node in new}
+    read = set(finals)
+    for node in postorder((*(guard.node for guard in guards), *finals)):
+        read.update(o for o in node.inputs if o in home and home[o] != home.get(node))
+    asked = Counter(map(line_of, guards))
+    turns = [
+        (line_of(guard), tuple((n.op, n.attrs, n.type) for n in new))
+        for guard, new in zip(guards, slices)
+    ]
+    positions: dict[Any, set[int]] = {turn: set() for turn in turns}
+    for turn, new in zip(turns, slices):
+        if asked[turn[0]] > 1:
+            positions[turn].update(k for k, node in enumerate(new) if node in read)
+    return [{new[k] for k in positions[turn]} for turn, new in zip(turns, slices)]
+
+
 def needed_later(
-    new: list[Node], rest: list[Node], known: dict[Node, Any], parts: Parts, along: set[Node]
+    new: list[Node], rest: list[Node], known: dict[Node, Any], parts: Parts, alike: set[Node]
 ) -> list[Node]:
-    """Values of this segment that something after it reads, or that go `along`; of a several-result
-    node, its parts.
+    """Values of this segment that something after it reads, or after one `alike`; of a several-
+    result node, its parts.
     """
     own = set(new)
-    needed = {n for n in rest if n in own} | (along & own)
+    needed = {n for n in rest if n in own} | (alike & own)
     for node in postorder(rest, stop=lambda n: n in own or n in known):
         if node not in own:
             needed.update(operand for operand in node.inputs if operand in own)
