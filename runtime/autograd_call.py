@@ -65,7 +65,7 @@ class CallProgram(Program):
     def record(self, runner: Any, plan: Any, outputs: list[Any], run: Any) -> dict[int, Any]:
         """The tape entry of one call; returns output index -> entry."""
         parents = []
-        reads = set(self.joint.reads_in)
+        reads = set(self.joint.needs_in)
         call, before = run.call, run.before
         for k, item in enumerate(plan.inputs):
             held = item.kind in ("state", "argument", "slot")
@@ -99,14 +99,14 @@ class CallProgram(Program):
         if len(self.types) == 1:
             entry = Entry(self, tuple(parents), self.types[0].shape, self.types[0].dtype.np)
             entry.saved = saved
-            if self.joint.reads_out:
+            if self.joint.needs_out:
                 entry.value = np.asarray(outputs[self.indices[0]])
             found[self.indices[0]] = entry
             return found
         whole = Entry(self, tuple(parents), (), self.types[0].dtype.np)
         whole.saved = saved
         whole.value = [
-            np.asarray(outputs[index]) if k in self.joint.reads_out else None
+            np.asarray(outputs[index]) if k in self.joint.needs_out else None
             for k, index in enumerate(self.indices)
         ]
         for k, index in enumerate(self.indices):
@@ -133,7 +133,7 @@ class CallProgram(Program):
         written = {id(item) for item, _ in plan.writes}
         return {
             id(item): on_numpy(runner.owner_of(item, run)).copy()
-            for k, item in enumerate(plan.inputs) if id(item) in written and k in self.joint.reads_in
+            for k, item in enumerate(plan.inputs) if id(item) in written and k in self.joint.needs_in
         }  # fmt: skip
 
     @staticmethod
@@ -208,12 +208,15 @@ def call_program(recorded: Recorded, grad: bool, compiler: Compiler) -> CallProg
     }  # fmt: skip
     leaves = {r.index for r in made if r.kind == "output" and r.leaf}
     indices = sorted(reached - leaves) if grad else []
-    if not indices:
+    if not indices and not (grad and trace.guards):
         return None
     refuse_leaves_between(recorded, leaves, indices)
     refuse_hooks_between(recorded, indices)
     homes, families = leaf_homes(trace)
+    # Of every path: whether its results carry gradients or not, they begin with the same segments.
     make_stops_explicit(recorded, homes)
+    if not indices:
+        return None
     kept = set(homes.values())
     wanted = tuple(item.node in trace.leaf_of or item.node in kept for item in trace.inputs)
     graph = Graph(

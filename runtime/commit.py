@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,15 @@ class Committer:
             plan.updated.keep_together(outputs)
         return result
 
-    def commit_state(self, plan: Plan, outputs: list[Any], run: Run) -> None:
-        """Captured tensors and storages take their new values."""
+    def commit_state(
+        self, plan: Plan, outputs: list[Any], run: Run, left_out: Collection[int] = ()
+    ) -> None:
+        """Captured tensors and storages take their new values, except from the outputs `left_out`."""
         updated = plan.updated
         if updated is None:
             for item, index in plan.writes:
+                if index in left_out:
+                    continue
                 self.store(self.owner_of(item, run), outputs[index])
         elif run.only_in_jax:
             updated.bundle.store(updated.outputs(outputs))

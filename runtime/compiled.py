@@ -41,7 +41,8 @@ from tracegrad.tracer.trace.recording import Trace
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
-MAX_WAYS = 256  # ends of a path tree, those included that differ in how often a loop turned
+# Ends of a path tree, those included that differ in how often a loop turned; a larger max_paths counts.
+MAX_WAYS = 256
 MAX_EVENTS = 200  # recordings that `why()` still explains
 MAX_VALUES = 8  # recordings in a row for other values of arguments alone
 _LOOK_AGAIN = object()
@@ -328,9 +329,9 @@ class CompiledFunction(FunctionLike, Inspection):
                 "branch less on values: tg.where, tg.cond or tg.while_loop keep one graph; or raise max_paths",
                 recorded.trace,
             )
-        elif tree.ways > MAX_WAYS:
+        elif tree.ways > (most := max(MAX_WAYS, self.settings.max_paths)):
             self._stay_eager(
-                f"more than {MAX_WAYS} different ways through its loops and branches were taken",
+                f"more than {most} different ways through its loops and branches were taken",
                 "tg.while_loop, tg.cond and tg.where keep one graph",
                 recorded.trace,
             )

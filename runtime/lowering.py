@@ -36,9 +36,14 @@ class Lowered:
     timings: dict[str, float]
 
 
+def all_imported(graph: Graph) -> bool:
+    """Whether it reads values of earlier segments alone."""
+    return {*graph.input_roles} <= {"import"}
+
+
 def hands_on(graph: Graph) -> bool:
     """Whether it computes nothing: its outputs are values of earlier segments."""
-    return len(graph.nodes) == len(graph.inputs) and {*graph.input_roles} <= {"import"}
+    return len(graph.nodes) == len(graph.inputs) and all_imported(graph)
 
 
 class HandsOn:
@@ -95,7 +100,9 @@ class Compiler:
 
     def key(self, graph: Graph, donate: tuple[int, ...] = ()) -> tuple[Any, ...]:
         """Equal for graphs that share an executable."""
-        return (graph.fingerprint(), donate, *placement(graph, self.options).values())
+        placed = placement(graph, self.options).values()
+        # Of two graphs that are equal but for this, one may be run by HandsOn.
+        return (graph.fingerprint(), all_imported(graph), donate, *placed)
 
     def knows(self, graph: Graph, donate: tuple[int, ...] = ()) -> bool:
         """Whether it takes no new executable."""

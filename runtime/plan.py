@@ -23,6 +23,7 @@ class Plan:
     host      the same with the actions, and what was asked after one, among them; empty if there are none
     draws     how often each random stream is drawn from
     writes    captured state and the outputs that hold its new values
+    unread    outputs among them whose old value the last program does not read, so cannot hand back
     families  see Recorded
     updated   the same, if every write is to a captured tensor
     grads     what happens to gradients; of these,
@@ -42,6 +43,7 @@ class Plan:
     host: list[HostRead | HostAction | HostGuard]
     draws: list[tuple[Any, int]]
     writes: list[tuple[Input, int]]
+    unread: set[int]
     families: dict[int, int]
     updated: UpdatedTensors | None
     grads: list[GradWrite]
@@ -80,6 +82,7 @@ def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]
         host=list(trace.host) if len(reads) < len(trace.host) else [],
         draws=trace.random_draws,
         writes=recorded.writes,
+        unread={index for _, index in recorded.writes} - final.lowered.graph.updates.keys(),
         families=recorded.families,
         updated=updated_tensors(final, recorded),
         grads=recorded.grads,

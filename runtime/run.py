@@ -114,6 +114,8 @@ class Runner(Committer):
         """The inputs of a final segment, once its pieces have run."""
         for piece in segment.pieces:
             run.exports.append(piece.lowered.executable(self.fetch(piece.fetch, run)))
+        if self.jax and segment.pieces:
+            raise_pending()  # the final one keeps the state for what fails in itself only
         return self.fetch(segment.fetch, run)
 
     def from_outside(self, kind: str, source: Any, numbers: dict[int, Any] = Run.numbers) -> Any:
@@ -158,8 +160,9 @@ class Runner(Committer):
         return self.finish_plainly(segment, plan, run)
 
     def finish_plainly(self, segment: Segment, plan: Plan, run: Run) -> Any:
-        # Names that are bound and gradients that are made cannot be put back later.
-        late = self.jax and (plan.effects or plan.kept)
+        # Names that are bound, gradients that are made and state that is written unread cannot be
+        # put back later.
+        late = self.jax and (plan.effects or plan.kept or plan.unread)
         if late:
             raise_pending()  # of earlier calls
         arrays = self.fetch_final(segment, run)
@@ -173,7 +176,7 @@ class Runner(Committer):
         try:
             raise_pending()
         except BaseException:
-            self.commit_state(plan, outputs, run)  # as it was: only XLA has it now
+            self.commit_state(plan, outputs, run, plan.unread)  # as it was: only XLA has it now
             raise
 
     def finish_with_actions(self, segment: Segment, plan: Plan, run: Run) -> Any:
@@ -229,7 +232,7 @@ class Runner(Committer):
         owners = [self.owner_of(item, run) for item, _ in plan.writes]
         written = [o for o in owners if o.__class__ is Storage and o.exported]
         if written:
-            self.check_apart(segment, arrays, written, run)
+            self.check_apart(segment, plan, arrays, written, run)
         if self.jax:
             return  # new values are arrays of their own
         for (item, _), owner in zip(plan.writes, owners):
@@ -242,19 +245,21 @@ class Runner(Committer):
                     arrays[k] = array
 
     def check_apart(
-        self, segment: Segment, arrays: list[Any], written: list[Storage], run: Run
+        self, segment: Segment, plan: Plan, arrays: list[Any], written: list[Storage], run: Run
     ) -> None:
-        """Raises SharedOutside if one of the `written` lies where another input does: no view of it, but
-        brought in by another `from_numpy`.
+        """Raises SharedOutside if one of the `written` lies where another input of the path does: no
+        view of it, but brought in by another `from_numpy`.
         """
         seen = {id(owner): owner.array for owner in written}  # and all else that code outside has
-        for source, array in zip(segment.sources, arrays):
-            if isinstance(source, Input) and source.kind in ("argument", "state", "slot"):
+        for source in plan.inputs:  # of all segments: one before may have read it
+            if source.kind in ("argument", "state", "slot"):
                 owner = self.owner_of(source, run)
                 if owner.__class__ is Storage and owner.exported:
                     seen[id(owner)] = owner.array
-            elif isinstance(source, Input) and isinstance(array, np.ndarray):
-                seen[id(array)] = array
+        for source, array in zip(segment.sources, arrays):
+            if isinstance(source, Input) and source.kind not in ("argument", "state", "slot"):
+                if isinstance(array, np.ndarray):
+                    seen[id(array)] = array
         if meet(seen, set(map(id, written))):
             raise SharedOutside
 

@@ -76,7 +76,8 @@ class VJP:
     `reads_out`, then the forward intermediates `saved` (extra outputs of the recording forward).
     Outputs: one per wanted operand that has a gradient; `gradients` maps operand number to output
     position. `run` computes them; `op` does so as an op that can be recorded. `crossing` is where
-    the graph can be cut into pieces, see passes/autodiff_stages.py.
+    the graph can be cut into pieces, see passes/autodiff_stages.py. `needs_in` and `needs_out` are
+    what is read where the intermediates are computed anew, as a gradient of the gradient does.
     """
 
     graph: Graph
@@ -85,6 +86,8 @@ class VJP:
     saved: tuple[Node, ...]
     gradients: dict[int, int]
     crossing: tuple[tuple[Node, ...], ...]
+    needs_in: tuple[int, ...]
+    needs_out: tuple[int, ...]
 
     @cached_property
     def run(self) -> Runner:
@@ -141,17 +144,14 @@ class Program:
         if found is None:
             flags = tuple(t.dtype.is_inexact for t in self.types)
             vjp = self.vjp(wanted, flags)
-            # A gradient of the gradient recomputes intermediates, so it reads operands that `saved`
-            # spares the first.
-            bare = self.vjp(wanted, flags, save=False) if vjp.saved else vjp
-            reads = tuple(sorted({*vjp.reads_in, *bare.reads_in}))
-            outs = tuple(sorted({*vjp.reads_out, *bare.reads_out}))
             if vjp.saved:
                 outputs = (*self.graph.outputs, *vjp.saved)
                 run = bind(Graph(self.graph.inputs, outputs, name=self.op.name), self.specs)
             else:
                 run = self.run
-            found = self._plans[wanted] = RecordingPlan(run, vjp, flags, reads, outs)
+            found = self._plans[wanted] = RecordingPlan(
+                run, vjp, flags, vjp.needs_in, vjp.needs_out
+            )
         return found
 
     def vjp(
@@ -182,14 +182,22 @@ class Program:
         # Pieces that are to be alike must not compute anew what turns of a loop before have.
         pick = frontier if crossing else worth_saving
         saved = pick(nodes[: len(found)], self.graph) if save else ()
+
+        def read_by(results: Iterable[Node]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+            """The operands and the outputs that are read."""
+            used = set(postorder(results))
+            return (
+                tuple(k for k, n in enumerate(operands) if n is not None and n in used),
+                tuple(k for k, n in enumerate(outputs) if stand_in.get(n) in used),
+            )
+
+        reads_in, reads_out = needs_in, needs_out = read_by(nodes[: len(found)])
         if saved:
             stand_in.update({node: placeholder(node.type, node.loc) for node in saved})
             nodes = substitute(nodes, stand_in)
+            reads_in, reads_out = read_by(nodes[: len(found)])
         results = nodes[: len(found)]
         rest = iter(nodes[len(found) :])
-        used = set(postorder(results))
-        reads_in = tuple(k for k, n in enumerate(operands) if n is not None and (n in used))
-        reads_out = tuple(k for k, n in enumerate(outputs) if stand_in.get(n) in used)
         inputs = (
             *cotangents,
             *(operands[k] for k in reads_in),
@@ -203,7 +211,10 @@ class Program:
             if gradient is not None:
                 positions[k] = len(positions)
         cuts = tuple(tuple(islice(rest, len(cut))) for cut in crossing)
-        return VJP(graph, reads_in, reads_out, saved, positions, cuts)
+        return VJP(
+            graph, reads_in, reads_out, saved, positions, cuts,
+            tuple(sorted({*reads_in, *needs_in})), tuple(sorted({*reads_out, *needs_out})),
+        )  # fmt: skip
 
     def _reverse(
         self, outputs: list[Node], cotangents: list[Node], wrt: list[Node]

@@ -94,3 +94,31 @@ def test_a_tape_outside_keeps_the_value_that_a_call_replaces(held, captured, bac
             assert p.grad.tolist() == [wanted] * 3
     assert p.tolist() == [4.0] * 3
     del alias
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_what_only_a_gradient_of_the_gradient_reads_is_kept(backend: str, loop: bool) -> None:
+    """It computes again what the gradient has kept, from values that the call has overwritten."""
+
+    def gradients(compiled: bool) -> list[np.ndarray]:
+        weight, shift = tg.tensor([[0.5, 0.25], [0.1, 0.2]]), tg.tensor([0.1, 0.2])
+
+        def f(x):
+            while loop and (x * x).sum() > 1:
+                x = x * 0.5
+            y = (x @ weight + shift).sin()
+            with tg.no_grad():
+                shift.add_(1)
+            return y
+
+        call = tg.compile(f, backend=backend) if compiled else f
+        found = []
+        for k in range(3):
+            x = tg.tensor([[3.0, 2.0]], requires_grad=True) * (k + 1)
+            (first,) = tg.autograd.grad(call(x).sum(), x, create_graph=True)
+            (second,) = tg.autograd.grad(first.sum(), x)
+            found += [first.detach().numpy(), second.numpy()]
+        return found
+
+    for found, expected in zip(gradients(True), gradients(False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

@@ -218,3 +218,49 @@ def test_counting_with_a_minlength_is_one_graph(backend: str) -> None:
     assert count.stats()["recordings"] == 1
     x = tg.tensor([7, 0, 0])
     assert count(x).tolist() == [2, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_a_value_handed_on_and_an_argument_handed_on(backend: str) -> None:
+    """Equal programs, of which one needs no executable: its input is an earlier segment's."""
+
+    def f(x: tg.Tensor) -> tg.Tensor:
+        if x.sum() > 0:
+            z = x * 2
+            if z[0] > 0:
+                return z.clone()
+        return x.clone()
+
+    compiled = tg.compile(f, backend=backend, fullgraph=True)
+    for values in ([1.0, 2.0], [-1.0, 2.0], [-1.0, -2.0], [1.0, 2.0], [-1.0, -2.0]):
+        x = tg.tensor(values)
+        result = compiled(x)
+        assert_allclose(result.numpy(), f(x).numpy())
+        result.mul_(0)
+        assert_allclose(x.numpy(), values)
+
+
+def test_paths_with_and_without_gradients_begin_alike(backend: str) -> None:
+    def f(x: tg.Tensor) -> tg.Tensor:
+        with tg.no_grad():
+            total = (x * 2).sum()
+        return x * 3 if total > 0 else total
+
+    compiled = tg.compile(f, backend=backend, fullgraph=True)
+    for _ in range(4):
+        for sign in (1.0, -1.0):
+            x = tg.tensor([sign, 2 * sign], requires_grad=True)
+            assert compiled(x).requires_grad == (sign > 0)
+    assert compiled.stats()["recordings"] == 2
+
+
+def test_max_paths_may_allow_more_ways(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def f(x: tg.Tensor) -> tg.Tensor:
+        for k in range(3):
+            x = x * (k + 2) if x[k] > 0 else x.sin() + k
+        return x
+
+    monkeypatch.setattr("tracegrad.runtime.compiled.MAX_WAYS", 2)
+    compiled = tg.compile(f, backend=backend, max_paths=8)
+    for k in range(8):
+        compiled(tg.tensor([float(2 * (k >> j & 1) - 1) for j in range(3)]))
+    assert not compiled.stats()["eager"]

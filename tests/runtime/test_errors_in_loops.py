@@ -110,3 +110,44 @@ def test_an_example_of_vmap_raises_for_what_it_takes(mode):
     assert batched(tg.tensor([7, 4])).tolist() == [7, 4]
     with pytest.raises(tg.TracegradError, match="zero"):
         batched(tg.tensor([1, 0])).tolist()
+
+
+@pytest.mark.parametrize("place", ["in a piece", "in the last program", "beside unread state"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_training_step_of_pieces_changes_all_or_nothing(backend, place):
+    """Whichever of its programs meets the index, and whichever has the new value of the state."""
+    tg.manual_seed(0)
+    weight, table, x = tg.randn(3, 3).requires_grad_(), tg.randn(5, 3), tg.randn(4, 3)
+    optimizer = tg.optim.SGD([weight], lr=0.1)
+    before, after, last = tg.zeros(()), tg.zeros(()), tg.zeros(())
+
+    def step(index, left):
+        optimizer.zero_grad()
+        before.add_(1)
+        z = x
+        while left > 1:
+            z, left = (z @ weight).tanh(), left * 0.5
+        if place == "in a piece":
+            loss, result = (z - table[index]).square().sum(), z
+        else:
+            loss = result = tg.nn.functional.cross_entropy(z @ weight, index)
+        if place == "beside unread state":
+            last.copy_(left * 3)
+        loss.backward()
+        optimizer.step()
+        after.add_(1)
+        return result
+
+    compiled = tg.compile(step, backend=backend, fullgraph=True)
+    for turns in (1, 2, 3, 4, 3):
+        compiled(tg.tensor([0, 1, 2, 0]), tg.tensor(2.0**turns))
+    assert compiled._last.pieces
+    last.fill_(-1)
+    state = [weight, before, after, last]
+    expected = [t.detach().numpy().copy() for t in state]
+    with pytest.raises(IndexError):
+        compiled(tg.tensor([0, 1, 7, 0]), tg.tensor(8.0)).sum().item()
+    for tensor, value in zip(state, expected, strict=True):
+        np.testing.assert_array_equal(tensor.detach().numpy(), value)
+    compiled(tg.tensor([0, 1, 2, 0]), tg.tensor(8.0))
+    assert before.item() == after.item() == 6

@@ -342,7 +342,7 @@ def test_a_loop_of_ever_new_ways_ends_in_eager_calls(
         return y
 
     monkeypatch.setattr(compiled_module, "MAX_WAYS", 5)
-    compiled = tg.compile(by_sign, backend=backend, max_paths=64)
+    compiled = tg.compile(by_sign, backend=backend, max_paths=5)
     with pytest.warns(UserWarning, match="more than 5 different ways.*while_loop"):
         for seed in range(20):
             tg.manual_seed(seed)

@@ -233,3 +233,19 @@ def test_tensors_on_columns_of_one_array_stay_compiled(backend):
     w, x = tg.from_numpy(buffer[:, :4]), tg.from_numpy(buffer[:, 4:])
     step = tg.compile(lambda x: w.add_(x).sum(), backend=backend, fullgraph=True)
     assert [step(x).item(), step(x).item()] == [32.0, 48.0] and buffer.sum() == 64.0
+
+
+@both
+def test_a_branch_looks_at_what_another_from_numpy_wrote(backend):
+    """What the branch reads is computed before the write."""
+    buffer = np.zeros(3, np.float32)
+    written, read = tg.from_numpy(buffer), tg.from_numpy(buffer)
+
+    def step(x):
+        written.add_(x)
+        return x * 2 if read.sum() > 1 else x * 3
+
+    with pytest.warns(UserWarning, match="another such tensor lies in the same memory"):
+        result = tg.compile(step, backend=backend)(tg.ones(3))
+    np.testing.assert_array_equal(result.numpy(), [2, 2, 2])
+    np.testing.assert_array_equal(buffer, [1, 1, 1])
