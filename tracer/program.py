@@ -8,6 +8,7 @@ whatever `lr` is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -164,6 +165,24 @@ class Program:
         found = self._vjps.get(key)
         if found is None:
             found = self._vjps[key] = self._derive(wanted, with_cotangent, save)
+        return found
+
+    def vjp_of_received(
+        self, wanted: tuple[bool, ...], flags: tuple[bool, ...], received: tuple[bool, ...]
+    ) -> VJP:
+        """`vjp(wanted, flags)`, where only the outputs in `received` got a cotangent, the others zeros:
+        operands that these alone depend on have no gradient, rather than zeros.
+        """
+        whole = self.vjp(wanted, flags)
+        if received == flags:
+            return whole
+        key = (wanted, flags, received)
+        found = self._vjps.get(key)
+        if found is None:
+            reached = self.vjp(wanted, received, save=False).gradients
+            found = self._vjps[key] = copy(whole)
+            found.run = whole.run  # compiled once
+            found.gradients = {k: at for k, at in whole.gradients.items() if k in reached}
         return found
 
     def _derive(

@@ -349,3 +349,24 @@ def test_a_loop_of_ever_new_ways_ends_in_eager_calls(
             x = tg.randn(4)
             assert_same([compiled(x)], [by_sign(x)])
     assert compiled.stats()["eager"]
+
+
+def two_results(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+    left, turned = tg.ones(()), x.exp()
+    while left > tolerance:
+        turned, left = (turned @ x.t()).tanh() @ x, left * 0.5
+    return (w @ w).tanh().exp().sum(), turned
+
+
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+def test_what_only_another_result_needs_has_no_gradient(backend):
+    """Not zeros: an optimiser would apply its momentum and its weight decay."""
+    compiled = tg.compile(two_results, backend=backend)
+    for tolerance in (0.6, 0.2, 0.6):
+        x, w = (tensor.requires_grad_() for tensor in given(1))
+        first, second = compiled(x, w, tg.tensor(tolerance))
+        first.backward(retain_graph=True)
+        assert x.grad is None and w.grad is not None
+        w.grad = None
+        second.sum().backward()
+        assert x.grad is not None and w.grad is None

@@ -153,7 +153,8 @@ def vjp_of(
         received[k] if k in received else zeros(type)
         for k, type in enumerate(program.types) if flags[k]
     ]  # fmt: skip
-    return program.vjp(wanted, flags), given
+    arrived = tuple(has and k in received for k, has in enumerate(flags))
+    return program.vjp_of_received(wanted, flags, arrived), given
 
 
 def vjp_from_operands(
