@@ -208,12 +208,13 @@ def call_program(recorded: Recorded, grad: bool, compiler: Compiler) -> CallProg
     }  # fmt: skip
     leaves = {r.index for r in made if r.kind == "output" and r.leaf}
     indices = sorted(reached - leaves) if grad else []
-    if not indices and not (grad and trace.guards):
+    # A path whose results carry no gradients may begin with the segments of one whose results do.
+    alike = grad and trace.guards and not trace.has_freed
+    if not indices and not alike:
         return None
     refuse_leaves_between(recorded, leaves, indices)
     refuse_hooks_between(recorded, indices)
     homes, families = leaf_homes(trace)
-    # Of every path: whether its results carry gradients or not, they begin with the same segments.
     make_stops_explicit(recorded, homes)
     if not indices:
         return None

@@ -7,7 +7,7 @@ whatever `lr` is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -197,10 +197,15 @@ class Program:
             gradients, crossing = self._reverse(kept, cotangents, wrt)
             stand_in = {n: placeholder(n.type) for n in outputs if n.op is not INPUT}
         found = [g for g in gradients if g is not None]
-        nodes = substitute([*found, *chain.from_iterable(crossing)], stand_in)
-        # Pieces that are to be alike must not compute anew what turns of a loop before have.
-        pick = frontier if crossing else worth_saving
-        saved = pick(nodes[: len(found)], self.graph) if save else ()
+        emitted = [*found, *chain.from_iterable(crossing)]
+        nodes = substitute(emitted, stand_in)
+        saved: tuple[Node, ...] = ()
+        if save and crossing:
+            # Pieces that are to be alike must not compute anew what turns of a loop before have, not
+            # even from an output.
+            saved = frontier(found, self.graph)
+        elif save:
+            saved = worth_saving(nodes[: len(found)], self.graph)
 
         def read_by(results: Iterable[Node]) -> tuple[tuple[int, ...], tuple[int, ...]]:
             """The operands and the outputs that are read."""
@@ -213,7 +218,7 @@ class Program:
         reads_in, reads_out = needs_in, needs_out = read_by(nodes[: len(found)])
         if saved:
             stand_in.update({node: placeholder(node.type, node.loc) for node in saved})
-            nodes = substitute(nodes, stand_in)
+            nodes = substitute(emitted, stand_in)
             reads_in, reads_out = read_by(nodes[: len(found)])
         results = nodes[: len(found)]
         rest = iter(nodes[len(found) :])
@@ -244,14 +249,15 @@ class Program:
         return reverse(outputs, cotangents, wrt), []
 
 
-def frontier(results: tuple[Node, ...], forward: Graph) -> tuple[Node, ...]:
+def frontier(results: Sequence[Node], forward: Graph) -> tuple[Node, ...]:
     """The forward intermediates that a gradient reads, constants aside."""
-    forward_nodes = set(forward.nodes) - set(forward.inputs) - set(forward.outputs)
-    reached = (n for n in postorder(results, stop=forward_nodes.__contains__) if n in forward_nodes)
-    return tuple(n for n in reached if n.inputs and isinstance(n.type, TensorType))
+    known = set(forward.nodes)
+    inner = known.difference(forward.inputs, forward.outputs)
+    reached = postorder(results, stop=known.__contains__)
+    return tuple(n for n in reached if n in inner and n.inputs and isinstance(n.type, TensorType))
 
 
-def worth_saving(results: tuple[Node, ...], forward: Graph) -> tuple[Node, ...]:
+def worth_saving(results: Sequence[Node], forward: Graph) -> tuple[Node, ...]:
     """Forward intermediates read by the gradient whose recomputation is dear (not cheap elementwise
     work).
     """

@@ -339,8 +339,8 @@ def _protect(tensor: Any) -> None:
         return
     storage = tensor._storage
     in_storage = storage is not None and storage.entries.get(tensor._family) is entry
-    if sys.getrefcount(entry) <= _LONE + in_storage:
-        entry.value = None
+    if isinstance(entry, Leaf) and sys.getrefcount(entry) <= _LONE + in_storage:
+        entry.value = None  # that of another, the gradient of what made it may read: of tanh, say
         return
     entry.value = entry.value.copy()
     if isinstance(entry, Leaf):

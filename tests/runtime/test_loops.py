@@ -137,6 +137,15 @@ def one_after_the_other(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.
     return y.sum() + x.sum()
 
 
+def first_as_well(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+    """All turns follow from a result."""
+    first = (x @ w).tanh()
+    x = first
+    for _ in counted(x, w, tolerance):
+        x = (x @ w).tanh()
+    return first, x
+
+
 def numbers(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
     size, turns = 100.0, 0
     while size > tolerance and turns < 20:
@@ -147,7 +156,7 @@ def numbers(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
 
 
 OTHER: list[Loop] = [
-    in_place, running_total, all_turns, nested, branching, one_after_the_other, numbers,
+    in_place, running_total, all_turns, nested, branching, one_after_the_other, first_as_well, numbers,
 ]  # fmt: skip
 
 
@@ -234,7 +243,7 @@ def test_six_executables_whatever_the_trip_counts(loop: Loop, backend: str) -> N
     assert inside.stats()["compiles"] <= FEW
 
 
-@pytest.mark.parametrize("loop", [in_place, running_total, nested, branching])
+@pytest.mark.parametrize("loop", [in_place, running_total, nested, branching, first_as_well])
 def test_more_trip_counts_need_no_more_executables(loop: Loop, backend: str) -> None:
     outside = tg.compile(loop, backend=backend, max_paths=32, fullgraph=True)
     inside = tg.compile(training(loop)[0], backend=backend, max_paths=32, fullgraph=True)

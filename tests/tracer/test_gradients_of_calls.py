@@ -139,3 +139,21 @@ def test_a_compiled_call_that_overwrites_what_its_gradient_reads(function, backe
         return found
 
     equal(history(tg.compile(function, backend=backend)), history(function))
+
+
+def test_a_result_written_under_no_grad_keeps_what_its_gradient_reads():
+    """PyTorch refuses the backward; here the old value moves, the tensor's own entry included."""
+
+    def halved(y):
+        with tg.no_grad():
+            y.mul_(0.5)
+
+    for write in (halved, lambda y: y.detach().zero_()):
+        for create_graph in (False, True):
+            x = tg.tensor([0.5, -1.0], requires_grad=True)
+            y = x.tanh()
+            write(y)
+            (found,) = tg.autograd.grad((y * 2).sum(), x, create_graph=create_graph)
+            np.testing.assert_allclose(
+                found.detach().numpy(), 2 - 2 * np.tanh([0.5, -1.0]) ** 2, rtol=1e-6
+            )
