@@ -98,6 +98,8 @@ class Tensor(Attached):
         entry = self._const
         if entry is None:
             entry = self._const = Constant(self._data)
+            if self._storage is not None:
+                self._storage.watch(entry)  # a write through an alias must find it when we are gone
         return entry
 
     # -- what it is ------------------------------------------------------------------------------

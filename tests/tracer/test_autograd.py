@@ -306,3 +306,19 @@ def test_a_gradient_never_shares_memory_with_the_cotangent_that_was_given():
             assert given.tolist() == [1.0, 1.0, 1.0]
             given.fill_(9)
             assert x.grad.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_an_alias_that_is_gone_keeps_what_the_tape_saved_of_it():
+    """PyTorch raises; here the value of then is kept, for an alias that lives and for one that does not."""
+    for alive in (True, False):
+        b = tg.zeros(3, requires_grad=True)
+        y, aliases = tg.zeros(3), []
+        for _ in range(3):
+            alias = b.detach()
+            aliases.append(alias if alive else None)
+            y = y + alias * b
+            del alias
+            with tg.no_grad():
+                b.add_(1)
+        y.sum().backward()
+        assert b.grad.tolist() == [3.0] * 3  # 0 + 1 + 2
