@@ -24,11 +24,10 @@ from tracegrad.runtime.plan import make_plan
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.results import finish
 from tracegrad.runtime.run import Runner, SharedOutside
-from tracegrad.runtime.segments import NotDeterministic, Segment, build
+from tracegrad.runtime.segments import NotDeterministic, Segment, Specialisation, build
 from tracegrad.runtime.settings import Settings
 from tracegrad.runtime.signature import Call, Signature
 from tracegrad.runtime.usual import Usual, usual_call
-from tracegrad.runtime.watch.checks import checker
 from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.runtime.watch.observer import Observer
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
@@ -64,18 +63,6 @@ _LIMITS = {
         "make classes, functions and objects that stay outside the compiled function",
     ),
 }
-
-
-class Specialisation:
-    """One path tree: all paths that share a signature and the facts of the first recording."""
-
-    def __init__(self, facts: list[Any]):
-        self.facts = facts
-        self.check = checker(facts)
-        self.root: Segment | None = None
-        self.aliasing: Any = None  # an Aliasing, like `root` from the first path on
-        self.fingerprints: set[tuple[str, ...]] = set()  # of the paths taken
-        self.ways = 0
 
 
 class CompiledFunction(FunctionLike, Inspection):
@@ -169,9 +156,12 @@ class CompiledFunction(FunctionLike, Inspection):
             if old is not None:
                 found.remove(old)
             result = self._record(call, "recheck: a recorded call was asked for")
-            if old is None or self._last is None or self._eager_reason:
+            found = self._cache.get(call.key, [])
+            if old is None or not found or self._eager_reason:
                 return result
-            if self._last.fingerprint() not in old.fingerprints:
+            if found[-1].agrees_with(old):
+                found[-1] = old  # with all its paths
+            else:
                 warn(
                     f"tracegrad: {self.name} had run a stale graph: something it reads changed unseen since it was "
                     "recorded. The new graph is used from now on; why() names the values that are watched"
@@ -230,6 +220,8 @@ class CompiledFunction(FunctionLike, Inspection):
         observer = Observer(trace, self.function, call, gradients_by_name)
         try:
             recorded = self._observed_run(call, trace, observer)
+            if self.settings.recheck:
+                recorded.note_programs()
             program = call_program(recorded, call.grad, self._compiler)
             trace.undo_host_actions()
             observer.put_back()
@@ -355,6 +347,7 @@ class CompiledFunction(FunctionLike, Inspection):
             tree.aliasing = Aliasing(call, recorded, tree.aliasing)
             tree.fingerprints.add(final.fingerprint())
             tree.ways += 1
+            tree.programs.update(recorded.programs)
 
         saved = program.saved if program is not None else ()
         path = build(tree.root, recorded, self._compiler, saved, prepare)

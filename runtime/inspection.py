@@ -157,10 +157,9 @@ class Inspection:
         last = self._last
         if not last.depth:
             return []
-        before = f"after {last.depth} questions of Python's, a segment each"
-        return [
-            f"  path        {before}" + (f", and {len(last.pieces)} pieces" * bool(last.pieces))
-        ]
+        before = f"after {counted(last.depth, 'question')} of Python's, a segment each"
+        pieces = f", and {counted(len(last.pieces), 'piece')}" if last.pieces else ""
+        return [f"  path        {before}{pieces}"]
 
     def memory(self) -> Any:
         """The memory plan of the last path; NumPy: the peak, where it is and what lives there."""
@@ -203,6 +202,11 @@ def block(value: Any) -> None:
         array = value_in_xla(leaf) if isinstance(leaf, Tensor) else None
         if array is not None:
             array.block_until_ready()
+
+
+def counted(count: int, what: str) -> str:
+    """ "1 piece", "2 pieces"."""
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def role_counts(roles: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tracegrad.ir.graph import Node
+from tracegrad.ir.graph import INPUT, Graph, Node, postorder
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.buffers import Input
 from tracegrad.tracer.trace.recording import Trace
@@ -90,7 +90,17 @@ class Recorded:
     # Arguments that want gradients after the call, or do no more, by position.
     switched: list[tuple[int, bool]] = field(default_factory=list)
     objects: dict[int, Result] = field(default_factory=dict)  # that every run makes anew, by id
+    # Answers that Python was given -> fingerprint of what it asks next, or of all outputs.
+    programs: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _same_name: dict[str, int] = field(default_factory=dict)
+
+    def note_programs(self) -> None:
+        """Fill `programs`: what a second recording must reproduce, whatever path was met first."""
+        answers: tuple[Any, ...] = ()
+        for guard in self.trace.guards:
+            self.programs[answers] = fingerprint_of([guard.node])
+            answers = (*answers, guard.answer)
+        self.programs[answers] = fingerprint_of(self.outputs)
 
     def all_results(self) -> Iterator[Result]:
         """Of the returned structure, of names bound anew, and inside new objects."""
@@ -121,6 +131,12 @@ class Recorded:
         for grad in self.grads:
             if grad.argument >= 0:
                 grad.tensor = None
+
+
+def fingerprint_of(outputs: list[Node]) -> str:
+    """Of the graph of these values."""
+    inputs = tuple(node for node in postorder(outputs) if node.op is INPUT)
+    return Graph(inputs, tuple(outputs)).fingerprint()
 
 
 def owner_of(item: Input) -> Any:

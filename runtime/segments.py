@@ -31,6 +31,7 @@ from tracegrad.runtime.slices import (
     refuse_late_numbers,
     slice_of,
 )
+from tracegrad.runtime.watch.checks import checker
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.trace.buffers import Input
 from tracegrad.tracer.trace.guards import Guard, line_of, turns
@@ -124,6 +125,23 @@ class Segment:
     def values_asked(self) -> int:
         """How many exact values of its guard have been recorded; one may be known by two roundings."""
         return len({*map(id, self.children.values())}) if self.guard_kind == "bits" else 0
+
+
+class Specialisation:
+    """One path tree: all paths that share a signature and the facts of the first recording."""
+
+    def __init__(self, facts: list[Any]):
+        self.facts = facts
+        self.check = checker(facts)
+        self.root: Segment | None = None
+        self.aliasing: Any = None  # an Aliasing, like `root` from the first path on
+        self.fingerprints: set[tuple[str, ...]] = set()  # of the paths taken
+        self.ways = 0
+        self.programs: dict[tuple[Any, ...], str] = {}  # see Recorded.programs; for rechecks alone
+
+    def agrees_with(self, other: Specialisation) -> bool:
+        """Whether all that both have met is the same."""
+        return all(other.programs.get(met, p) == p for met, p in self.programs.items())
 
 
 def new_path(segment: Segment, value: Any, count: int) -> str:

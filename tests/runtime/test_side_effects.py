@@ -78,6 +78,25 @@ def test_recheck_finds_what_no_guard_can_see():
     assert f.why().count("recheck") == 2
 
 
+def test_recheck_knows_each_path(backend):
+    """What a segment hands on depends on the path met first: no reason to call a graph stale."""
+    hidden = Hidden()
+
+    def f(x):
+        y = x * 2
+        return y * y * hidden() if y.sum() > 0 else y - 1
+
+    g = tg.compile(f, backend=backend, recheck=2)
+    x = ramp(3)
+    for k in range(9):
+        g(x if k % 3 else -x)
+    assert g.stats()["recordings"] == 6  # of both paths once, and four rechecks
+    hidden.lock.acquire()
+    with pytest.warns(UserWarning, match="stale graph"):
+        g(x)
+    np.testing.assert_allclose(g(x).numpy(), f(x).numpy())
+
+
 def test_writing_to_numpy_memory_falls_back():
     array = np.zeros(3)
 
