@@ -21,10 +21,10 @@ from tracegrad.runtime.pieces import Executed, Piece, cut, pay, split
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.slices import (
     Parts,
+    Readers,
     carried_along,
     distinct,
     exported_alike,
-    needed_later,
     part_key,
     parts_of,
     reads_late,
@@ -184,7 +184,7 @@ def build(
     guards = distinct(trace.guards)
     roots = [*(guard.node for guard in guards), *finals]
     parts, carried = parts_of(roots), carried_along(guards, finals)
-    alike = exported_alike(guards, carried, finals, by_node)
+    alike, readers = exported_alike(guards, carried, finals, by_node), Readers(guards, finals)
     path: list[Segment] = []
     parent: Segment | None = None
     parent_answer: Any = None
@@ -197,8 +197,7 @@ def build(
             refuse_late_numbers(guard, by_node)
             along = [k for k in carried[depth] if not reads_late(guard.made[k], by_node)]
             new = slice_of(guard, along, by_node)
-            rest = [*(g.node for g in guards[depth + 1 :]), *finals]
-            exports = needed_later(new, rest, by_node, parts, alike[depth])
+            exports = readers.needed(new, depth, by_node, parts, alike[depth])
             segment = seal(new, guard.node, exports, by_node, compiler, f"segment{depth}")
             segment.along = along
             segment.guard_kind = guard.kind

@@ -117,23 +117,42 @@ def exported_alike(
     return [{new[k] for k in positions[turn]} for turn, new in zip(turns, slices)]
 
 
-def needed_later(
-    new: list[Node], rest: list[Node], known: dict[Node, Any], parts: Parts, alike: set[Node]
-) -> list[Node]:
-    """Values of this segment that something after it reads, or after one `alike`; of a several-
-    result node, its parts.
+class Readers:
+    """Who reads each value of a path: other nodes, and Python or the results, `until` which question.
+
+    Made once a path: a walk through all the rest for each segment is quadratic in a loop's turns.
     """
-    own = set(new)
-    needed = {n for n in rest if n in own} | (alike & own)
-    for node in postorder(rest, stop=lambda n: n in own or n in known):
-        if node not in own:
-            needed.update(operand for operand in node.inputs if operand in own)
-    values = [n for n in new if n in needed and isinstance(n.type, TensorType)]
-    present = {part_key(n) for n in values}
-    wholes = {n for n in needed if not isinstance(n.type, TensorType)}
-    return values + [
-        same[0] for key, same in parts.items() if key not in present and key and key[0] in wholes
-    ]
+
+    def __init__(self, guards: list[Guard], finals: list[Node]):
+        self.of: dict[Node, list[Node]] = {}
+        for node in postorder((*(guard.node for guard in guards), *finals)):
+            for operand in node.inputs:
+                self.of.setdefault(operand, []).append(node)
+        self.until = {guard.node: k for k, guard in enumerate(guards)}
+        self.until.update(dict.fromkeys(finals, len(guards)))
+
+    def needed(
+        self, new: list[Node], depth: int, known: dict[Node, Any], parts: Parts, alike: set[Node]
+    ) -> list[Node]:
+        """Values of segment number `depth` that something after it reads, or after one `alike`; of a
+        several-result node, its parts.
+        """
+        own = set(new)
+        needed = {
+            node for node in new
+            if node in alike or self.until.get(node, -1) > depth
+            or any(reader not in own and reader not in known for reader in self.of.get(node, ()))
+        }  # fmt: skip
+        values = [n for n in new if n in needed and isinstance(n.type, TensorType)]
+        wholes = {n for n in needed if not isinstance(n.type, TensorType)}
+        if not wholes:
+            return values
+        present = {part_key(n) for n in values}
+        return values + [
+            same[0]
+            for key, same in parts.items()
+            if key not in present and key and key[0] in wholes
+        ]
 
 
 def refuse_late_numbers(guard: Guard, by_node: dict[Node, Any]) -> None:
