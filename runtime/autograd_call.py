@@ -7,6 +7,7 @@ first use. The entry behaves like any program on the tape, so gradients of gradi
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, postorder, rebuild
 from tracegrad.ir.types import TensorType
-from tracegrad.passes.autodiff import carries_gradient
+from tracegrad.passes.autodiff import carries_gradient, leading_nodes
 from tracegrad.passes.autodiff_stages import reverse_in_stages
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.pieces import InPieces
@@ -61,6 +62,18 @@ class CallProgram(Program):
         if not self._turns:
             return super()._reverse(outputs, cotangents, wrt)
         return reverse_in_stages(outputs, cotangents, wrt, None, self._turns)
+
+    @cached_property
+    def dependents(self) -> dict[int, set[int]]:
+        """Results that gradients could reach others from, and those: numbers among the tracked."""
+        outputs = self.graph.outputs
+        found = {}
+        for k, node in enumerate(outputs):
+            leads = leading_nodes(postorder(outputs), [node])
+            found[k] = {
+                j for j, other in enumerate(outputs) if other in leads and other is not node
+            }
+        return found
 
     def record(self, runner: Any, plan: Any, outputs: list[Any], run: Any) -> dict[int, Any]:
         """The tape entry of one call; returns output index -> entry."""

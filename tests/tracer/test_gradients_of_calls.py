@@ -6,6 +6,7 @@ import torch
 
 import tracegrad as tg
 from tests.tracer.leaves import equal, leaf, plain
+from tracegrad.tracer.errors import GradientError
 
 BACKENDS = pytest.mark.parametrize("backend", ["numpy", "jax"])
 
@@ -139,6 +140,35 @@ def test_a_compiled_call_that_overwrites_what_its_gradient_reads(function, backe
         return found
 
     equal(history(tg.compile(function, backend=backend)), history(function))
+
+
+@BACKENDS
+def test_a_gradient_between_two_results_of_a_call_is_refused(backend):
+    """It was None, silently, for retain_grad() and hooks."""
+
+    @tg.compile(backend=backend)
+    def both(x):
+        y = x * 2
+        return y, (y * y).sum(), (y.detach() * x).sum()
+
+    def results():
+        x = tg.ones(2).requires_grad_()
+        return x, *both(x)
+
+    for ask in (
+        lambda y, loss: tg.autograd.grad(loss, y, allow_unused=True),
+        lambda y, loss: tg.autograd.grad(loss + y.sum(), y),
+        lambda y, loss: (y.retain_grad(), loss.backward()),
+        lambda y, loss: (y.register_hook(print), loss.backward()),
+    ):
+        _, y, loss, _ = results()
+        with pytest.raises(GradientError, match="from another of its results"):
+            ask(y, loss)
+    x, y, loss, other = results()
+    assert tg.autograd.grad(y.sum() + other, y, retain_graph=True)[0].tolist() == [1.0, 1.0]
+    y.retain_grad()
+    (y.sum() + other).backward()
+    assert y.grad.tolist() == [1.0, 1.0] and x.grad.tolist() == [4.0, 4.0]
 
 
 def test_a_result_written_under_no_grad_keeps_what_its_gradient_reads():

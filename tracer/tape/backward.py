@@ -15,11 +15,12 @@ import numpy as np
 from tracegrad.tracer.state import get_mode, no_grad
 from tracegrad.tracer.tape.compiled import compiled_for
 from tracegrad.tracer.tape.entries import FREED, LEAF, Entry, Tape
-from tracegrad.tracer.tape.hooks import any_registered, hooks_of, replaced, retained_by
+from tracegrad.tracer.tape.hooks import any_registered, hooks_of, registered, replaced, retained_by
 from tracegrad.tracer.tape.refused import (
     checked_cotangent,
     no_gradient_wanted,
     not_used,
+    refuse_between_results,
     walked_before,
 )
 from tracegrad.tracer.tape.walk import entry_gradients, recorded_gradients, walk
@@ -70,6 +71,7 @@ def grad_of(
             raise no_gradient_wanted(k)
     tape, seeds = tape_behind(outputs, cotangents, create_graph)
     targets = [tensor._entry for tensor in inputs]
+    refuse_between_results(tape, targets)
     present = [target for target in targets if target in tape.number]
     if len(present) < len(targets) and not allow_unused:
         raise not_used(next(k for k, target in enumerate(targets) if target not in tape.number))
@@ -136,7 +138,10 @@ def run(
 def cotangents_of(
     targets: list[Entry], tape: Tape, cotangents: list[Any], create_graph: bool
 ) -> list[Any]:
-    hooks = run_hooks if any_registered() else None
+    hooks = None
+    if any_registered():
+        hooks = run_hooks
+        refuse_between_results(tape, registered())
     if create_graph:
         found = walk(tape, cotangents, targets, recorded_gradients(tape), hooks)
         given = set(map(id, cotangents))  # of a leaf that is itself the root

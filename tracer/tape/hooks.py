@@ -92,6 +92,11 @@ def any_registered() -> bool:
     return bool(_hooked_entries or _hooked_leaves or _retained)
 
 
+def registered() -> list[Entry]:
+    """The entries, leaves aside, whose gradient somebody waits for."""
+    return [*_hooked_entries, *_retained]
+
+
 def hooks_of(entry: Entry) -> list[Hook]:
     """The hooks to call with the gradient of `entry`, in order."""
     if isinstance(entry, Leaf):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from tracegrad.tracer.errors import ArgumentError, GradientError, ShapeError
+from tracegrad.tracer.tape.entries import Entry, Part, Tape
 from tracegrad.tracer.tensor import Tensor
 
 
@@ -65,6 +67,26 @@ def walked_before() -> GradientError:
         why="its saved values were freed after the first backward",
         fix="pass retain_graph=True to the first backward() or grad()",
     )
+
+
+def refuse_between_results(tape: Tape, wanted: Iterable[Entry | None]) -> None:
+    """Raise GradientError where a gradient would have to pass from one result of a compiled call to
+    another: the call is one entry of the tape.
+    """
+    for entry in wanted:
+        if not isinstance(entry, Part):
+            continue
+        call = entry.parents[0]
+        from_it = getattr(call.kind, "dependents", {}).get(entry.index, ())
+        if from_it and any(
+            isinstance(other, Part) and other.parents[0] is call and other.index in from_it
+            for other in tape.order
+        ):
+            raise GradientError(
+                "the gradient with respect to a result of a compiled call, from another of its results",
+                why="outside the compiled function it is not known how the one was computed from the other",
+                fix="take this gradient inside the function, or compute the second result outside it",
+            )
 
 
 def no_leaf() -> GradientError:
