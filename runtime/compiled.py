@@ -352,6 +352,8 @@ class CompiledFunction(FunctionLike, Inspection):
         saved = program.saved if program is not None else ()
         path = build(tree.root, recorded, self._compiler, saved, prepare)
         tree.root = path[0]
+        plan = path[-1].plan
+        tree.root.exclusive |= len(path) > 1 and bool(plan.writes or plan.draws)
         return path
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:

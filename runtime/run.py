@@ -59,6 +59,14 @@ class Runner(Committer):
         on), a condition on one, which stands on the edge, be the other way round.
         """
         assert root is not None, "a tree is walked once it has a path"
+        if not root.exclusive:
+            return self._walk(root, call, path)
+        with STATE_LOCK:  # what segments read or draw, no other thread moves before the end
+            return self._walk(root, call, path)
+
+    def _walk(
+        self, root: Segment, call: Call, path: list[Segment] | None
+    ) -> tuple[Segment | None, Any]:
         segment, run = root, Run(call)
         while not segment.final:
             outputs = segment.lowered.executable(self.fetch(segment.fetch, run))

@@ -32,6 +32,37 @@ def test_threads_that_update_one_state(backend):
     assert (total == 200).all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_that_branch_on_what_they_update_and_draw(backend):
+    """A segment runs before the last program writes: between the two no other thread may."""
+    total = tg.zeros(1000)
+
+    def f(x):
+        total.add_(x)
+        noise = tg.rand(4)
+        while noise.sum() > 1.5:
+            noise = tg.rand(4)
+        return noise if total.sum() > 0 else noise + 1
+
+    g = tg.compile(f, backend=backend, max_paths=64)
+    for _ in range(40):
+        g(tg.zeros(1000))
+    total.zero_()
+    drawn = []
+
+    def work():
+        for _ in range(50):
+            drawn.append(tuple(g(tg.ones(1000)).tolist()))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (total == 200).all()
+    assert len(set(drawn)) == 200
+
+
 def test_threads_record_different_functions_at_once():
     """Attribute hooks are for recording threads only; eager code in others is not disturbed."""
     model = tg.nn.Linear(4, 4)
