@@ -9,6 +9,14 @@ import tracegrad as tg
 from tests.runtime.programs import BACKENDS
 
 
+def in_four_threads(work):
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_threads_that_update_one_state(backend):
     total = tg.zeros(1000)
@@ -24,11 +32,7 @@ def test_threads_that_update_one_state(backend):
         for _ in range(50):
             g(tg.ones(1000))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_four_threads(work)
     assert (total == 200).all()
 
 
@@ -54,11 +58,7 @@ def test_threads_that_branch_on_what_they_update_and_draw(backend):
         for _ in range(50):
             drawn.append(tuple(g(tg.ones(1000)).tolist()))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_four_threads(work)
     assert (total == 200).all()
     assert len(set(drawn)) == 200
 
