@@ -155,9 +155,11 @@ class CompiledFunction(FunctionLike, Inspection):
             old = next((s for s in found if s.check() is None and s.aliasing.fits(call)), None)
             if old is not None:
                 found.remove(old)
+            others = {*map(id, found)}
             result = self._record(call, "recheck: a recorded call was asked for")
             found = self._cache.get(call.key, [])
-            if old is None or not found or self._eager_reason:
+            # The new one may be under another key, or not be: then there is nothing to compare.
+            if old is None or not found or id(found[-1]) in others or self._eager_reason:
                 return result
             if found[-1].agrees_with(old):
                 found[-1] = old  # with all its paths
