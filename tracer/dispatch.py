@@ -20,6 +20,7 @@ import numpy as np
 from tracegrad.backends.base import BackendError
 from tracegrad.ir.errors import TracegradError
 from tracegrad.ir.graph import Node
+from tracegrad.ir.ops.build import to, wide, wide_dtype
 from tracegrad.ir.types import DType
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 from tracegrad.tracer.locate import here
@@ -66,9 +67,11 @@ class UserOp:
         eager_only: str = "",
         stores: str = "",
         shown: str = "",
+        rounds_once: bool = False,
     ):
         self.emit = emit
         self.stores = stores
+        self.rounds_once = rounds_once
         self.name = (
             emit.__name__.rstrip("_") if not emit.__name__.startswith("_") else emit.__name__
         )
@@ -212,7 +215,10 @@ class UserOp:
             if isinstance(attrs[k], float):
                 raise ArgumentError(f"{self.shown}(): {name} is {attrs[k]!r}, not an integer")
         try:
-            out = self.emit(*operands, **dict(zip(self._static_names, attrs)))
+            named = dict(zip(self._static_names, attrs))
+            out = self.emit(*operands, **named)
+            if self.rounds_once:
+                out = rounded_once(out, lambda *wide: self.emit(*wide, **named), operands)
         except TracegradError:
             raise
         except (TypeError, ValueError, LookupError, ArithmeticError) as error:
@@ -237,6 +243,13 @@ class UserOp:
         if self.results is not None:
             return self.results(*results)
         return results[0] if len(results) == 1 else tuple(results)
+
+
+def rounded_once(out: Node, emit: Callable[..., Node], operands: tuple[Any, ...]) -> Node:
+    """`out` of `emit`; where it is a 16-bit float, emitted anew in float32 and rounded at the end."""
+    if wide_dtype(out.dtype) is out.dtype:
+        return out
+    return to(emit(*[wide(n) if isinstance(n, Node) else n for n in operands]), out.dtype)
 
 
 NUMBER_OF = {"bool": bool, "int": int, "float": float, "complex": complex}
@@ -302,6 +315,7 @@ def user_op(
     eager_only: str = "",
     stores: str = "",
     shown: str = "",
+    rounds_once: bool = False,
 ) -> Any:
     """Decorator that makes a user-level op of an emit function.
 
@@ -311,9 +325,11 @@ def user_op(
     stores       "exact" if numbers among the operands must fit the result's dtype, "wide" if
                  16-bit floats may overflow to inf
     shown        the name that users call it by, where it is only a part of that function
+    rounds_once  of one result, several steps: 16-bit floats go through them in float32, as in
+                 PyTorch's kernels
     """
     if emit is None:
-        return lambda function: UserOp(function, results, eager_only, stores, shown)
+        return lambda function: UserOp(function, results, eager_only, stores, shown, rounds_once)
     return UserOp(emit)
 
 

@@ -204,7 +204,7 @@ def quick_in_place(
             )
             if (
                 plain
-                and a.dtype.kind == "f"
+                and a.dtype.char in "fd"  # 16-bit floats are computed with more digits
                 and a.flags.writeable
                 and (not kwargs or alpha.__class__ is float)
             ):

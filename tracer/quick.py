@@ -85,7 +85,7 @@ def binary(
             a = self._data
             dtype = a.dtype
             if other.__class__ is float or other.__class__ is int:
-                if dtype.kind == "f" and not product:
+                if dtype.char in "fd" and not product:
                     return with_number(self, a, float(other), mode.grad, False)
             elif isinstance(other, Tensor):
                 b = other._data
@@ -130,7 +130,7 @@ def binary(
             and not product
         ):
             a = self._data
-            if a.dtype.kind == "f":
+            if a.dtype.char in "fd":
                 return with_number(self, a, float(other), mode.grad, True)
         if not is_operand(other):
             return NotImplemented

@@ -65,7 +65,7 @@ def hardtanh(input: Operand, /, min_val: float = -1.0, max_val: float = 1.0) -> 
     return ops.where(ops.le(x, low), low, ops.where(ops.le(high, x), high, x))
 
 
-@user_op
+@user_op(rounds_once=True)
 def leaky_relu(input: Operand, /, negative_slope: float = 0.01) -> Node:
     """input where positive, else negative_slope * input."""
     x = floating("leaky_relu", input)
@@ -89,7 +89,7 @@ def prelu(input: Operand, weight: Operand, /) -> Node:
     return ops.where(above(x, 0.0), x, ops.mul(slope, x))
 
 
-@user_op
+@user_op(rounds_once=True)
 def elu(input: Operand, /, alpha: float = 1.0) -> Node:
     """input where positive, else alpha * (exp(input) - 1)."""
     return _exponential(floating("elu", input), 1.0, alpha, 1.0)
@@ -104,13 +104,13 @@ def _exponential(x: Node, scale: float, alpha: float, slope: float) -> Node:
     return ops.where(positive, x if scale == 1.0 else x * scale, curve)
 
 
-@user_op
+@user_op(rounds_once=True)
 def selu(input: Operand, /) -> Node:
     """Self-normalising ELU (Klambauer et al. 2017)."""
     return _exponential(floating("selu", input), 1.0507009873554805, 1.6732632423543772, 1.0)
 
 
-@user_op
+@user_op(rounds_once=True)
 def celu(input: Operand, /, alpha: float = 1.0) -> Node:
     """input where positive, else alpha * (exp(input / alpha) - 1)."""
     if not alpha:
@@ -130,7 +130,7 @@ def silu(input: Operand, /) -> Node:
     return ops.silu(floating("silu", input))
 
 
-@user_op
+@user_op(rounds_once=True)
 def mish(input: Operand, /) -> Node:
     """input * tanh(softplus(input))."""
     x = floating("mish", input)
@@ -143,21 +143,21 @@ def softplus(input: Operand, /, beta: float = 1.0, threshold: float = 20.0) -> N
     return ops.softplus(floating("softplus", input), beta=float(beta), threshold=float(threshold))
 
 
-@user_op
+@user_op(rounds_once=True)
 def softsign(input: Operand, /) -> Node:
     """input / (1 + |input|)."""
     x = to_float(input)
     return ops.div(x, ops.abs_(x) + 1)
 
 
-@user_op
+@user_op(rounds_once=True)
 def tanhshrink(input: Operand, /) -> Node:
     """input - tanh(input)."""
     x = to_float(input)
     return ops.sub(x, ops.tanh(x))
 
 
-@user_op
+@user_op(rounds_once=True)
 def softshrink(input: Operand, /, lambd: float = 0.5) -> Node:
     """input moved towards 0 by lambd, 0 within."""
     x = floating("softshrink", input)
@@ -175,7 +175,7 @@ def hardshrink(input: Operand, /, lambd: float = 0.5) -> Node:
     return ops.where(ops.le(ops.abs_(x), full_like(x, lambd)), ops.zeros_like(x), x)
 
 
-@user_op
+@user_op(rounds_once=True)
 def hardsigmoid(input: Operand, /) -> Node:
     """clamp(input / 6 + 1/2, 0, 1)."""
     x = floating("hardsigmoid", input)
@@ -186,7 +186,7 @@ def hardsigmoid(input: Operand, /) -> Node:
     )
 
 
-@user_op
+@user_op(rounds_once=True)
 def hardswish(input: Operand, /) -> Node:
     """input * hardsigmoid(input)."""
     x = floating("hardswish", input)
@@ -209,7 +209,7 @@ def threshold(input: Operand, /, threshold: float, value: float) -> Node:
     return ops.where(ops.le(x, full_like(x, threshold)), full_like(x, value), x)
 
 
-@user_op
+@user_op(rounds_once=True)
 def glu(input: Operand, /, dim: int = -1) -> Node:
     """First half * sigmoid(second half) along dim."""
     x = floating("glu", input)

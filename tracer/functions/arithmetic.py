@@ -8,7 +8,7 @@ from typing import Any
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
-from tracegrad.ir.ops.build import full_like
+from tracegrad.ir.ops.build import full_like, to, wide
 from tracegrad.ir.types import bool_
 from tracegrad.tracer.dispatch import Factor, Weak, user_op
 from tracegrad.tracer.functions import promotion
@@ -21,6 +21,7 @@ from tracegrad.tracer.functions.promotion import (
     common,
     common_float,
     constant_value,
+    keeping_digits,
     lift,
     promote,
     require_dtype,
@@ -49,12 +50,23 @@ def scaled(node: Node, factor: Factor) -> Node:
     return node if factor == 1 else node * factor
 
 
+def with_factor(op: Op, x: Node, y: Node, factor: Factor) -> Node:
+    """op(x, factor * y); of 16-bit floats the factor is rounded, then nothing before the end."""
+    if isinstance(factor, Weak):
+        product = ops.mul(wide(y), wide(lift(factor, y.dtype, y.shape)))
+    elif factor == 1:
+        return op(x, y)
+    else:
+        product = wide(y) * factor
+    return to(op(wide(x), product), x.dtype)
+
+
 @user_op
 def add(input: Operand, other: Operand, /, *, alpha: Factor = 1) -> Node:
     """input + alpha * other."""
     x, y = common(input, other)
     check_alpha("add", x.dtype, alpha)
-    return ops.add(x, scaled(y, alpha))
+    return with_factor(ops.add, x, y, alpha)
 
 
 def refuse_bool(name: str, *operands: Operand) -> None:
@@ -71,7 +83,7 @@ def sub(input: Operand, other: Operand, /, *, alpha: Factor = 1) -> Node:
     refuse_bool("sub", input, other)
     x, y = common(input, other)
     check_alpha("sub", x.dtype, alpha)
-    return ops.sub(x, scaled(y, alpha))
+    return with_factor(ops.sub, x, y, alpha)
 
 
 @user_op
@@ -79,26 +91,29 @@ def rsub(input: Operand, other: Operand, /, *, alpha: Factor = 1) -> Node:
     """other - alpha * input."""
     refuse_bool("rsub", input, other)
     x, y = common(input, other)
-    return ops.sub(y, scaled(x, alpha))
+    return with_factor(ops.sub, y, x, alpha)
 
 
 @user_op
 def mul(input: Operand, other: Operand, /) -> Node:
     """input * other."""
-    return ops.mul(*common(input, other))
+    return keeping_digits(ops.mul, input, other)
 
 
 @user_op
 def div(input: Operand, other: Operand, /, *, rounding_mode: str | None = None) -> Node:
     """input / other. Integers divide to floats unless rounding_mode is "floor" or "trunc"."""
     if rounding_mode is None:
-        return ops.div(*common_float(input, other))
+        dtype = promotion.float_dtype(promotion.result_dtype(input, other))
+        return keeping_digits(ops.div, input, other, dtype=dtype)
     x, y = common(input, other)
     if rounding_mode == "floor":
         return _floor_divide(x, y)
     if rounding_mode != "trunc":
         raise IRTypeError(f'rounding_mode must be None, "floor" or "trunc", not {rounding_mode!r}')
-    return ops.trunc(ops.div(x, y)) if x.dtype.is_float else _truncated(x, y)
+    if x.dtype.is_float:
+        return keeping_digits(lambda x, y: ops.trunc(ops.div(x, y)), input, other)
+    return _truncated(x, y)
 
 
 def _floor_divide(x: Node, y: Node) -> Node:
@@ -210,17 +225,17 @@ def float_binary_of(op: Op, doc: str, name: str) -> Any:
     return named(emit, name, doc)
 
 
-def named(emit: Callable[..., Any], name: str, doc: str) -> Any:
+def named(emit: Callable[..., Any], name: str, doc: str, **options: Any) -> Any:
     emit.__name__ = emit.__qualname__ = name
     emit.__doc__ = doc
-    return user_op(emit)
+    return user_op(**options)(emit)
 
 
 atan2 = float_binary_of(ops.atan2, "The angle of the point (other, input).", "atan2")
 nextafter = float_binary_of(ops.nextafter, "The next float from input towards other.", "nextafter")
 
 
-@user_op
+@user_op(rounds_once=True)
 def lerp(input: Operand, end: Operand, weight: Operand, /) -> Node:
     """input + weight * (end - input)."""
     x, y, w = promote(input, end, weight)
@@ -232,7 +247,7 @@ def lerp(input: Operand, end: Operand, weight: Operand, /) -> Node:
     return ops.where(near, ops.add(x, ops.mul(w, step)), ops.sub(y, ops.mul(step, rest)))
 
 
-@user_op
+@user_op(rounds_once=True)
 def addcmul(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Factor = 1) -> Node:
     """input + value * tensor1 * tensor2."""
     x, a, b = common(input, tensor1, tensor2)
@@ -240,7 +255,7 @@ def addcmul(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Fac
     return ops.add(x, scaled(product, value))
 
 
-@user_op
+@user_op(rounds_once=True)
 def addcdiv(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Factor = 1) -> Node:
     """input + value * tensor1 / tensor2, of floats."""
     x, a, b = common(input, tensor1, tensor2)
@@ -274,7 +289,7 @@ def signbit(input: Operand, /) -> Node:
     return _signbit(x) if x.dtype.is_float else _negative(x)
 
 
-@user_op
+@user_op(rounds_once=True)
 def hypot(input: Operand, other: Operand, /) -> Node:
     """sqrt(input**2 + other**2), scaled so that squares do not overflow."""
     x, y = common_float(input, other)
@@ -288,7 +303,7 @@ def hypot(input: Operand, other: Operand, /) -> Node:
     return ops.where(ops.or_(ops.eq(a, infinity), ops.eq(b, infinity)), infinity, scaled)
 
 
-@user_op
+@user_op(rounds_once=True)
 def logaddexp(input: Operand, other: Operand, /) -> Node:
     """log(exp(input) + exp(other)), without overflow."""
     x, y = common_float(input, other)
@@ -299,7 +314,7 @@ def logaddexp(input: Operand, other: Operand, /) -> Node:
     return ops.add(high, ops.log1p(ops.exp(gap)))
 
 
-@user_op
+@user_op(rounds_once=True)
 def logaddexp2(input: Operand, other: Operand, /) -> Node:
     """log2(2**input + 2**other)."""
     x, y = common_float(input, other)

@@ -7,7 +7,7 @@ category is higher still.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
+from tracegrad.ir.ops.build import to, wide_dtype
 from tracegrad.ir.types import (
     DType,
     TensorType,
@@ -142,8 +143,7 @@ def _converted(value: Any, dtype: DType) -> Any:
 
 def lift(operand: Operand, dtype: DType, shape: tuple[int, ...] = ()) -> Node:
     """An operand as a node of exactly this dtype and shape (broadcast)."""
-    node = operand.node if isinstance(operand, Weak) else operand
-    return expand(cast(node, dtype), shape)
+    return expand(cast(node_of(operand), dtype), shape)
 
 
 def expand(x: Node, shape: tuple[int, ...]) -> Node:
@@ -180,12 +180,30 @@ def broadcast(*nodes: Node) -> tuple[Node, ...]:
 def promote(*operands: Operand) -> tuple[Node, ...]:
     """All operands as nodes of their result dtype (shapes unchanged; numbers are 0-d)."""
     dtype = result_dtype(*operands)
-    return tuple(lift(x, dtype, x.node.shape if isinstance(x, Weak) else x.shape) for x in operands)
+    return tuple(lift(x, dtype, node_of(x).shape) for x in operands)
 
 
 def common(*operands: Operand) -> tuple[Node, ...]:
     """Nodes of one type: promoted and broadcast."""
     return broadcast(*promote(*operands))
+
+
+def keeping_digits(
+    function: Callable[..., Node], *operands: Operand, dtype: DType | None = None
+) -> Node:
+    """A function of nodes of one type, the result of `operands` (or `dtype`).
+
+    A number among 16-bit floats keeps its digits: float32 is computed with, and rounded once.
+    """
+    dtype = dtype or result_dtype(*operands)
+    shape = broadcast_shapes(*(node_of(x).shape for x in operands))
+    exact = all(node_of(x).dtype is dtype for x in operands)
+    inner = dtype if exact else wide_dtype(dtype)
+    return to(function(*(lift(x, inner, shape) for x in operands)), dtype)
+
+
+def node_of(operand: Operand) -> Node:
+    return operand.node if isinstance(operand, Weak) else operand
 
 
 def float_dtype(dtype: DType) -> DType:
@@ -196,7 +214,7 @@ def float_dtype(dtype: DType) -> DType:
 def common_float(*operands: Operand) -> tuple[Node, ...]:
     """Nodes of one inexact type: as `common`, integers becoming the default dtype."""
     dtype = float_dtype(result_dtype(*operands))
-    nodes = (lift(x, dtype, x.node.shape if isinstance(x, Weak) else x.shape) for x in operands)
+    nodes = (lift(x, dtype, node_of(x).shape) for x in operands)
     return broadcast(*nodes)
 
 

@@ -169,19 +169,19 @@ def logarithm(base: float, name: str) -> Any:
         near = ops.le(off, ops.abs_(whole) * (2 * EPSILON[quotient.dtype]))
         return ops.rebind(quotient, ops.where(near, whole, quotient))
 
-    return named(emit, name, f"The logarithm to base {base:.0f}.")
+    return named(emit, name, f"The logarithm to base {base:.0f}.", rounds_once=True)
 
 
 log2, log10 = logarithm(2.0, "log2"), logarithm(10.0, "log10")
 
 
-@user_op
+@user_op(rounds_once=True)
 def erfc(input: Operand, /) -> Node:
     """1 - erf(input)."""
     return 1 - ops.erf(to_float(input))
 
 
-@user_op
+@user_op(rounds_once=True)
 def logit(input: Operand, /, eps: float | None = None) -> Node:
     """log(p / (1 - p)), p clamped to [eps, 1 - eps] if eps is given."""
     x = to_float(input)
@@ -191,7 +191,7 @@ def logit(input: Operand, /, eps: float | None = None) -> Node:
     return ops.sub(ops.log(x), ops.log1p(ops.neg(x)))
 
 
-@user_op
+@user_op(rounds_once=True)
 def sinc(input: Operand, /) -> Node:
     """sin(pi x) / (pi x), 1 at 0."""
     x = to_float(input) * math.pi
@@ -203,13 +203,13 @@ def sinc(input: Operand, /) -> Node:
     return ops.where(small, series, ops.div(ops.sin(safe), safe))
 
 
-@user_op
+@user_op(rounds_once=True)
 def deg2rad(input: Operand, /) -> Node:
     """Degrees to radians."""
     return to_float(input) * (math.pi / 180)
 
 
-@user_op
+@user_op(rounds_once=True)
 def rad2deg(input: Operand, /) -> Node:
     """Radians to degrees."""
     return to_float(input) * (180 / math.pi)
