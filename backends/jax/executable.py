@@ -18,7 +18,7 @@ from tracegrad.backends.jax.sharding import input_shardings, jax_mesh, output_sh
 from tracegrad.ir.graph import Graph
 
 # Where a graph rounds to fewer digits, XLA may not leave that out: eager and NumPy do not.
-_OPTIONS = {"xla_allow_excess_precision": False}
+_OPTIONS: dict[str, Any] = {"xla_allow_excess_precision": False}
 _WIDE = frozenset("qQlLdD")  # type characters of 64-bit (and complex128) NumPy arrays
 
 
