@@ -169,7 +169,7 @@ LOWERINGS: dict[str, Lowering] = {
     "log1p": lax.log1p, "sqrt": lax.sqrt, "rsqrt": lax.rsqrt, "sin": lax.sin, "cos": lax.cos,
     "tan": lax.tan, "asin": lax.asin, "acos": lax.acos, "atan": lax.atan, "sinh": lax.sinh,
     "cosh": lax.cosh, "tanh": lax.tanh, "asinh": lax.asinh, "acosh": lax.acosh,
-    "atanh": lax.atanh, "erf": lax.erf, "erfinv": lax.erf_inv, "lgamma": lax.lgamma,
+    "atanh": lax.atanh, "erf": lax.erf, "erfc": lax.erfc, "erfinv": lax.erf_inv, "lgamma": lax.lgamma,
     "digamma": digamma, "bitwise_not": lax.bitwise_not, "isfinite": lax.is_finite,
     "isnan": lambda x: lax.ne(x, x), "real": lax.real, "imag": lax.imag, "conj": lax.conj,
     # binary

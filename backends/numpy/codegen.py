@@ -99,7 +99,9 @@ FACTS = Facts(overwrites, strided)
 
 ELEMENTWISE_OPS = frozenset(EMITTERS) & frozenset(n for n, op in OPS.items() if op.has(ELEMENTWISE))
 # Their code needs temporaries, or (the extremes) numbers as arrays: worth a loop even if alone.
-TILED = frozenset({"where", "rsqrt", "erf", "erfinv", "lgamma", "digamma", "maximum", "minimum"})
+TILED = frozenset(
+    {"where", "rsqrt", "erf", "erfc", "erfinv", "lgamma", "digamma", "maximum", "minimum"}
+)
 
 
 def fuse_rules(tile_bytes: int) -> FuseRules:

@@ -165,6 +165,7 @@ def _d_erfinv(x: Node, y: Node) -> Node:
 
 
 erf = _unary("erf", "f", _derivative(_d_erf), flops=16)
+erfc = _unary("erfc", "f", _derivative(lambda x, y: -_d_erf(x, y)), flops=20)
 erfinv = _unary("erfinv", "f", _derivative(_d_erfinv), flops=20)
 lgamma = _unary("lgamma", "f", _derivative(lambda x, y: ops.digamma(x)), flops=30)
 digamma = _unary("digamma", "f", _derivative(lambda x, y: trigamma(x)), flops=30)

@@ -76,7 +76,7 @@ def assert_same(actual: Any, expected: np.ndarray, tolerance: float = 0.0) -> No
 
 UNARY = """
     neg abs floor ceil trunc round exp expm1 log log1p sqrt rsqrt sin cos tan asin acos
-    atan sinh cosh tanh asinh acosh atanh erf erfinv lgamma digamma isfinite isnan
+    atan sinh cosh tanh asinh acosh atanh erf erfc erfinv lgamma digamma isfinite isnan
 """.split()
 
 
@@ -147,6 +147,15 @@ def test_erf_to_the_last_digits() -> None:
     assert np.abs(KERNELS["erf"](x) - expected).max() < 1e-15
     assert np.abs(KERNELS["erf"](x.astype(np.float32)) - expected).max() < 4e-7
     assert math.copysign(1, KERNELS["erf"](np.array([-0.0]))[0]) == -1
+
+
+def test_erfc_keeps_its_digits_in_the_tail() -> None:
+    x = np.concatenate([np.linspace(-6.5, 26, 4001), [1e-300, 40.0, np.inf, -np.inf]])
+    for dtype, rtol in ((np.float64, 1e-14), (np.float32, 2e-7)):
+        given = x.astype(dtype)
+        expected = np.array([math.erfc(value) for value in given]).astype(dtype)
+        np.testing.assert_allclose(KERNELS["erfc"](given), expected, rtol=rtol, atol=1e-45)
+    assert np.isnan(KERNELS["erfc"](np.array([np.nan]))[0])
 
 
 def test_erfinv_near_one_and_outside() -> None:

@@ -44,6 +44,7 @@ def unary_samples() -> Table:
         "lgamma": [*unary(within(0.2, 6), *F), *unary(within(-2.8, -2.2), *F, label="negative-")],
         "digamma": [*unary(within(0.2, 6), *F), *unary(within(-2.8, -2.2), *F, label="negative-")],
         "erf": unary(normal, *F),
+        "erfc": [*unary(normal, *F), *unary(within(3, 9), *F, label="tail-")],
         "bitwise_not": [*unary(whole(-5, 6), np.int32), *unary(flags, np.bool_)],
         "isfinite": [Sample(lambda rng: (np.array([0.0, np.inf, -np.inf, np.nan, 1e300]),))],
         "isnan": [Sample(lambda rng: (np.array([0.0, np.inf, -np.inf, np.nan, 1e300]),))],

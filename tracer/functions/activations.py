@@ -179,7 +179,7 @@ def hardshrink(input: Operand, /, lambd: float = 0.5) -> Node:
 def hardsigmoid(input: Operand, /) -> Node:
     """clamp(input / 6 + 1/2, 0, 1)."""
     x = floating("hardsigmoid", input)
-    inside = x * (1 / 6) + 0.5
+    inside = (x + 3.0) * (1 / 6)  # exact near -3, where it is small
     zero, one = ops.zeros_like(x), ops.ones_like(x)
     return ops.where(
         ops.le(x, full_like(x, -3.0)), zero, ops.where(ops.le(full_like(x, 3.0), x), one, inside)

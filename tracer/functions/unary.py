@@ -51,6 +51,7 @@ asinh = float_unary(ops.asinh, "asinh", "The inverse hyperbolic sine.")
 acosh = float_unary(ops.acosh, "acosh", "The inverse hyperbolic cosine.")
 atanh = float_unary(ops.atanh, "atanh", "The inverse hyperbolic tangent.")
 erf = float_unary(ops.erf, "erf", "The error function.")
+erfc = float_unary(ops.erfc, "erfc", "1 - erf(input), exact where it is small.")
 erfinv = float_unary(ops.erfinv, "erfinv", "The inverse error function.")
 lgamma = float_unary(ops.lgamma, "lgamma", "log(|gamma(input)|).")
 digamma = float_unary(ops.digamma, "digamma", "The derivative of lgamma.")
@@ -173,12 +174,6 @@ def logarithm(base: float, name: str) -> Any:
 
 
 log2, log10 = logarithm(2.0, "log2"), logarithm(10.0, "log10")
-
-
-@user_op(rounds_once=True)
-def erfc(input: Operand, /) -> Node:
-    """1 - erf(input)."""
-    return 1 - ops.erf(to_float(input))
 
 
 @user_op(rounds_once=True)

@@ -91,6 +91,7 @@ WIDENED: dict[str, Callable[..., Any]] = {
     "acosh": np.arccosh,
     "atanh": np.arctanh,
     "erf": special.erf,
+    "erfc": special.erfc,
     "erfinv": special.erfinv,
     "lgamma": special.lgamma,
     "digamma": special.digamma,

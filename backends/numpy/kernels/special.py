@@ -1,4 +1,4 @@
-"""erf, erfinv, lgamma and digamma, which NumPy does not have, for float32 and float64."""
+"""erf, erfc, erfinv, lgamma and digamma, which NumPy does not have, for float32 and float64."""
 
 from __future__ import annotations
 
@@ -52,16 +52,37 @@ def erf(x: Array) -> Any:
         square = z * z
         return z * horner(square, ERF32_P) / horner(square, ERF32_Q)
     size = np.abs(x)
-    small_square = np.square(np.minimum(size, 0.5))
-    small = x * horner(small_square, CODY_A) / horner(small_square, CODY_B)
-    middle_size = np.clip(size, 0.5, 4.0)
+    beyond = 1 - upper(np.clip(size, 0.5, 6.0))  # erfc(6) is below the last bit of 1
+    return np.where(size <= 0.5, central(x), np.where(np.isnan(x), x, np.copysign(beyond, x)))
+
+
+def erfc(x: Array) -> Any:
+    """1 - erf(x), whose digits it keeps where erf(x) is next to 1; float32 is computed in float64."""
+    wide = x.astype(np.float64)
+    size = np.abs(wide)
+    tail = upper(np.clip(size, 0.5, 30.0))  # where erfc is 0
+    beyond = np.where(np.isnan(wide), wide, np.where(wide < 0, 2 - tail, tail))
+    return np.where(size <= 0.5, 1 - central(wide), beyond).astype(x.dtype)
+
+
+def central(x: Any) -> Any:
+    """erf on [-0.5, 0.5] in float64."""
+    square = np.square(np.clip(x, -0.5, 0.5))
+    return x * horner(square, CODY_A) / horner(square, CODY_B)
+
+
+def upper(size: Any) -> Any:
+    """erfc on [0.5, inf) in float64."""
+    middle_size = np.minimum(size, 4.0)
     middle = horner(middle_size, CODY_C) / horner(middle_size, CODY_D)
-    large_size = np.clip(size, 4.0, 6.0)  # erfc(6) is below the last bit of 1
+    large_size = np.maximum(size, 4.0)
     inverse = 1 / np.square(large_size)
     tail = inverse * horner(inverse, CODY_P) / horner(inverse, CODY_Q)
     large = (INV_SQRT_PI - tail) / large_size
-    erfc = np.where(size <= 4.0, middle, large) * np.exp(-np.square(np.clip(size, 0.5, 6.0)))
-    return np.where(size <= 0.5, small, np.where(np.isnan(x), x, np.copysign(1 - erfc, x)))
+    # The square in two parts, the first exact: else its rounding would be most of the result's.
+    coarse = np.trunc(size * 16) / 16
+    bell = np.exp(-coarse * coarse) * np.exp(-(size - coarse) * (size + coarse))
+    return np.where(size <= 4.0, middle, large) * bell
 
 
 # M. Giles, "Approximating the erfinv function" (2010): polynomials in w = -log(1 - x^2).
