@@ -55,6 +55,7 @@ CASES = {
     "gelu far out": (lambda t, F, x: F.gelu(x), f32(-1e30, -100, -6, 6, 100)),
     "erf": (lambda t, F, x: t.erf(x), f32(-inf, -4, 4, inf)),
     "erfc": (lambda t, F, x: t.erfc(x), f32(-inf, -4, 4, 9, inf)),
+    "hardswish": (lambda t, F, x: F.hardswish(x), f32(-9, -3, -1, 3, inf)),
     "hardsigmoid near -3": (lambda t, F, x: F.hardsigmoid(x) * 1e6, f32(-3, -2.999999, -2.9)),
     "sort": (lambda t, F, x: [t.sort(x)[0], t.sort(x, descending=True)[0]], X),
     "argsort": (lambda t, F, x: t.argsort(x, stable=True), X),

@@ -190,9 +190,11 @@ def hardsigmoid(input: Operand, /) -> Node:
 def hardswish(input: Operand, /) -> Node:
     """input * hardsigmoid(input)."""
     x = floating("hardswish", input)
-    inside = ops.mul(x, (x + 3.0) * (1 / 6))
-    high = ops.where(ops.le(full_like(x, 3.0), x), x, inside)
-    return ops.where(ops.le(x, full_like(x, -3.0)), ops.zeros_like(x), high)
+    low, high = ops.le(x, full_like(x, -3.0)), ops.le(full_like(x, 3.0), x)
+    # The gradient of the side not taken is infinite at infinity, and zero times it nan.
+    safe = ops.where(ops.or_(low, high), ops.zeros_like(x), x)
+    inside = ops.mul(safe, (safe + 3.0) * (1 / 6))
+    return ops.where(low, ops.zeros_like(x), ops.where(high, x, inside))
 
 
 @user_op
