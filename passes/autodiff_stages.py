@@ -11,11 +11,12 @@ stage to stage are told, so that the gradient can be cut there and each piece co
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from tracegrad.ir import ops
-from tracegrad.ir.graph import Node, postorder
+from tracegrad.ir.graph import INPUT, Node, postorder
 from tracegrad.ir.loc import at
-from tracegrad.passes.autodiff import leading_nodes, plus_found, walk
+from tracegrad.passes.autodiff import carries_gradient, leading_nodes, plus_found, walk
 
 
 def reverse_in_stages(
@@ -24,12 +25,16 @@ def reverse_in_stages(
     wrt: Sequence[Node],
     active: Collection[Node] | None,
     stages: Sequence[Sequence[Node]],
-) -> tuple[list[Node | None], list[tuple[Node, ...]]]:
-    """`reverse`, and the gradients that are known and still needed when each stage is done, the
-    last one first.
+) -> tuple[list[Node | None], list[tuple[Node, ...]], list[Node]]:
+    """`reverse`; the gradients that are known and still needed when each stage is done, the last
+    one first; and the constants from which turns start that are alike to others.
 
     stages  what is computed in each, in order, each from itself and those before; all that is in
             none of them belongs to one more, the last
+
+    A turn that starts from a constant gets the gradient of that, too, if turns that are alike have
+    one: it is among those known, and nothing reads it. To have equal gradients such turns must read
+    the constant as they read a value.
 
     Raises what `reverse` raises.
     """
@@ -43,27 +48,59 @@ def reverse_in_stages(
         if cotangent is not None and output in leads:
             with at(output.loc.through("vjp(output)")):
                 found[output] = plus_found(found.get(output), cotangent)
-    for own in reversed(by_stage(order, stages)):
+    groups = by_stage(order, stages)
+    unread = led_in_turns_alike(groups, leads)
+    if active is not None:
+        active = unread.union(active)
+    for own in reversed(groups):
         inside = set(own)
         ends = [node for node in own if node in found]
-        outside = {operand for node in own for operand in node.inputs if operand not in inside}
-        starts = [
-            node for node in dict.fromkeys(o for n in own for o in n.inputs)
-            if node in outside and node in leads
-        ]  # fmt: skip
+        outside = operands_of(own)
+        starts = [node for node in outside if node in leads or node in unread]
         starts += [node for node in own if node in wanted]
-        gradients = walk(ends, [found.pop(node) for node in ends], starts, active, stop=outside)
+        cotangents = [found.pop(node) for node in ends]
+        gradients = walk(ends, cotangents, starts, active, stop=frozenset(outside))
+        alike: list[Node] = []
         for node, gradient in zip(starts, gradients):
             if gradient is None:
                 continue
             if node in inside:
                 done[node] = gradient
+            elif node not in leads:
+                alike.append(gradient)
             else:
                 with at(gradient.loc):
                     found[node] = plus_found(found.get(node), gradient)
         if ends:
-            crossing.append((*done.values(), *found.values()))
-    return [done.get(node, found.get(node)) for node in wrt], crossing
+            crossing.append((*done.values(), *found.values(), *alike))
+    constants = [node for node in unread if not node.inputs and node.op is not INPUT]
+    return [done.get(node, found.get(node)) for node in wrt], crossing, constants
+
+
+def operands_of(own: Sequence[Node]) -> list[Node]:
+    """What a stage reads of those before, each once."""
+    inside = set(own)
+    return [o for o in dict.fromkeys(o for n in own for o in n.inputs) if o not in inside]
+
+
+def led_in_turns_alike(groups: Sequence[Sequence[Node]], leads: Collection[Node]) -> set[Node]:
+    """Nodes from which nothing leads to what is differentiated for, and whose like in another turn
+    does; not those where a gradient was stopped.
+    """
+    leading: dict[Any, set[int]] = {}  # positions among what alike stages read and compute
+    stages = [[*operands_of(own), *own] for own in groups]
+    kinds = [tuple((n.op, n.attrs, n.type) for n in own) for own in groups]
+    for kind, nodes in zip(kinds, stages):
+        found = {k for k, node in enumerate(nodes) if node in leads}
+        leading.setdefault(kind, set()).update(found)
+    unread: set[Node] = set()
+    for kind, nodes in zip(kinds, stages):
+        unread.update(
+            node for k, node in enumerate(nodes)
+            if k in leading[kind] and node not in leads and carries_gradient(node)
+            and not any(operand in leads for operand in node.inputs)
+        )  # fmt: skip
+    return unread
 
 
 def by_stage(order: Sequence[Node], stages: Sequence[Sequence[Node]]) -> list[list[Node]]:

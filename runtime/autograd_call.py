@@ -58,7 +58,7 @@ class CallProgram(Program):
 
     def _reverse(
         self, outputs: list[Node], cotangents: list[Node], wrt: list[Node]
-    ) -> tuple[list[Node | None], list[tuple[Node, ...]]]:
+    ) -> tuple[list[Node | None], list[tuple[Node, ...]], list[Node]]:
         if not self._turns:
             return super()._reverse(outputs, cotangents, wrt)
         return reverse_in_stages(outputs, cotangents, wrt, None, self._turns)

@@ -36,14 +36,9 @@ class Lowered:
     timings: dict[str, float]
 
 
-def all_imported(graph: Graph) -> bool:
-    """Whether it reads values of earlier segments alone."""
-    return {*graph.input_roles} <= {"import"}
-
-
 def hands_on(graph: Graph) -> bool:
     """Whether it computes nothing: its outputs are values of earlier segments."""
-    return len(graph.nodes) == len(graph.inputs) and all_imported(graph)
+    return len(graph.nodes) == len(graph.inputs) and {*graph.input_roles} <= {"import"}
 
 
 class HandsOn:
@@ -92,23 +87,18 @@ class Compiler:
         named = labels(graph)
         lowered = by_labels.get(named)
         if lowered is None:
-            equal = next(iter(by_labels.values()), None)
-            lowered = by_labels.add(named, self._lower(graph, donate, equal))
-            self.compiles += equal is None and not hands_on(lowered.final)
+            made = [known.executable for known in by_labels.values()]
+            shared = next((e for e in made if e.__class__ is not HandsOn), None)
+            lowered = by_labels.add(named, self._lower(graph, donate, shared))
+            self.compiles += shared is None and lowered.executable.__class__ is not HandsOn
             self.seconds += sum(lowered.timings.values())
         return lowered
 
     def key(self, graph: Graph, donate: tuple[int, ...] = ()) -> tuple[Any, ...]:
         """Equal for graphs that share an executable."""
-        placed = placement(graph, self.options).values()
-        # Of two graphs that are equal but for this, one may be run by HandsOn.
-        return (graph.fingerprint(), all_imported(graph), donate, *placed)
+        return (graph.fingerprint(), donate, *placement(graph, self.options).values())
 
-    def knows(self, graph: Graph, donate: tuple[int, ...] = ()) -> bool:
-        """Whether it takes no new executable."""
-        return hands_on(graph) or self._cache.get(self.key(graph, donate)) is not None
-
-    def _lower(self, graph: Graph, donate: tuple[int, ...], equal: Lowered | None) -> Lowered:
+    def _lower(self, graph: Graph, donate: tuple[int, ...], shared: Any) -> Lowered:
         options = Options(donate=donate, **{**self.options, **placement(graph, self.options)})
         history, timing = History(), Timing()
         started = time.perf_counter()
@@ -120,10 +110,10 @@ class Compiler:
         passed = time.perf_counter()
         if hands_on(final):
             executable: Any = HandsOn(final, lambda: backend.compile(final, options))
-        elif equal is None:
+        elif shared is None:
             executable = backend.compile(final, options)
         else:
-            executable = equal.executable.relabelled(final)
+            executable = shared.relabelled(final)
         done = time.perf_counter()
         return Lowered(
             graph,

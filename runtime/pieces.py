@@ -6,7 +6,7 @@ Where it may be cut is known from the reverse walk (passes/autodiff_stages.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,6 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.tracer.trace.buffers import Input
-
-# Executables that a function may need before what the turns of its loops share counts for more than
-# that each path's gradient is one executable, the quickest to run.
-FEW = 6
-
-
-Executed = tuple[Graph, tuple[int, ...]]  # and the inputs that it donates
 
 
 @dataclass
@@ -40,13 +33,10 @@ def split(
            added, as (depth of the piece, position)
     """
     order = postorder(finals, stop=known.__contains__)
-    wanted = set(order)
     home: dict[Node, int] = {}
     members: list[list[Node]] = []
     for cut_ in cuts:
-        reached = postorder(
-            (n for n in cut_ if n in wanted), stop=lambda n: n in known or n in home
-        )
+        reached = postorder(cut_, stop=lambda n: n in known or n in home)
         # A constant costs nothing: each piece has its own.
         new = [n for n in reached if n.inputs and n not in known and n not in home]
         if new:
@@ -58,13 +48,12 @@ def split(
             if home.get(node) != at:
                 home[node] = at
                 members[at].append(node)
-    crossing = {n for n in finals if n in home}
-    for node in order:
-        if node not in known:
-            crossing.update(o for o in node.inputs if o in home and home[o] != home.get(node))
+    crossing = handed_on(order, finals, members, home, known)
     pieces: list[Piece] = []
     for own in members:
-        exports = [n for n in own if n in crossing and home[n] == len(pieces)]
+        exports = [n for n in own if n in crossing]
+        if not exports:
+            continue
         graph, sources = cut(exports, known, f"piece{depth}", ["export"] * len(exports))
         pieces.append(Piece(graph, sources))
         known.update((node, (depth, position)) for position, node in enumerate(exports))
@@ -72,14 +61,27 @@ def split(
     return pieces
 
 
-def pay(compiler: Compiler, whole: Executed, pieces: Sequence[Executed]) -> bool:
-    """Whether to compile the pieces rather than one executable of all of them."""
-    if compiler.knows(*whole):
-        return False
-    new = len({compiler.key(*piece) for piece in pieces if not compiler.knows(*piece)})
-    if compiler.compiles + new <= FEW or compiler.compiles + 1 <= FEW:
-        return compiler.compiles + new <= FEW
-    return new < len(pieces)  # some are alike, or known from another path
+def handed_on(
+    order: Sequence[Node], finals: Sequence[Node], members: Sequence[Sequence[Node]],
+    home: dict[Node, int], known: Container[Node],
+) -> set[Node]:  # fmt: skip
+    """The values that a piece hands on: those read after it, or after one alike: so that they share
+    an executable.
+    """
+    kinds = [tuple((n.op, n.attrs, n.type) for n in own) for own in members]
+    read = {n for n in finals if n in home}
+    reading = [n for n in order if n not in known]
+    while True:
+        for node in reading:
+            read.update(o for o in node.inputs if o in home and home[o] != home.get(node))
+        positions: dict[Any, set[int]] = {kind: set() for kind in kinds}
+        for kind, own in zip(kinds, members):
+            positions[kind].update(k for k, node in enumerate(own) if node in read)
+        alike = {own[k] for kind, own in zip(kinds, members) for k in positions[kind]} - read
+        if not alike:
+            return read
+        read |= alike
+        reading = [n for n in postorder(alike, stop=known.__contains__) if n not in known]
 
 
 class InPieces:
@@ -95,9 +97,6 @@ class InPieces:
             pieces.append(Piece(*cut(rest, known, "constants", ["export"] * len(rest))))
             known.update((node, (len(pieces), k)) for k, node in enumerate(rest))
         self._results: list[tuple[int, int]] = [known[node] for node in graph.outputs]
-        if not pay(compiler, (graph, ()), [(piece.graph, ()) for piece in pieces]):
-            pieces = [Piece(graph, [(0, k) for k in range(len(graph.inputs))])]
-            self._results = [(1, k) for k in range(len(graph.outputs))]
         self._steps: list[tuple[Callable[..., Any], list[tuple[int, int]]]] = [
             (compiler(piece.graph).executable, piece.sources) for piece in pieces
         ]

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.ir.graph import Node
+from tracegrad.ir.graph import Graph, Node
 from tracegrad.runtime.lowering import Compiler, Lowered
-from tracegrad.runtime.pieces import Executed, Piece, cut, pay, split
+from tracegrad.runtime.pieces import cut, split
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.slices import (
     Parts,
@@ -235,17 +235,11 @@ def make_final(
 ) -> Segment:  # fmt: skip
     """The last segment of a path, with the pieces of loops that run before it."""
     kept = [node for node in saved if node not in by_node]
-    whole, sources = last(recorded, kept, by_node)
-    pieces: list[Piece] = []
-    if cuts := [*turns(recorded.trace.guards), *recorded.trace.crossing]:
-        known = dict(by_node)
-        pieces = split(cuts, [*recorded.outputs, *kept], known, depth)
-        rest, rest_sources = last(recorded, kept, known)
-        if pay(compiler, whole, [*((piece.graph, ()) for piece in pieces), rest]):
-            whole, sources = rest, rest_sources
-        else:
-            pieces = []
-    final = Segment(compiler(*whole), sources, final=True, depth=depth)
+    cuts = [*turns(recorded.trace.guards), *recorded.trace.crossing]
+    known = dict(by_node)
+    pieces = split(cuts, [*recorded.outputs, *kept], known, depth) if cuts else []
+    graph, donated, sources = last(recorded, kept, known)
+    final = Segment(compiler(graph, donated), sources, final=True, depth=depth)
     final.pieces = [Segment(compiler(piece.graph), piece.sources) for piece in pieces]
     after = len(recorded.outputs)
     final.saved = [
@@ -257,8 +251,10 @@ def make_final(
 
 def last(
     recorded: Recorded, saved: list[Node], by_node: dict[Node, Any]
-) -> tuple[Executed, list[Any]]:
-    """The graph of the recording's outputs and of what its gradient reads; what it donates."""
+) -> tuple[Graph, tuple[int, ...], list[Any]]:
+    """The graph of the recording's outputs and of what its gradient reads; what it donates; where
+    its inputs come from.
+    """
     outputs = [*recorded.outputs, *saved]
     graph, sources = cut(
         outputs, by_node, "final" if recorded.trace.guards else "step", ["result"] * len(outputs)
@@ -272,7 +268,7 @@ def last(
         output_names=(*recorded.names, *(f"saved{k}" for k in range(len(saved)))),
         output_roles=(*recorded.roles, *("saved",) * len(saved)),
     )
-    return (graph, tuple(sorted(graph.updates.values()))), [sources[k] for k in grouped]
+    return graph, tuple(sorted(graph.updates.values())), [sources[k] for k in grouped]
 
 
 def origin(source: Any) -> Any:

@@ -194,7 +194,7 @@ class Program:
         with _loc.at(here()):
             kept = [n for n, has in zip(outputs, with_cotangent) if has]
             cotangents = [placeholder(n.type) for n in kept]
-            gradients, crossing = self._reverse(kept, cotangents, wrt)
+            gradients, crossing, starts = self._reverse(kept, cotangents, wrt)
             stand_in = {n: placeholder(n.type) for n in outputs if n.op is not INPUT}
         found = [g for g in gradients if g is not None]
         emitted = [*found, *chain.from_iterable(crossing)]
@@ -203,7 +203,8 @@ class Program:
         if save and crossing:
             # Pieces that are to be alike must not compute anew what turns of a loop before have, not
             # even from an output.
-            saved = frontier(found, self.graph)
+            read = set(postorder(emitted))
+            saved = (*frontier(emitted, self.graph), *(n for n in starts if n in read))
         elif save:
             saved = worth_saving(nodes[: len(found)], self.graph)
 
@@ -215,11 +216,11 @@ class Program:
                 tuple(k for k, n in enumerate(outputs) if stand_in.get(n) in used),
             )
 
-        reads_in, reads_out = needs_in, needs_out = read_by(nodes[: len(found)])
+        reads_in, reads_out = needs_in, needs_out = read_by(nodes)
         if saved:
             stand_in.update({node: placeholder(node.type, node.loc) for node in saved})
             nodes = substitute(emitted, stand_in)
-            reads_in, reads_out = read_by(nodes[: len(found)])
+            reads_in, reads_out = read_by(nodes)
         results = nodes[: len(found)]
         rest = iter(nodes[len(found) :])
         inputs = (
@@ -242,11 +243,11 @@ class Program:
 
     def _reverse(
         self, outputs: list[Node], cotangents: list[Node], wrt: list[Node]
-    ) -> tuple[list[Node | None], list[tuple[Node, ...]]]:
-        """Gradients, and where their graph can be cut."""
+    ) -> tuple[list[Node | None], list[tuple[Node, ...]], list[Node]]:
+        """Gradients, where their graph can be cut, and the constants that cut pieces are given."""
         from tracegrad.passes.autodiff import reverse
 
-        return reverse(outputs, cotangents, wrt), []
+        return reverse(outputs, cotangents, wrt), [], []
 
 
 def frontier(results: Sequence[Node], forward: Graph) -> tuple[Node, ...]:

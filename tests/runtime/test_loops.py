@@ -230,7 +230,7 @@ def test_training_steps_equal_eager(loop: Loop, backend: str) -> None:
         assert_same(state, expected)
 
 
-@pytest.mark.parametrize("loop", SIMPLE)
+@pytest.mark.parametrize("loop", [*SIMPLE, in_place, running_total, first_as_well])
 def test_six_executables_whatever_the_trip_counts(loop: Loop, backend: str) -> None:
     outside = tg.compile(loop, backend=backend, fullgraph=True)
     inside = tg.compile(training(loop)[0], backend=backend, fullgraph=True)
@@ -255,6 +255,60 @@ def test_more_trip_counts_need_no_more_executables(loop: Loop, backend: str) -> 
             inside(x.detach(), tg.tensor(tolerance))
         counts.append((outside.stats()["compiles"], inside.stats()["compiles"]))
     assert counts[0] == counts[1]
+
+
+def branch_and_loop(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+    x = (x @ w).tanh() if x.sum() > 0 else x * w[0]
+    while (x * x).sum() > tolerance:
+        x = (x @ w).tanh() * 0.5
+    return x.sin().sum()
+
+
+def loop_and_branch(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+    x = converge(x, w * 0.5, tolerance)
+    return (x.exp() if x.sum() > 0 else x * w[0]).sum()
+
+
+def branch_in_loop(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+    while (x * x).sum() > tolerance:
+        x = (x @ w).tanh() * 0.5 if x.sum() > 0 else x * w[0] * 0.5
+    return x.sum()
+
+
+@pytest.mark.parametrize("function", [branch_and_loop, loop_and_branch, branch_in_loop])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_branch_and_a_loop(function: Loop, inside: bool, backend: str) -> None:
+    """Forward the question, the branches, the turn and the rest; backward each of them but the question."""
+
+    def step(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+        loss = function(x, w, tolerance)
+        loss.backward()
+        return loss
+
+    compiled = tg.compile(step if inside else function, backend=backend, fullgraph=True)
+    w = given(0)[1].abs().clamp(0.05, 0.3).requires_grad_()
+    counts = []
+    for signs, tolerances in (
+        ([1], (1e-1, 1e-2, 1e-3, 1e-4)),
+        ([1, -1], (1e-1, 1e-2, 1e-3, 1e-4)),
+        ([1, -1], (1e-5, 1e-6, 3e-2, 3e-4, 1e-8)),
+    ):
+        for sign in signs:
+            for tolerance in tolerances:
+                x = given(0)[0].abs() * sign
+                w.grad = None
+                function(x, w, tg.tensor(tolerance)).backward()
+                expected, w.grad = w.grad, None
+                loss = compiled(x, w, tg.tensor(tolerance))
+                if not inside:
+                    loss.backward()
+                assert_same([w.grad], [expected])
+        counts.append(compiled.stats()["compiles"])
+    assert compiled.stats()["recordings"] >= 8
+    assert counts[1] == counts[2]
+    assert counts[0] <= 8
+    if function is branch_and_loop:
+        assert counts[0] <= 7 and counts[1] <= 9
 
 
 def test_a_model_that_iterates_until_it_settles(backend: str) -> None:

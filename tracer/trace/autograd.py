@@ -157,7 +157,7 @@ class TraceAutograd(TraceHost):
                 if self.hooks:
                     found = self._walk(roots, cotangents, wrt, create)
                 elif stages := turns(self.guards):
-                    found, crossing = reverse_in_stages(roots, cotangents, wrt, active, stages)
+                    found, crossing, _ = reverse_in_stages(roots, cotangents, wrt, active, stages)
                     self.crossing += crossing[:-1]  # what follows goes with the first stage
                 else:
                     found = reverse(roots, cotangents, wrt, active=active)

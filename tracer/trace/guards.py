@@ -35,15 +35,16 @@ def turns(guards: Sequence[Guard]) -> list[list[Node]]:
     """What is computed up to each question that is asked again, at a line where one was asked
     before: the turns of loops, but for the last, and what is before them.
     """
-    lines: set[tuple[str, int]] = set()
+    cuts_then: dict[tuple[str, int], int] = {}  # when the line asked last
     known: set[Node] = set()
     stages: list[list[Node]] = []
     current: list[Node] = []
     for guard in guards:
-        if line_of(guard) in lines:
+        line = line_of(guard)
+        if cuts_then.get(line) == len(stages):
             stages.append(current)
             current = []
-        lines.add(line_of(guard))
+        cuts_then[line] = len(stages)
         reached = postorder((guard.node, *guard.made), stop=known.__contains__)
         new = [n for n in reached if n not in known]
         current += new
