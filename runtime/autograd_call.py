@@ -25,7 +25,7 @@ from tracegrad.runtime.run import on_numpy
 from tracegrad.tracer.program import VJP, GraphOp, Program
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tape.compiled import OPAQUE_KINDS
-from tracegrad.tracer.tape.entries import Constant, Entry, Leaf, Part
+from tracegrad.tracer.tape.entries import Constant, Entry, Part
 from tracegrad.tracer.trace.guards import turns
 from tracegrad.tracer.views import IDENTITY, view_entry
 
@@ -40,12 +40,15 @@ class CallProgram(Program):
         specs = tuple(node.type for node in graph.inputs)
         super().__init__(GraphOp(graph), graph, specs, graph.inputs)
         self.indices = indices  # positions of the tracked results among the recording's outputs
-        self.wanted = wanted
         self.families = families  # of the leaf that an input's gradient belongs to, where it is not the input's own
         self._turns = loop
         self._compiler = compiler
+        flags = (True,) * len(self.types)
         with _loc.at(graph.outputs[0].loc):
-            self.joint = self.vjp(wanted, (True,) * len(self.types))
+            self.joint = self.vjp(wanted, flags)
+        # An input that no gradient reaches is a constant here: what it was computed from is not ours.
+        self.wanted = tuple(k in self.joint.gradients for k in range(len(wanted)))
+        self._vjps[self.wanted, flags, True] = self.joint
         self.saved = self.joint.saved
 
     def _derive(
@@ -103,7 +106,7 @@ class CallProgram(Program):
                 entry.value = old
             elif owner is None:
                 entry.value = self.outside_value(item, plan, run)
-            elif k in reads or entry.kind.__class__ is not Leaf:
+            elif k in reads:
                 entry.value = on_numpy(owner)
             parents.append(entry)
         ran = (*run.exports, outputs)

@@ -1,0 +1,102 @@
+"""A compiled call is linked to the history of the inputs that gradients flow to, and to no other."""
+
+import gc
+import weakref
+
+import pytest
+
+import tracegrad as tg
+import tracegrad.nn.functional as F
+from tracegrad import nn
+
+
+def uses_detached(x, h):
+    return x * 2 + h.detach() * h.shape[0]
+
+
+def uses_under_no_grad(x, h):
+    with tg.no_grad():
+        scale = h.abs().max()
+    return x * scale
+
+
+def compares(x, h):
+    return tg.where(h > 0, x, -x)
+
+
+@pytest.mark.parametrize("function", [uses_detached, uses_under_no_grad, compares])
+def test_the_history_of_such_an_input_is_left_alone(function, backend):
+    compiled = tg.compile(function, backend=backend, fullgraph=True)
+    grads = []
+    for call in (function, compiled):
+        x, leaf = (tg.tensor([1.0, -2.0], requires_grad=True) for _ in range(2))
+        h = leaf * 3
+        call(x, h).sum().backward()
+        assert leaf.grad is None
+        h.sum().backward()
+        grads.append([x.grad.tolist(), leaf.grad.tolist()])
+    assert grads[0] == grads[1]
+
+
+def test_its_history_is_not_kept_alive(backend):
+    step = tg.compile(lambda x, h: (h.detach() * 0.5 + x * w).tanh(), backend=backend)
+    w = tg.ones(2, requires_grad=True)
+    h, seen = tg.zeros(2), []
+    for _ in range(4):
+        h = step(tg.ones(2), h)
+        seen.append(weakref.ref(h._entry))
+    gc.collect()
+    assert [entry() is not None for entry in seen] == [False, False, False, True]
+
+
+def test_a_state_detached_inside(backend):
+    """Truncated backpropagation through time, as it is usually written."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.out = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x, state):
+            y, state = self.rnn(x, tuple(t.detach() for t in state))
+            return self.out(y), state
+
+    losses = []
+    for compiled in (False, True):
+        tg.manual_seed(0)
+        model = Model()
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.5)
+        call = tg.compile(model, backend=backend) if compiled else model
+        state = (tg.zeros(1, 2, 4), tg.zeros(1, 2, 4))
+        for _ in range(5):
+            y, state = call(tg.randn(2, 5, 3), state)
+            optimizer.zero_grad()
+            loss = y.square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[5:] == pytest.approx(losses[:5], rel=1e-5)
+
+
+def test_a_discriminator_that_detaches_inside(backend):
+    found = []
+    for compiled in (False, True):
+        tg.manual_seed(1)
+        generator, critic = nn.Linear(2, 3), nn.Linear(3, 1)
+        optimizers = [tg.optim.SGD(m.parameters(), lr=0.1) for m in (generator, critic)]
+
+        def loss_of(real, fake, critic=critic):
+            return F.softplus(critic(fake.detach())).mean() + F.softplus(-critic(real)).mean()
+
+        call = tg.compile(loss_of, backend=backend) if compiled else loss_of
+        for _ in range(3):
+            fake = generator(tg.ones(4, 2))
+            optimizers[1].zero_grad()
+            call(tg.ones(4, 3), fake).backward()
+            optimizers[1].step()
+            optimizers[0].zero_grad()
+            F.softplus(-critic(fake)).mean().backward()
+            optimizers[0].step()
+        found.append([p.detach().numpy() for p in (*generator.parameters(), *critic.parameters())])
+    for a, b in zip(*found, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
