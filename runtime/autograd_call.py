@@ -1,5 +1,5 @@
-"""A compiled function under an outer tape: one entry for the path taken, its gradient a graph of
-its own.
+"""A compiled function under an outer tape: one entry for the path taken (one for each of its results
+that have nothing in common), its gradient a graph of its own.
 
 The forward's extra outputs are the values that the backward reads; the backward is compiled at its
 first use. The entry behaves like any program on the tape, so gradients of gradients nest.
@@ -78,8 +78,13 @@ class CallProgram(Program):
             }
         return found
 
-    def record(self, runner: Any, plan: Any, outputs: list[Any], run: Any) -> dict[int, Any]:
-        """The tape entry of one call; returns output index -> entry."""
+    def record(
+        self, runner: Any, plan: Any, places: list[tuple[int, int]], outputs: list[Any], run: Any
+    ) -> dict[int, Any]:
+        """The tape entry of one call; returns output index -> entry.
+
+        places  where the run has the values that the gradient reads: see Plan.saved
+        """
         parents = []
         reads = set(self.joint.needs_in)
         call, before = run.call, run.before
@@ -110,7 +115,7 @@ class CallProgram(Program):
                 entry.value = on_numpy(owner)
             parents.append(entry)
         ran = (*run.exports, outputs)
-        saved = self.kept([ran[depth][position] for depth, position in plan.saved])
+        saved = self.kept([ran[depth][position] for depth, position in places])
         found: dict[int, Any] = {}
         if len(self.types) == 1:
             entry = Entry(self, tuple(parents), self.types[0].shape, self.types[0].dtype.np)
@@ -209,8 +214,8 @@ class BackendRunner:
         return [np.asarray(array) for array in self.executable(arrays)]
 
 
-def call_program(recorded: Recorded, grad: bool, compiler: Compiler) -> CallProgram | None:
-    """The program of the recording's results, if gradients flow into them from outside.
+def call_programs(recorded: Recorded, grad: bool, compiler: Compiler) -> list[CallProgram]:
+    """The programs of the recording's results, as far as gradients flow into them from outside.
 
     The recording's outputs then say themselves where gradients stop (`make_stops_explicit`).
     """
@@ -227,23 +232,45 @@ def call_program(recorded: Recorded, grad: bool, compiler: Compiler) -> CallProg
     # A path whose results carry no gradients may begin with the segments of one whose results do.
     alike = grad and trace.guards and not trace.has_freed
     if not indices and not alike:
-        return None
+        return []
     refuse_leaves_between(recorded, leaves, indices)
     refuse_hooks_between(recorded, indices)
     homes, families = leaf_homes(trace)
     make_stops_explicit(recorded, homes)
-    if not indices:
-        return None
     kept = set(homes.values())
-    wanted = tuple(item.node in trace.leaf_of or item.node in kept for item in trace.inputs)
-    graph = Graph(
-        tuple(item.node for item in trace.inputs), tuple(recorded.outputs[k] for k in indices),
-        tuple(item.name for item in trace.inputs), name="forward",
-    )  # fmt: skip
+    inputs = tuple(item.node for item in trace.inputs)
+    wanted = tuple(node in trace.leaf_of or node in kept for node in inputs)
     loop = turns(trace.guards)
     kind = LoopCallProgram if loop else CallProgram
     kind = XlaCallProgram if compiler.backend == "jax" else kind
-    return kind(graph, indices, wanted, families, loop, compiler)
+    programs = []
+    for group in apart(indices, recorded.outputs, [n for n, want in zip(inputs, wanted) if want]):
+        graph = Graph(
+            inputs, tuple(recorded.outputs[k] for k in group),
+            tuple(item.name for item in trace.inputs), name="forward",
+        )  # fmt: skip
+        programs.append(kind(graph, group, wanted, families, loop, compiler))
+    return programs
+
+
+def apart(indices: list[int], outputs: list[Node], wrt: list[Node]) -> list[list[int]]:
+    """The results in groups that are not computed from each other's values, as far as gradients go:
+    each can be walked backwards for itself, as in eager.
+    """
+    leads = leading_nodes(postorder([outputs[k] for k in indices]), wrt)
+    groups: list[tuple[list[int], set[Node]]] = []
+    for k in indices:
+        group = [k]
+        reached = {n for n in postorder([outputs[k]]) if n in leads and n.inputs}
+        others = []
+        for members, nodes in groups:
+            if nodes.isdisjoint(reached) and outputs[k] not in {outputs[j] for j in members}:
+                others.append((members, nodes))
+            else:
+                group = [*members, *group]
+                reached |= nodes
+        groups = [*others, (group, reached)]
+    return sorted(sorted(group) for group, _ in groups)
 
 
 def refuse_leaves_between(recorded: Recorded, leaves: set[int], indices: list[int]) -> None:

@@ -136,7 +136,9 @@ class Committer:
         return tensor
 
     def results(self, plan: Plan, outputs: list[Any], run: Run) -> Any:
-        entries = plan.program.record(self, plan, outputs, run) if plan.program is not None else {}
+        entries: dict[int, Entry] = {}
+        for program, places in plan.programs:
+            entries.update(program.record(self, plan, places, outputs, run))
         for item, index in plan.writes:
             if index in entries:
                 self.rebase(self.owner_of(item, run), plan.families[index], entries[index])

@@ -15,7 +15,7 @@ from functools import update_wrapper
 from typing import Any
 
 from tracegrad.runtime.aliasing import Aliasing
-from tracegrad.runtime.autograd_call import call_program
+from tracegrad.runtime.autograd_call import call_programs
 from tracegrad.runtime.containers import IdentityMatters
 from tracegrad.runtime.function_like import FunctionLike
 from tracegrad.runtime.inspection import Event, Given, Inspection
@@ -224,10 +224,10 @@ class CompiledFunction(FunctionLike, Inspection):
             recorded = self._observed_run(call, trace, observer)
             if self.settings.recheck:
                 recorded.note_programs()
-            program = call_program(recorded, call.grad, self._compiler)
+            programs = call_programs(recorded, call.grad, self._compiler)
             trace.undo_host_actions()
             observer.put_back()
-            path = self._add(call, recorded, program, observer.facts, specialisation)
+            path = self._add(call, recorded, programs, observer.facts, specialisation)
         except (MemoryMatters, IdentityMatters) as matters:
             trace.discard()
             observer.put_back()
@@ -301,17 +301,17 @@ class CompiledFunction(FunctionLike, Inspection):
             set_mode(mode_with(final.plan.grad_left, get_mode().trace))
 
     def _add(
-        self, call: Call, recorded: Recorded, program: Any, facts: list[Any], tree: Specialisation | None
+        self, call: Call, recorded: Recorded, programs: list[Any], facts: list[Any], tree: Specialisation | None
     ) -> list[Segment]:  # fmt: skip
         """Add a recording to its tree, or to a new one; its path there."""
         if tree is not None:
             try:
-                path = self._extend(tree, call, recorded, program, facts)
+                path = self._extend(tree, call, recorded, programs, facts)
             except NotDeterministic:
                 tree = None
         if tree is None:
             tree = Specialisation(facts)
-            path = self._extend(tree, call, recorded, program, [])
+            path = self._extend(tree, call, recorded, programs, [])
             kept = self._cache.setdefault(call.key, [])
             while len(self._cache) > MAX_SIGNATURES:
                 del self._cache[next(iter(self._cache))]
@@ -339,19 +339,19 @@ class CompiledFunction(FunctionLike, Inspection):
         return path
 
     def _extend(
-        self, tree: Specialisation, call: Call, recorded: Recorded, program: Any, facts: list[Any]
+        self, tree: Specialisation, call: Call, recorded: Recorded, programs: list[Any], facts: list[Any]
     ) -> list[Segment]:  # fmt: skip
         """Add a path to a tree; `facts` are those that the tree has not checked for it."""
 
         def prepare(final: Segment) -> None:
-            final.plan = make_plan(final, recorded, program, facts)
+            final.plan = make_plan(final, recorded, programs, facts)
             self._runner.prepare(final)
             tree.aliasing = Aliasing(call, recorded, tree.aliasing)
             tree.fingerprints.add(final.fingerprint())
             tree.ways += 1
             tree.programs.update(recorded.programs)
 
-        saved = program.saved if program is not None else ()
+        saved = tuple(node for program in programs for node in program.saved)
         path = build(tree.root, recorded, self._compiler, saved, prepare)
         tree.root = path[0]
         plan = path[-1].plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from tracegrad.runtime.recorded import Effect, GradWrite, Recorded, Result
@@ -34,7 +35,8 @@ class Plan:
     switched  see Recorded
     slots     names under which state is kept
     grad_left  the gradient mode that a call leaves behind, if it is another than before
-    saved     what the gradient reads of the forward: its depth among what was run, and its position
+    programs  see autograd_call.call_programs; each with the places of what its gradient reads of the
+              forward: the depth among what was run, and the position
     steady    see steady.py
     """
 
@@ -55,25 +57,25 @@ class Plan:
     switched: list[tuple[int, bool]]
     slots: list[Any]
     inputs: list[Input]
-    saved: list[tuple[int, int]]
-    program: Any
+    programs: list[tuple[Any, list[tuple[int, int]]]]
     single: int
     freed: tuple[tuple[int, ...], Any] | None
     grad_left: bool | None
     steady: Callable[[Any], Any] | None = None
 
 
-def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]) -> Plan:
+def make_plan(final: Segment, recorded: Recorded, programs: list[Any], facts: list[Any]) -> Plan:
     trace, results = recorded.trace, recorded.results
     single, freed = -1, None
     if (
         len(results) == 1 and results[0].kind == "output" and not results[0].chain
-        and not recorded.effects and program is None and recorded.treedef.is_leaf()
+        and not recorded.effects and not programs and recorded.treedef.is_leaf()
     ):  # fmt: skip
         single = results[0].index
         if results[0].freed:
             type_ = recorded.outputs[single].type
             freed = (type_.shape, type_.dtype.np)
+    places = iter(final.saved)
     reads = [item for item in trace.host if isinstance(item, HostRead)]
     unset = [grad for grad in recorded.grads if grad.argument < 0 and grad.kind != "set"]
     return Plan(
@@ -94,8 +96,7 @@ def make_plan(final: Segment, recorded: Recorded, program: Any, facts: list[Any]
         switched=recorded.switched,
         slots=list(trace.slots.values()),
         inputs=list(trace.inputs),
-        saved=final.saved,
-        program=program,
+        programs=[(program, list(islice(places, len(program.saved)))) for program in programs],
         single=single,
         freed=freed,
         grad_left=trace.grad_left,

@@ -218,8 +218,12 @@ class Runner(Committer):
         executable = segment.lowered.executable
         if plan.slots:
             run.found = {id(slot): slot.place.read() for slot in plan.slots}
-        if plan.writes and plan.program is not None:
-            run.before = plan.program.before(self, plan, run)
+        if plan.writes and plan.programs:
+            run.before = {
+                key: old
+                for program, _ in plan.programs
+                for key, old in program.before(self, plan, run).items()
+            }
         if not plan.writes:
             return executable(arrays)
         updated = plan.updated

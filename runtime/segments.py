@@ -234,7 +234,7 @@ def make_final(
     recorded: Recorded, saved: tuple[Node, ...], by_node: dict[Node, Any], compiler: Compiler, depth: int
 ) -> Segment:  # fmt: skip
     """The last segment of a path, with the pieces of loops that run before it."""
-    kept = [node for node in saved if node not in by_node]
+    kept = [node for node in dict.fromkeys(saved) if node not in by_node]
     cuts = [*turns(recorded.trace.guards), *recorded.trace.crossing]
     known = dict(by_node)
     pieces = split(cuts, [*recorded.outputs, *kept], known, depth) if cuts else []

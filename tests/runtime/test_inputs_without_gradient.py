@@ -8,6 +8,7 @@ import pytest
 import tracegrad as tg
 import tracegrad.nn.functional as F
 from tracegrad import nn
+from tracegrad.tracer.errors import GradientError
 
 
 def uses_detached(x, h):
@@ -100,3 +101,40 @@ def test_a_discriminator_that_detaches_inside(backend):
         found.append([p.detach().numpy() for p in (*generator.parameters(), *critic.parameters())])
     for a, b in zip(*found, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_results_apart_are_walked_backwards_each_for_itself(backend):
+    """An actor's and a critic's loss of one call; results that share nothing."""
+    actor, critic = nn.Linear(3, 2), nn.Linear(3, 1)
+
+    def losses(x, h):
+        return actor(x).square().mean(), critic(x).tanh().mean(), h * 2
+
+    found = []
+    for call in (losses, tg.compile(losses, backend=backend, fullgraph=True)):
+        leaf = tg.ones(3, requires_grad=True)
+        h = leaf * 3
+        x = tg.arange(6.0).reshape(2, 3)
+        first, second, third = call(x, h)
+        second.backward()
+        first.backward()
+        h.sum().backward()
+        found.append([p.grad.tolist() for p in (*actor.parameters(), *critic.parameters(), leaf)])
+        with pytest.raises(GradientError):
+            third.sum().backward()
+        for p in (*actor.parameters(), *critic.parameters()):
+            p.grad = None
+    for a, b in zip(*found, strict=True):
+        assert tg.allclose(tg.tensor(a), tg.tensor(b))
+
+
+def test_results_with_a_value_in_common_are_walked_together(backend):
+    w = tg.ones(3, requires_grad=True)
+    call = tg.compile(lambda x: ((x * w).tanh(), (x * w).tanh().exp()), backend=backend)
+    first, second = call(tg.ones(3))
+    (first.sum() + second.sum()).backward()
+    both, w.grad = w.grad, None
+    first, second = call(tg.ones(3))
+    first.sum().backward(retain_graph=True)
+    second.sum().backward()
+    assert tg.allclose(both, w.grad)
