@@ -26,7 +26,7 @@ from tracegrad.runtime.results import finish
 from tracegrad.runtime.run import Runner, SharedOutside
 from tracegrad.runtime.segments import NotDeterministic, Segment, Specialisation, build
 from tracegrad.runtime.settings import Settings
-from tracegrad.runtime.signature import Call, Signature
+from tracegrad.runtime.signature import CHOICES, VALUES, Call, Signature
 from tracegrad.runtime.usual import Usual, usual_call
 from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.runtime.watch.observer import Observer
@@ -43,14 +43,18 @@ MAX_SIGNATURES = 256  # signatures kept
 # Ends of a path tree, those included that differ in how often a loop turned; a larger max_paths counts.
 MAX_WAYS = 256
 MAX_EVENTS = 200  # recordings that `why()` still explains
-MAX_VALUES = 8  # recordings in a row for other values of arguments alone
+MAX_VALUES = 8  # recordings in a row for other values of arguments alone,
+MAX_CHOICES = 32  # for other integers and names alone
 _LOOK_AGAIN = object()
-_VALUES = "the values of arguments"
 _ANYTHING = "some fact, another one each time"
 _MEMORY = "an argument shares memory with captured state, or has another .grad, than before"
 # What is no fact: how many recordings in a row it may cause, and how to have none.
 _LIMITS = {
-    _VALUES: (
+    CHOICES: (
+        MAX_CHOICES,
+        "pass numbers that change at every call as tensors (tg.tensor(5)), and leave out names that it does not need",
+    ),
+    VALUES: (
         MAX_VALUES,
         "pass numbers and arrays as tensors (tg.tensor(0.5)), which are read at every call, and objects that stay",
     ),
@@ -187,8 +191,8 @@ class CompiledFunction(FunctionLike, Inspection):
                 return _LOOK_AGAIN
             self._usual = self._usual_of = None
             if not reason:
-                reason, values_alone = call.signature.compared_with(self._signatures)
-                culprit = _VALUES if values_alone else culprit
+                reason, arguments = call.signature.compared_with(self._signatures)
+                culprit = arguments or culprit
             if culprit is None or not any(
                 self._too_many(call, reason, each) for each in (culprit, _ANYTHING)
             ):
@@ -367,7 +371,7 @@ class CompiledFunction(FunctionLike, Inspection):
         before = self._calls - 1
         self._misses = {fact: known for fact, known in self._misses.items() if known[0] >= before}
         _, counts = self._misses.get(culprit, (0, {}))
-        key = None if culprit == _VALUES else call.key
+        key = None if culprit in (CHOICES, VALUES) else call.key
         count = counts[key] = counts.get(key, 0) + 1
         self._misses[culprit] = (self._calls, counts)
         limit, fix = _LIMITS.get(

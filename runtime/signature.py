@@ -19,7 +19,8 @@ from tracegrad.tracer.tensor import Tensor, bare, wrap
 from tracegrad.tracer.trace.recording import Trace
 from tracegrad.tracer.trees import accessors, flatten_in_order
 
-_FEW = (Tensor, int, np.integer, str, bytes, NoneType, enum.Enum)  # values that do come again
+_CHOICES = (int, np.integer, str, bytes, enum.Enum)  # values that mostly come again
+CHOICES, VALUES = "the integers and names among the arguments", "the values of arguments"
 # Fields of a tensor that has a value and nothing else: most arguments.
 _VALUE_ALONE = frozenset({"_data", "_jax", "_given", "_captured"})
 
@@ -39,16 +40,20 @@ def value_of(plain: Tensor) -> Any:
 class Signature:
     """Readable form of a call's key: (path in the arguments, description) pairs.
 
-    values  the paths of arguments that are no tensors and seldom come again: floats, arrays, objects
+    choices  the paths of arguments that are numbers to choose by, and names: they mostly come again
+    values   those of others that are no tensors: floats, arrays, objects
     """
 
     parts: tuple[tuple[str, str], ...]
+    choices: frozenset[str] = frozenset()
     values: frozenset[str] = frozenset()
 
-    def compared_with(self, earlier: list[Signature]) -> tuple[str, bool]:
-        """One sentence on what is new, empty for the first call; whether it is values alone."""
+    def compared_with(self, earlier: list[Signature]) -> tuple[str, str]:
+        """One sentence on what is new, empty for the first call; if it is arguments that are no tensors,
+        which of them, else "".
+        """
         if not earlier:
-            return "", False
+            return "", ""
 
         def distance(other: Signature) -> int:
             return len(set(self.parts) ^ set(other.parts))
@@ -56,11 +61,16 @@ class Signature:
         nearest = min(reversed(earlier), key=distance)
         before, now = dict(nearest.parts), dict(self.parts)
         names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
-        values = before.keys() == now.keys() and self.values.issuperset(names)
+        kind = ""
+        if before.keys() == now.keys():
+            if self.values.issuperset(names):
+                kind = VALUES
+            elif self.values.union(self.choices).issuperset(names):
+                kind = CHOICES
         changes = [
             f"{name}: {before.get(name, 'absent')} -> {now.get(name, 'absent')}" for name in names
         ]
-        return "; ".join(changes) or "an argument that looks the same is another one", values
+        return "; ".join(changes) or "an argument that looks the same is another one", kind
 
 
 class Call:
@@ -182,8 +192,14 @@ class Call:
         parts = [(p, describe(leaf, owner_of.get(id(leaf)))) for p, leaf in zip(names, self.leaves)]
         parts.append(("gradient mode", "on" if self.grad else "off"))
         parts.append(("default dtype", get_default_dtype().public_name))
-        values = {p for p, leaf in zip(names, self.leaves) if not isinstance(leaf, _FEW)}
-        return Signature(tuple(parts), frozenset(values))
+        others = [
+            (p, leaf)
+            for p, leaf in zip(names, self.leaves)
+            if not isinstance(leaf, (Tensor, NoneType))
+        ]
+        choices = frozenset(p for p, leaf in others if isinstance(leaf, _CHOICES))
+        values = frozenset(p for p, _ in others) - choices
+        return Signature(tuple(parts), choices, values)
 
     def declare(self, trace: Trace) -> None:
         """Make the arguments inputs of the trace, in order."""

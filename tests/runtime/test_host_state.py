@@ -108,3 +108,33 @@ def test_a_write_in_a_branch_of_a_graph_is_refused():
         tg.compile(lambda x: tg.cond(x.sum() > 0, halve, lambda x: x, (x,)), fullgraph=True)(
             tg.ones(2)
         )
+
+
+def test_an_integer_that_is_another_one_at_every_call_ends_in_eager_calls(backend):
+    """The number of the step as an argument."""
+    step = tg.compile(lambda x, it: x * (it + 1 if it < 5 else 6), backend=backend)
+    with pytest.warns(
+        UserWarning, match=r"this changes between calls: argument 1: \d+ -> \d+"
+    ) as warned:
+        for it in range(40):
+            assert step(tg.ones(2), it).tolist() == [min(it + 1.0, 6.0)] * 2
+    assert len(warned) == 1 and "tg.tensor(5)" in str(warned[0].message)
+    recordings = step.stats()["recordings"]
+    step(tg.ones(2), 1000)
+    assert step.stats()["recordings"] == recordings < 40
+
+
+def test_integers_that_come_again_stay_compiled(backend):
+    """Twenty sizes, met one after the other in every epoch."""
+    step = tg.compile(lambda x, size: x[:size] * 2, backend=backend)
+    for _ in range(3):
+        for size in range(1, 21):
+            assert step(tg.ones(20), size).shape == (size,)
+    assert step.stats()["recordings"] == 20
+
+
+def test_names_that_nothing_reads_are_no_reason_for_ever(backend):
+    step = tg.compile(lambda batch: batch["x"] * 2, backend=backend)
+    with pytest.warns(UserWarning, match="leave out names"):
+        for k in range(40):
+            assert step({"x": tg.ones(2), "file": f"image{k}.png"}).tolist() == [2.0, 2.0]
