@@ -19,6 +19,12 @@ from tracegrad.tracer.state import EAGER_NO_GRAD, get_mode, reset_mode, set_mode
 _FLOATS = (float, np.floating)
 
 
+class Record:
+    """Base of the library's own classes whose instances are their attributes and nothing more: to
+    compiled functions they are what an object of a user's class is.
+    """
+
+
 class Observed:
     """Base of objects whose attributes may be read while recording.
 

@@ -28,7 +28,7 @@ from tracegrad.runtime.watch.names import ASKS, names_in
 from tracegrad.runtime.watch.pictures import ABSENT, Picture, TooLargeError
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import is_own_code, start_of
-from tracegrad.tracer.observed import Observed
+from tracegrad.tracer.observed import Observed, Record
 from tracegrad.tracer.tensor import Tensor
 
 _LIBRARIES = frozenset(
@@ -65,7 +65,7 @@ def is_library(name: object) -> bool:
 def is_user_class(kind: type) -> bool:
     return (
         bool(kind.__flags__ & _HEAP_TYPE)
-        and not is_library(kind.__module__)
+        and (not is_library(kind.__module__) or issubclass(kind, Record))
         and not issubclass(kind, enum.Enum)
     )
 

@@ -16,6 +16,7 @@ import tracegrad as tg
 from tracegrad.names import refuse_other_names
 from tracegrad.tracer import Tensor
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
+from tracegrad.tracer.observed import Record
 
 __all__ = [
     "PackedSequence", "invert_permutation", "pack_padded_sequence", "pack_sequence",
@@ -23,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class PackedSequence:
+class PackedSequence(Record):
     """Sequences for a recurrent layer, as `pack_padded_sequence` makes them.
 
     Of `data` and `batch_sizes`, as in PyTorch; it unpacks into data, batch_sizes, sorted_indices and
