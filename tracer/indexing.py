@@ -52,15 +52,8 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     """Write through the view that `index` selects; repeated places in an advanced index: any one
     write wins.
     """
-    mask = lone_mask(self, index)
     if value.__class__ in NUMBERS and value.__class__ is not complex:
         check_fits(value, self.dtype, halves=False)
-        if mask is not None:
-            value = as_tensor(value, dtype=self.dtype)
-    if mask is not None and not (isinstance(value, Tensor) and value.ndim):
-        result = functions.masked_fill(self, mask, value)
-        write(self, fitted(self, result, "x[mask] = value"))
-        return
     steps = basic_steps(self, index)
     if steps is not None and store(self, steps, value):
         return
@@ -79,6 +72,10 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         value = value[0]
     if not advanced:
         write(view, fitted(view, value, "x[...] = value"))
+        return
+    if not value.ndim and (mask := lone_mask(view, advanced)) is not None:
+        result = functions.masked_fill(view, mask, value)
+        write(view, fitted(view, result, "x[mask] = value"))
         return
     positions, indices = place(
         view, advanced, "writing x[mask] = values", "use x.masked_scatter_(mask, values), or tg.where(mask, other, x)"
@@ -141,16 +138,14 @@ def lone_mask_fits(self: Tensor, mask: Tensor) -> bool:
     return plain and mask.shape == self.shape[: mask.ndim]
 
 
-def lone_mask(self: Tensor, index: Any) -> Tensor | None:
-    if isinstance(index, np.ndarray) and index.dtype == np.bool_:
-        index = wrap(index)
-    if isinstance(index, Tensor) and index.dtype is bool_ and index.ndim:
-        if index.shape != self.shape[: index.ndim]:
-            raise OutOfRangeError(
-                f"a mask of shape {list(index.shape)} does not fit a tensor of shape {list(self.shape)}"
-            )
-        return index.reshape(*index.shape, *[1] * (self.ndim - index.ndim))
-    return None
+def lone_mask(view: Tensor, advanced: list[tuple[int, Any]]) -> Tensor | None:
+    """The mask, broadcast as `view` needs it, where it is all that is advanced, and fits."""
+    axis, mask = advanced[0]
+    if len(advanced) > 1 or mask.dtype is not bool_ or not mask.ndim:
+        return None
+    if mask.shape != view.shape[axis : axis + mask.ndim]:
+        return None
+    return mask.reshape(*mask.shape, *[1] * (view.ndim - axis - mask.ndim))
 
 
 _basic = LRU(CACHE_SIZE)
