@@ -337,7 +337,8 @@ class CompiledFunction(FunctionLike, Inspection):
             self._stay_eager(
                 f"more than {self.settings.max_paths} different values were asked for at "
                 f"{asked[0].guard_line} (max_paths)",
-                "return loss.item(), which is read after the call, and print outside; branch on the tensor (loss > 10), not on its value; or raise max_paths",
+                "return loss.item(), which is read after the call, and print outside; branch on the "
+                "tensor (loss > 10), not on its value; or raise max_paths",
                 recorded.trace,
             )
         return path
