@@ -83,13 +83,19 @@ def operands_of(own: Sequence[Node]) -> list[Node]:
     return [o for o in dict.fromkeys(o for n in own for o in n.inputs) if o not in inside]
 
 
+def pattern(own: Sequence[Node]) -> tuple[Any, ...]:
+    """Equal for stages that compute the same, each from its own operands."""
+    number = {node: k for k, node in enumerate((*operands_of(own), *own))}
+    return tuple((n.op, n.attrs, n.type, *(number[o] for o in n.inputs)) for n in own)
+
+
 def led_in_turns_alike(groups: Sequence[Sequence[Node]], leads: Collection[Node]) -> set[Node]:
     """Nodes from which nothing leads to what is differentiated for, and whose like in another turn
     does; not those where a gradient was stopped.
     """
     leading: dict[Any, set[int]] = {}  # positions among what alike stages read and compute
     stages = [[*operands_of(own), *own] for own in groups]
-    kinds = [tuple((n.op, n.attrs, n.type) for n in own) for own in groups]
+    kinds = list(map(pattern, groups))
     for kind, nodes in zip(kinds, stages):
         found = {k for k, node in enumerate(nodes) if node in leads}
         leading.setdefault(kind, set()).update(found)

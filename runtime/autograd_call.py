@@ -240,7 +240,7 @@ def call_programs(recorded: Recorded, grad: bool, compiler: Compiler) -> list[Ca
     kept = set(homes.values())
     inputs = tuple(item.node for item in trace.inputs)
     wanted = tuple(node in trace.leaf_of or node in kept for node in inputs)
-    loop = turns(trace.guards)
+    loop = list(turns(trace.guards).values())
     kind = LoopCallProgram if loop else CallProgram
     kind = XlaCallProgram if compiler.backend == "jax" else kind
     programs = []
@@ -354,4 +354,6 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
     for guard in trace.guards:
         guard.node = new[guard.node]
         guard.made = [new[n] for n in guard.made]
-    trace.crossing = [tuple(new[n] for n in cut if n in new) for cut in trace.crossing]
+    trace.crossing = [
+        (asked, tuple(new[n] for n in cut if n in new)) for asked, cut in trace.crossing
+    ]

@@ -12,6 +12,7 @@ from typing import Any
 
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
+from tracegrad.passes.autodiff_stages import pattern
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.tracer.trace.buffers import Input
 
@@ -68,7 +69,7 @@ def handed_on(
     """The values that a piece hands on: those read after it, or after one alike: so that they share
     an executable.
     """
-    kinds = [tuple((n.op, n.attrs, n.type) for n in own) for own in members]
+    kinds = list(map(pattern, members))
     read = {n for n in finals if n in home}
     reading = [n for n in order if n not in known]
     while True:

@@ -235,7 +235,9 @@ def make_final(
 ) -> Segment:  # fmt: skip
     """The last segment of a path, with the pieces of loops that run before it."""
     kept = [node for node in dict.fromkeys(saved) if node not in by_node]
-    cuts = [*turns(recorded.trace.guards), *recorded.trace.crossing]
+    stages = list(turns(recorded.trace.guards).items())[1:]  # what is before a loop is like no turn
+    # A stage ends before its question; gradients computed between two questions stand between.
+    cuts = [cut for _, cut in sorted([*stages, *recorded.trace.crossing], key=lambda c: c[0])]
     known = dict(by_node)
     pieces = split(cuts, [*recorded.outputs, *kept], known, depth) if cuts else []
     graph, donated, sources = last(recorded, kept, known)

@@ -54,7 +54,8 @@ def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
     other questions.
 
     Turns that are alike carry alike: what is read after one of them counts for all, so that they
-    share an executable.
+    share an executable. The first question carries what turns read: the rest (the gradient of a loop
+    before, say) is for the end, which runs in pieces.
     """
     stage: dict[Node, int] = {}
     for k, guard in enumerate(guards):
@@ -66,20 +67,27 @@ def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
         at = stage.get(node, end)
         read.update(operand for operand in node.inputs if stage.get(operand, end) < at)
     asked = Counter(map(line_of, guards))
-    before: set[tuple[str, int]] = set()
-    turns_of: dict[Any, set[int]] = {}  # by line; the first question there is a group of its own
-    groups = []
+    first: set[int] = set()
+    turns_of: dict[tuple[str, int], set[int]] = {}
     for k, guard in enumerate(guards):
         line = line_of(guard)
-        groups.append(line if line in before else k)
-        before.add(line)
-        if asked[line] > 1:
-            found = {j for j, node in enumerate(guard.made) if node in read}
-            turns_of.setdefault(groups[-1], set()).update(found)
-    return [
-        sorted(j for j in turns_of.get(group, ()) if j < len(guard.made))
-        for guard, group in zip(guards, groups)
+        if line not in turns_of:
+            first.add(k)
+            turns_of[line] = set()
+        else:
+            turns_of[line].update(j for j, node in enumerate(guard.made) if node in read)
+    carried = [
+        [] if k in first else sorted(j for j in turns_of[line_of(guard)] if j < len(guard.made))
+        for k, guard in enumerate(guards)
     ]
+    turning = [guard.made[j] for guard, along in zip(guards, carried) for j in along]
+    reached = set(postorder((*(guard.node for guard in guards), *turning)))
+    for k in first:
+        guard = guards[k]
+        if asked[line_of(guard)] > 1:
+            wanted = read & reached
+            carried[k] = [j for j, node in enumerate(guard.made) if node in wanted]
+    return carried
 
 
 def slice_of(guard: Guard, along: list[int], by_node: Container[Node]) -> list[Node]:

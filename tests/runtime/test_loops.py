@@ -311,6 +311,39 @@ def test_a_branch_and_a_loop(function: Loop, inside: bool, backend: str) -> None
         assert counts[0] <= 7 and counts[1] <= 9
 
 
+def test_a_loop_behind_the_training_step_of_one(backend: str) -> None:
+    """The gradient stands between the loops: it belongs to no question, and runs in pieces."""
+
+    def steps(weight: tg.Tensor) -> Callable[[tg.Tensor, tg.Tensor], Any]:
+        optimizer = tg.optim.SGD([weight], lr=0.05)
+
+        def step(x: tg.Tensor, tolerance: tg.Tensor) -> Any:
+            for _ in counted(x, weight, tolerance):
+                x = (x @ weight).tanh() + 0.1
+            loss = x.square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            root = tg.ones_like(loss)
+            for _ in range(20):
+                if (root * root - loss.detach()).abs() < tolerance * 1e-3:
+                    break
+                root = (root + loss.detach() / root) / 2
+            return loss, root
+
+        return step
+
+    weights = [given(0)[1].requires_grad_() for _ in range(2)]
+    eager = steps(weights[0])
+    compiled = tg.compile(steps(weights[1]), backend=backend, fullgraph=True)
+    for seed, tolerance in enumerate([0.2, 0.03, 0.6, 0.3, 0.01, 0.003, 0.1, 1e-3]):
+        x, _ = given(seed)
+        assert_same(list(compiled(x, tg.tensor(tolerance))), list(eager(x, tg.tensor(tolerance))))
+        assert_same(weights[1:], weights[:1])
+    assert compiled.stats()["recordings"] >= 5
+    assert compiled.stats()["compiles"] <= 9
+
+
 def test_a_model_that_iterates_until_it_settles(backend: str) -> None:
     """The whole step, with Adam: one executable for all turns forward, one for all backward."""
 

@@ -53,12 +53,13 @@ class GradSlot:
 class TraceAutograd(TraceHost):
     """The part of a Trace that answers gradient questions.
 
-    crossing  the values that cross from one piece of a loop's gradient to the next, cut by cut
+    crossing  the values that cross from one piece of a loop's gradient to the next, cut by cut, and
+              how many questions were answered when it was computed
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.crossing: list[tuple[Node, ...]] = []
+        self.crossing: list[tuple[int, tuple[Node, ...]]] = []
         self.grads: dict[int, GradSlot] = {}
         self._freed: set[Node] = set()
         self._older: set[Node] = set()  # there before the last walk under create_graph
@@ -156,9 +157,10 @@ class TraceAutograd(TraceHost):
             with set_grad_enabled(create):  # the mode in which backwards of the user's run
                 if self.hooks:
                     found = self._walk(roots, cotangents, wrt, create)
-                elif stages := turns(self.guards):
+                elif stages := list(turns(self.guards).values()):
                     found, crossing, _ = reverse_in_stages(roots, cotangents, wrt, active, stages)
-                    self.crossing += crossing[:-1]  # what follows goes with the first stage
+                    asked = len(self.guards)  # what follows goes with the first stage
+                    self.crossing += [(asked, cut) for cut in crossing[:-1]]
                 else:
                     found = reverse(roots, cotangents, wrt, active=active)
             if not (create if retain is None else retain):

@@ -31,18 +31,19 @@ def line_of(guard: Guard) -> tuple[str, int]:
     return guard.loc.file, guard.loc.line
 
 
-def turns(guards: Sequence[Guard]) -> list[list[Node]]:
+def turns(guards: Sequence[Guard]) -> dict[int, list[Node]]:
     """What is computed up to each question that is asked again, at a line where one was asked
-    before: the turns of loops, but for the last, and what is before them.
+    before: the turns of loops, but for the last, and what is before them. By how many questions
+    were answered then.
     """
     cuts_then: dict[tuple[str, int], int] = {}  # when the line asked last
     known: set[Node] = set()
-    stages: list[list[Node]] = []
+    stages: dict[int, list[Node]] = {}
     current: list[Node] = []
-    for guard in guards:
+    for asked, guard in enumerate(guards):
         line = line_of(guard)
         if cuts_then.get(line) == len(stages):
-            stages.append(current)
+            stages[asked] = current
             current = []
         cuts_then[line] = len(stages)
         reached = postorder((guard.node, *guard.made), stop=known.__contains__)
