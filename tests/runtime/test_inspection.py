@@ -65,6 +65,23 @@ def test_explain_says_what_runs_before_the_graph_shown():
     assert "after 5 questions of Python's, a segment each, and 3 pieces" in step.explain()
 
 
+def test_a_dump_of_a_loops_last_piece_is_whole(tmp_path, backend):
+    @tg.compile(backend=backend)
+    def step(x):
+        while x.sum() < 8:
+            x = x * w
+        loss = x.sum()
+        loss.backward()
+        return loss
+
+    w = tg.tensor(1.5, requires_grad=True)
+    step(tg.ones(2))
+    step.dump(tmp_path)
+    final = tg.ir.serialise.from_json((tmp_path / "final.json").read_text())
+    assert final.fingerprint() == step.graph.fingerprint()
+    assert "pieces" in (tmp_path / "explain.txt").read_text()
+
+
 def test_a_folder_that_holds_another_manifest_loses_nothing(tmp_path):
     f = tg.compile(lambda x: x * 2, backend="numpy")
     f(tg.ones(2))

@@ -344,6 +344,33 @@ def test_a_loop_behind_the_training_step_of_one(backend: str) -> None:
     assert compiled.stats()["compiles"] <= 9
 
 
+def test_a_recurrent_layer_in_a_loop(backend: str) -> None:
+    """Decoding until a confident step: an LSTM whose state the loop carries."""
+    tg.manual_seed(2)
+    layer, head = nn.LSTM(3, 4), nn.Linear(4, 3)
+
+    def decode(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+        state, left = None, tg.ones(())
+        while left > tolerance:
+            out, state = layer(x, state)
+            x = head(out).tanh()
+            left = left * 0.6
+        return x.square().sum() + state[1].sum()
+
+    compiled = tg.compile(decode, backend=backend, fullgraph=True)
+    for tolerance in (0.5, 0.1, 0.03, 0.3, 0.01):
+        x = given(0)[0].unsqueeze(0).requires_grad_()
+        found = []
+        for function in (decode, compiled):
+            parameters = [x, *layer.parameters(), *head.parameters()]
+            loss = function(x, x, tg.tensor(tolerance))
+            found.append([loss, *tg.autograd.grad(loss, parameters)])
+        assert_same(found[1], found[0])
+    assert (
+        compiled.stats()["compiles"] <= 9
+    )  # the first turn has no state yet: it is unlike the others
+
+
 def test_a_model_that_iterates_until_it_settles(backend: str) -> None:
     """The whole step, with Adam: one executable for all turns forward, one for all backward."""
 
