@@ -257,20 +257,25 @@ def apart(indices: list[int], outputs: list[Node], wrt: list[Node]) -> list[list
     """The results in groups that are not computed from each other's values, as far as gradients go:
     each can be walked backwards for itself, as in eager.
     """
-    leads = leading_nodes(postorder([outputs[k] for k in indices]), wrt)
-    groups: list[tuple[list[int], set[Node]]] = []
+    order = postorder([outputs[k] for k in indices])
+    leads = leading_nodes(order, wrt)
+    other: dict[Node, Node] = {}  # towards the one node that stands for all it is connected to
+
+    def standing_for(node: Node) -> Node:
+        while node in other:
+            node = other[node]
+        return node
+
+    for node in order:
+        for operand in node.inputs if node in leads else ():
+            if operand in leads and operand.inputs:
+                stands = standing_for(operand)
+                if stands is not node:
+                    other[stands] = node
+    groups: dict[Node, list[int]] = {}
     for k in indices:
-        group = [k]
-        reached = {n for n in postorder([outputs[k]]) if n in leads and n.inputs}
-        others = []
-        for members, nodes in groups:
-            if nodes.isdisjoint(reached) and outputs[k] not in {outputs[j] for j in members}:
-                others.append((members, nodes))
-            else:
-                group = [*members, *group]
-                reached |= nodes
-        groups = [*others, (group, reached)]
-    return sorted(sorted(group) for group, _ in groups)
+        groups.setdefault(standing_for(outputs[k]), []).append(k)
+    return list(groups.values())
 
 
 def refuse_leaves_between(recorded: Recorded, leaves: set[int], indices: list[int]) -> None:
