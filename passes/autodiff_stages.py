@@ -73,7 +73,8 @@ def reverse_in_stages(
                     found[node] = plus_found(found.get(node), gradient)
         if ends:
             crossing.append((*done.values(), *found.values(), *alike))
-    constants = [node for node in unread if not node.inputs and node.op is not INPUT]
+    read = dict.fromkeys(node for own in groups for node in operands_of(own) if node in unread)
+    constants = [node for node in read if not node.inputs and node.op is not INPUT]
     return [done.get(node, found.get(node)) for node in wrt], crossing, constants
 
 

@@ -83,7 +83,7 @@ class CallProgram(Program):
     ) -> dict[int, Any]:
         """The tape entry of one call; returns output index -> entry.
 
-        places  where the run has the values that the gradient reads: see Plan.saved
+        places  where the run has the values that the gradient reads, see Plan.programs
         """
         parents = []
         reads = set(self.joint.needs_in)
