@@ -235,7 +235,7 @@ def call_programs(recorded: Recorded, grad: bool, compiler: Compiler) -> list[Ca
         return []
     refuse_leaves_between(recorded, leaves, indices)
     refuse_hooks_between(recorded, indices)
-    homes, families = leaf_homes(trace)
+    homes, families = leaf_homes(trace, [recorded.outputs[k] for k in indices])
     make_stops_explicit(recorded, homes)
     kept = set(homes.values())
     inputs = tuple(item.node for item in trace.inputs)
@@ -304,13 +304,14 @@ def refuse_hooks_between(recorded: Recorded, indices: list[int]) -> None:
             )
 
 
-def leaf_homes(trace: Any) -> tuple[dict[Node, Node], dict[Node, int]]:
+def leaf_homes(trace: Any, results: list[Node]) -> tuple[dict[Node, Node], dict[Node, int]]:
     """Later values of captured leaves (written under no_grad) -> the inputs that their gradients
     belong to.
 
     Second: those inputs -> the family of the leaf.
     """
     inputs = {id(item.source): item.node for item in trace.inputs}
+    read = set(postorder(results))
     homes: dict[Node, Node] = {}
     families: dict[Node, int] = {}
     for node, record in trace.leaf_of.items():
@@ -320,13 +321,16 @@ def leaf_homes(trace: Any) -> tuple[dict[Node, Node], dict[Node, int]]:
             home = inputs.get(id(tensor)) or inputs.get(id(tensor._storage))
             # One input stands for one family: that of its own value if that is a leaf.
             same = home not in trace.leaf_of or trace.leaf_of[home] is record
-            if (
-                home is not None
-                and home is not node
-                and same
-                and families.setdefault(home, tensor._family) == tensor._family
-            ):
+            if home is None or home is node:
+                continue
+            if same and families.setdefault(home, tensor._family) == tensor._family:
                 homes[node] = home
+            elif node in read:
+                trace.refuse(
+                    "two tensors that share memory each want a gradient of their own",
+                    "give one of them as a .clone()",
+                    "their memory is one input of the graph, which has one gradient",
+                )
     return homes, families
 
 
@@ -336,22 +340,23 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
     """
     trace = recorded.trace
     roots = [*recorded.outputs, *(n for g in trace.guards for n in (g.node, *g.made))]
+    # Inputs whose gradient is that of an alias alone: as themselves they have none.
+    aliased = {home for home in homes.values() if not trace.is_tracked(home)}
     new: dict[Node, Node] = {}
     stopped: dict[Node, Node] = {}
     for node in postorder(roots):
-        operands = tuple(new[o] for o in node.inputs)
-        stops = node not in trace.active and carries_gradient(node)
-        if stops and node.op is not ops.detach and node.op is not ops.proj:
-            replaced = []
-            for old, operand in zip(node.inputs, operands):
-                if trace.is_tracked(old) and isinstance(old.type, TensorType):
-                    if operand not in stopped:
-                        with _loc.at(node.loc):
-                            stopped[operand] = ops.detach(operand)
-                    operand = stopped[operand]
-                replaced.append(operand)
-            operands = tuple(replaced)
-        new[node] = rebuild(node, operands) if operands else node
+        operands = []
+        stops = node not in trace.active and carries_gradient(node) and node.op is not ops.proj
+        for old in node.inputs:
+            operand = new[old]
+            ends = old in aliased or (stops and trace.is_tracked(old))
+            if ends and node.op is not ops.detach and isinstance(old.type, TensorType):
+                if operand not in stopped:
+                    with _loc.at(node.loc):
+                        stopped[operand] = ops.detach(operand)
+                operand = stopped[operand]
+            operands.append(operand)
+        new[node] = rebuild(node, tuple(operands)) if operands else node
         if node in homes:
             with _loc.at(node.loc):
                 new[node] = ops.rebind(homes[node], new[node])

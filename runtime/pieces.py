@@ -6,7 +6,7 @@ Where it may be cut is known from the reverse walk (passes/autodiff_stages.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,23 +33,19 @@ def split(
     known  what has a value already, and where it comes from; the values that a piece hands on are
            added, as (depth of the piece, position)
     """
-    order = postorder(finals, stop=known.__contains__)
     home: dict[Node, int] = {}
-    members: list[list[Node]] = []
-    for cut_ in cuts:
-        reached = postorder(cut_, stop=lambda n: n in known or n in home)
-        # A constant costs nothing: each piece has its own.
-        new = [n for n in reached if n.inputs and n not in known and n not in home]
-        if new:
-            home.update(dict.fromkeys(new, len(members)))
-            members.append(new)
-    for node in order:
+    for at, cut_ in enumerate(cuts):
+        for node in postorder(cut_, stop=lambda n: n in known or n in home):
+            # A constant costs nothing: each piece has its own.
+            if node.inputs and node not in known:
+                home.setdefault(node, at)
+    for node in postorder((*finals, *home), stop=known.__contains__):
         if node.op is ops.proj and node not in known and node.inputs[0] in home:
-            at = home[node.inputs[0]]
-            if home.get(node) != at:
-                home[node] = at
-                members[at].append(node)
-    crossing = handed_on(order, finals, members, home, known)
+            home[node] = home[node.inputs[0]]  # the parts of a value beside it
+    members: list[list[Node]] = [[] for _ in cuts]
+    for node, at in home.items():
+        members[at].append(node)
+    crossing = handed_on(finals, members, home, known)
     pieces: list[Piece] = []
     for own in members:
         exports = [n for n in own if n in crossing]
@@ -63,17 +59,19 @@ def split(
 
 
 def handed_on(
-    order: Sequence[Node], finals: Sequence[Node], members: Sequence[Sequence[Node]],
-    home: dict[Node, int], known: Container[Node],
+    finals: Sequence[Node], members: Sequence[Sequence[Node]], home: dict[Node, int],
+    known: Container[Node],
 ) -> set[Node]:  # fmt: skip
     """The values that a piece hands on: those read after it, or after one alike: so that they share
     an executable.
     """
     kinds = list(map(pattern, members))
     read = {n for n in finals if n in home}
-    reading = [n for n in order if n not in known]
+    new: Iterable[Node] = finals
     while True:
-        for node in reading:
+        for node in postorder(new, stop=known.__contains__):
+            if node in known:
+                continue
             read.update(o for o in node.inputs if o in home and home[o] != home.get(node))
         positions: dict[Any, set[int]] = {kind: set() for kind in kinds}
         for kind, own in zip(kinds, members):
@@ -82,7 +80,7 @@ def handed_on(
         if not alike:
             return read
         read |= alike
-        reading = [n for n in postorder(alike, stop=known.__contains__) if n not in known]
+        new = alike
 
 
 class InPieces:

@@ -201,9 +201,10 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
         if item is None:
             shape.append(1)
             continue
-        if isinstance(item, (bool, np.bool_)):
+        no_axis = isinstance(item, Tensor) and item.dtype is bool_ and not item.ndim
+        if no_axis or isinstance(item, (bool, np.bool_)):
             raise UnsupportedError(
-                "indexing with a Python bool",
+                "indexing with a bool of no dimensions",
                 where=here(),
                 fix="index with a tensor mask, or use None and slices",
             )
@@ -211,7 +212,7 @@ def parse(self: Tensor, index: Any) -> tuple[tuple[ViewStep, ...], list[tuple[in
         if isinstance(item, slice):
             start[axis], stop[axis], step[axis] = bounds(item, size)
             shape.append(-(-(stop[axis] - start[axis]) // step[axis]))
-        elif isinstance(item, Tensor) and (item.ndim or item.dtype is bool_):
+        elif isinstance(item, Tensor) and item.ndim:
             advanced.append((len(shape), item))
             used = consumes(item)
             shape += sizes[axis : axis + used]

@@ -128,6 +128,16 @@ def test_results_apart_are_walked_backwards_each_for_itself(backend):
         assert tg.allclose(tg.tensor(a), tg.tensor(b))
 
 
+def test_a_retained_gradient_of_a_result_that_was_walked_concerns_nobody_else(backend):
+    call = tg.compile(lambda x: ((x * 2).sin(), (x * 2).cos()), backend=backend)
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    y, z = call(x)
+    y.retain_grad()
+    (y.sum() + z.sum()).backward()
+    assert y.grad.tolist() == [1.0, 1.0]
+    (x * 3).sum().backward()
+
+
 def test_results_with_a_value_in_common_are_walked_together(backend):
     w = tg.ones(3, requires_grad=True)
     call = tg.compile(lambda x: ((x * w).tanh(), (x * w).tanh().exp()), backend=backend)

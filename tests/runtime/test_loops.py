@@ -93,6 +93,13 @@ def several_results(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tens
     return x
 
 
+def largest_from_constants(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+    y = tg.full((2, 3), 0.25)
+    for _ in counted(x, w, tolerance):
+        y = y.topk(3, dim=1).values * 0.5 + (x @ w).tanh()
+    return y
+
+
 def running_total(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
     total: Any = 0
     for _ in counted(x, w, tolerance):
@@ -156,7 +163,8 @@ def numbers(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
 
 
 OTHER: list[Loop] = [
-    in_place, running_total, all_turns, nested, branching, one_after_the_other, first_as_well, numbers,
+    largest_from_constants, in_place, running_total, all_turns, nested, branching, one_after_the_other,
+    first_as_well, numbers,
 ]  # fmt: skip
 
 

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from everywhere import MODES, agree_everywhere
 
+import tracegrad as tg
+from tracegrad.tracer.errors import UnsupportedError
+
 X = np.random.default_rng(0).standard_normal((4, 3, 2), np.float32)
 ROWS, PLACES, COLUMNS = np.array([1, 0, 0, 1], bool), X[:, :, 0] > 0, np.array([0, 1, 1], bool)
 
@@ -54,3 +57,12 @@ def test_of_integers(mode):
     x = np.arange(8).reshape(4, 2)
     agree_everywhere(mode, first, x)
     agree_everywhere(mode, call, x)
+
+
+@pytest.mark.parametrize("mask", [True, tg.tensor(True)])
+def test_a_bool_of_no_dimensions_is_refused(mask):
+    x = tg.ones(3)
+    with pytest.raises(UnsupportedError, match="no dimensions"):
+        x[mask]
+    with pytest.raises(UnsupportedError, match="no dimensions"):
+        x[mask] = 5.0

@@ -143,14 +143,14 @@ def softplus(input: Operand, /, beta: float = 1.0, threshold: float = 20.0) -> N
     return ops.softplus(floating("softplus", input), beta=float(beta), threshold=float(threshold))
 
 
-@user_op(rounds_once=True)
+@user_op
 def softsign(input: Operand, /) -> Node:
     """input / (1 + |input|)."""
     x = to_float(input)
     return ops.div(x, ops.abs_(x) + 1)
 
 
-@user_op(rounds_once=True)
+@user_op
 def tanhshrink(input: Operand, /) -> Node:
     """input - tanh(input)."""
     x = to_float(input)

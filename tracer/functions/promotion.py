@@ -193,13 +193,16 @@ def keeping_digits(
 ) -> Node:
     """A function of nodes of one type, the result of `operands` (or `dtype`).
 
-    A number among 16-bit floats keeps its digits: float32 is computed with, and rounded once.
+    A number (or a tensor without dimensions) among 16-bit floats keeps its digits: float32 is
+    computed with, and rounded once.
     """
     dtype = dtype or result_dtype(*operands)
     shape = broadcast_shapes(*(node_of(x).shape for x in operands))
-    exact = all(node_of(x).dtype is dtype for x in operands)
-    inner = dtype if exact else wide_dtype(dtype)
-    return to(function(*(lift(x, inner, shape) for x in operands)), dtype)
+    precise = any(not node_of(x).ndim and node_of(x).dtype is not dtype for x in operands)
+    inner = wide_dtype(dtype) if precise else dtype
+    nodes = [node_of(x) for x in operands]
+    nodes = [cast(cast(x, dtype) if x.ndim else x, inner) for x in nodes]
+    return to(function(*(expand(x, shape) for x in nodes)), dtype)
 
 
 def node_of(operand: Operand) -> Node:

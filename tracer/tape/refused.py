@@ -74,7 +74,7 @@ def refuse_between_results(tape: Tape, wanted: Iterable[Entry | None]) -> None:
     another: the call is one entry of the tape.
     """
     for entry in wanted:
-        if not isinstance(entry, Part):
+        if not isinstance(entry, Part) or not entry.parents:  # another one, or walked before
             continue
         call = entry.parents[0]
         from_it = getattr(call.kind, "dependents", {}).get(entry.index, ())
