@@ -311,7 +311,8 @@ def leaf_homes(trace: Any, results: list[Node]) -> tuple[dict[Node, Node], dict[
     Second: those inputs -> the family of the leaf.
     """
     inputs = {id(item.source): item.node for item in trace.inputs}
-    read = set(postorder(results))
+    reading = [node for node in postorder(results) if node in trace.active]
+    used = {operand for node in reading for operand in node.inputs}
     homes: dict[Node, Node] = {}
     families: dict[Node, int] = {}
     for node, record in trace.leaf_of.items():
@@ -319,13 +320,13 @@ def leaf_homes(trace: Any, results: list[Node]) -> tuple[dict[Node, Node], dict[
         if tensor._traced is None:
             tensor = trace.stand_in_of(tensor)
             home = inputs.get(id(tensor)) or inputs.get(id(tensor._storage))
-            # One input stands for one family: that of its own value if that is a leaf.
-            same = home not in trace.leaf_of or trace.leaf_of[home] is record
-            if home is None or home is node:
+            if home is None or home is node or node not in used:
                 continue
-            if same and families.setdefault(home, tensor._family) == tensor._family:
+            # One input stands for one family.
+            other = home in used and trace.leaf_of.get(home, record) is not record
+            if not other and families.setdefault(home, tensor._family) == tensor._family:
                 homes[node] = home
-            elif node in read:
+            else:
                 trace.refuse(
                     "two tensors that share memory each want a gradient of their own",
                     "give one of them as a .clone()",

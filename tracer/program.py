@@ -18,6 +18,7 @@ import numpy as np
 
 from tracegrad.backends import numpy as numpy_backend
 from tracegrad.ir import loc as _loc
+from tracegrad.ir import ops
 from tracegrad.ir.exact import exact
 from tracegrad.ir.graph import INPUT, Graph, Node, inline, placeholder, postorder, substitute
 from tracegrad.ir.ops import traits
@@ -204,7 +205,8 @@ class Program:
             # Pieces that are to be alike must not compute anew what turns of a loop before have, not
             # even from an output.
             read = set(postorder(emitted))
-            saved = (*frontier(emitted, self.graph), *(n for n in starts if n in read))
+            inner = frontier(emitted, self.graph)
+            saved = (*inner, *(n for n in starts if n in read))
         elif save:
             saved = worth_saving(nodes[: len(found)], self.graph)
 
@@ -251,11 +253,20 @@ class Program:
 
 
 def frontier(results: Sequence[Node], forward: Graph) -> tuple[Node, ...]:
-    """The forward intermediates that a gradient reads, constants aside."""
+    """The forward intermediates that a gradient reads, constants aside; of a several-result op, the
+    parts that it reads.
+    """
     known = set(forward.nodes)
     inner = known.difference(forward.inputs, forward.outputs)
-    reached = postorder(results, stop=known.__contains__)
-    return tuple(n for n in reached if n in inner and n.inputs and isinstance(n.type, TensorType))
+
+    def is_part(node: Node) -> bool:
+        return node.op is ops.proj and node.inputs[0] in inner and node not in known
+
+    reached = postorder(results, stop=lambda n: n in known or is_part(n))
+    return tuple(
+        n for n in reached
+        if is_part(n) or (n in inner and n.inputs and isinstance(n.type, TensorType))
+    )  # fmt: skip
 
 
 def worth_saving(results: Sequence[Node], forward: Graph) -> tuple[Node, ...]:
