@@ -320,7 +320,12 @@ def leaf_homes(trace: Any, results: list[Node]) -> tuple[dict[Node, Node], dict[
         if tensor._traced is None:
             tensor = trace.stand_in_of(tensor)
             home = inputs.get(id(tensor)) or inputs.get(id(tensor._storage))
-            if home is None or home is node or node not in used:
+            if home is None or home is node:
+                continue
+            if node not in used:
+                # Nothing flows here; but paths that begin alike say the same of it.
+                if trace.leaf_of.get(home, record) is record:
+                    homes[node] = home
                 continue
             # One input stands for one family.
             other = home in used and trace.leaf_of.get(home, record) is not record

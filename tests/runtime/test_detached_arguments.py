@@ -46,3 +46,20 @@ def test_two_leaves_of_one_memory(backend):
             with pytest.warns(UserWarning, match="share memory"):
                 call(a, b).sum().backward()
             assert a.grad.tolist() == b.grad.tolist() == [1.0, 2.0]
+
+
+def test_paths_with_and_without_gradients_begin_alike(backend):
+    """A weight written before the question: the path whose result has no gradient is no other tree."""
+    w = tg.tensor([1.0, 2.0], requires_grad=True)
+
+    @tg.compile(backend=backend, fullgraph=True)
+    def decayed(x):
+        with tg.no_grad():
+            w.mul_(0.9)
+        return x * w if (w * w).sum() > 2 else x * 2
+
+    for _ in range(8):
+        result = decayed(tg.ones(2))
+        if result.requires_grad:
+            result.sum().backward()
+    assert not result.requires_grad and decayed.stats()["recordings"] == 2

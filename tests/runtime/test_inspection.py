@@ -51,21 +51,9 @@ def test_a_dump_onto_a_file_is_refused(tmp_path):
     assert (tmp_path / "notes").read_text() == "mine"
 
 
-def test_explain_says_what_runs_before_the_graph_shown():
-    @tg.compile(backend="numpy")
-    def step(x):
-        while x.sum() < 8:
-            x = x * w
-        loss = x.sum()
-        loss.backward()
-        return loss
-
+def compiled_loop(backend):
     w = tg.tensor(1.5, requires_grad=True)
-    step(tg.ones(2))
-    assert "after 5 questions of Python's, a segment each, and 3 pieces" in step.explain()
 
-
-def test_a_dump_of_a_loops_last_piece_is_whole(tmp_path, backend):
     @tg.compile(backend=backend)
     def step(x):
         while x.sum() < 8:
@@ -74,7 +62,17 @@ def test_a_dump_of_a_loops_last_piece_is_whole(tmp_path, backend):
         loss.backward()
         return loss
 
-    w = tg.tensor(1.5, requires_grad=True)
+    return step
+
+
+def test_explain_says_what_runs_before_the_graph_shown():
+    step = compiled_loop("numpy")
+    step(tg.ones(2))
+    assert "after 5 questions of Python's, a segment each, and 3 pieces" in step.explain()
+
+
+def test_a_dump_of_a_loops_last_piece_is_whole(tmp_path, backend):
+    step = compiled_loop(backend)
     step(tg.ones(2))
     step.dump(tmp_path)
     final = tg.ir.serialise.from_json((tmp_path / "final.json").read_text())
