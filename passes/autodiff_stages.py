@@ -1,22 +1,68 @@
 """Reverse-mode differentiation stage by stage: turns of a loop that are alike get gradients alike.
 
 Before: x1 = f(x0, w);  x2 = f(x1, w);  y = g(x2)
-After:  stage 2: d_x2 = vjp(g)(ct), then d_x1, d_w2 = vjp(f)(d_x2)
-        stage 1: d_x0, d_w1 = vjp(f)(d_x1), d_w = d_w2 + d_w1
+After:  the rest: d_x2 = vjp(g)(ct)
+        turn 2:   d_x1, d_w2 = vjp(f)(d_x2), d_w = 0 + d_w2
+        turn 1:   d_x0, d_w1 = vjp(f)(d_x1), d_w' = d_w + d_w1
 
 What one stage emits reads nothing that an earlier stage will emit, and the values that cross from
-stage to stage are told, so that the gradient can be cut there and each piece compiled once.
+stage to stage are told, so that the gradient can be cut there and each piece compiled once, for any
+number of turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from tracegrad.ir import ops
 from tracegrad.ir.graph import INPUT, Node, postorder
 from tracegrad.ir.loc import at
+from tracegrad.ir.ops import traits
 from tracegrad.passes.autodiff import carries_gradient, leading_nodes, plus_found, walk
+
+
+@dataclass
+class Stage:
+    """What is computed in it, from itself and the stages before.
+
+    turn     whether it is one of a loop
+    carried  of a turn: values before it of the variables that it reads and binds anew -> those
+             after it
+    """
+
+    nodes: list[Node]
+    turn: bool = False
+    carried: Mapping[Node, Node] = field(default_factory=dict)
+
+
+@dataclass
+class Cuts:
+    """Where the graph of gradients can be cut.
+
+    crossing  the gradients that are known and still needed when a stage is done, the last one first
+    given     constants that turns read as if they were values, to be like other turns
+    unread    gradients that turns hand on, to be like other turns
+    anew      forward values that only look at a value from before their stage, which alone reads them
+    """
+
+    crossing: list[tuple[Node, ...]] = field(default_factory=list)
+    given: list[Node] = field(default_factory=list)
+    unread: list[Node] = field(default_factory=list)
+    anew: set[Node] = field(default_factory=set)
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [*chain.from_iterable(self.crossing), *self.given, *self.unread]
+
+    def replaced(self, new: Mapping[Node, Node]) -> Cuts:
+        """With others in the place of these nodes."""
+        return Cuts(
+            [tuple(new[n] for n in values) for values in self.crossing],
+            [new[n] for n in self.given], [new[n] for n in self.unread],
+        )  # fmt: skip
 
 
 def reverse_in_stages(
@@ -24,58 +70,137 @@ def reverse_in_stages(
     cotangents: Sequence[Node | None],
     wrt: Sequence[Node],
     active: Collection[Node] | None,
-    stages: Sequence[Sequence[Node]],
-) -> tuple[list[Node | None], list[tuple[Node, ...]], list[Node]]:
-    """`reverse`; the gradients that are known and still needed when each stage is done, the last
-    one first; and the constants from which turns start that are alike to others.
+    stages: Sequence[Stage],
+) -> tuple[list[Node | None], Cuts]:
+    """`reverse`, stage by stage, and where its result can be cut.
 
-    stages  what is computed in each, in order, each from itself and those before; all that is in
-            none of them belongs to one more, the last
+    stages  in order; all that is in none of them belongs to one more, the last
 
-    A turn that starts from a constant gets the gradient of that, too, if turns that are alike have
-    one: it is among those known, and nothing reads it. To have equal gradients such turns must read
-    the constant as they read a value.
+    A turn adds its share of a gradient, a parameter's say, to that of the turn after it, and the last
+    turn to zero. A turn that starts from what has no gradient computes one all the same, if turns
+    that are alike do.
 
     Raises what `reverse` raises.
     """
     order = postorder(outputs)
     leads = leading_nodes(order, wrt, active)
+    carried = [n for stage in stages for n in stage.carried.values()]
+    carrying = leading_nodes(postorder((*outputs, *carried)), wrt, active)
+    *stages, rest = joined(stages, outputs, order, carrying)
     wanted = set(wrt)
     found: dict[Node, Node] = {}  # cotangents of what the stages to come are to differentiate
     done: dict[Node, Node] = {}  # those of nodes in `wrt` inside a stage
-    crossing: list[tuple[Node, ...]] = []
+    cuts = Cuts()
     for output, cotangent in zip(outputs, cotangents, strict=True):
         if cotangent is not None and output in leads:
             with at(output.loc.through("vjp(output)")):
                 found[output] = plus_found(found.get(output), cotangent)
     groups = by_stage(order, stages)
-    unread = led_in_turns_alike(groups, leads)
+    alike = Alike(groups, [*stages, rest], leads, carrying)
     if active is not None:
-        active = unread.union(active)
-    for own in reversed(groups):
+        active = alike.unread.union(active)
+    for number, own in reversed([*enumerate(groups)]):
         inside = set(own)
         ends = [node for node in own if node in found]
         outside = operands_of(own)
-        starts = [node for node in outside if node in leads or node in unread]
+        starts = [node for node in outside if node in leads or node in alike.unread]
         starts += [node for node in own if node in wanted]
-        cotangents = [found.pop(node) for node in ends]
-        gradients = walk(ends, cotangents, starts, active, stop=frozenset(outside))
-        alike: list[Node] = []
+        given = [found.pop(node) for node in ends]
+        gradients = walk(ends, given, starts, active, stop=frozenset(outside))
+        emitted: list[Node] = []
         for node, gradient in zip(starts, gradients):
             if gradient is None:
                 continue
             if node in inside:
                 done[node] = gradient
             elif node not in leads:
-                alike.append(gradient)
+                cuts.unread.append(gradient)
+                emitted.append(gradient)
             else:
                 with at(gradient.loc):
-                    found[node] = plus_found(found.get(node), gradient)
-        if ends:
-            crossing.append((*done.values(), *found.values(), *alike))
-    read = dict.fromkeys(node for own in groups for node in operands_of(own) if node in unread)
-    constants = [node for node in read if not node.inputs and node.op is not INPUT]
-    return [done.get(node, found.get(node)) for node in wrt], crossing, constants
+                    if node not in found and node in alike.shared[number]:
+                        cuts.given.append(ops.splat(0, gradient.type))
+                        found[node] = ops.add(cuts.given[-1], gradient)
+                    else:
+                        found[node] = plus_found(found.get(node), gradient)
+                emitted.append(found[node])
+        cuts.crossing.append((*emitted, *done.values(), *found.values()) if ends else ())
+    read = dict.fromkeys(o for own in groups for o in operands_of(own))
+    cuts.given += [n for n in read if n in alike.unread and not n.inputs and n.op is not INPUT]
+    for own in groups:
+        inside = set(own)
+        cuts.anew |= {n for n in own if looked_at(n) not in inside}.difference(read, outputs)
+    return [done.get(node, found.get(node)) for node in wrt], cuts
+
+
+def joined(
+    stages: Sequence[Stage], outputs: Sequence[Node], order: Sequence[Node], leads: Collection[Node]
+) -> list[Stage]:
+    """Stages to which the same flows back from what is after them: a turn that hands on what only
+    another turn would have read is one with what follows it. And the last stage.
+
+    leads  besides those of `order`, which leads to the outputs, those of what turns hand on
+    """
+    stage_of = {node: k for k, stage in enumerate(stages) for node in stage.nodes}
+    last = len(stages)
+    flows = set(outputs)  # back to these
+    for node in order:
+        if node in leads:
+            own = stage_of.get(node, last)
+            flows.update(o for o in node.inputs if stage_of.get(o, last) != own)
+    found = [Stage([])]
+    for stage in reversed(stages):
+        if not any(n in leads and n not in flows for n in stage.carried.values()):
+            found.append(stage)
+        else:
+            after = found[-1]
+            nodes = [*stage.nodes, *after.nodes]
+            found[-1] = replace(after, nodes=nodes, carried={**stage.carried, **after.carried})
+    return found[::-1]
+
+
+class Alike:
+    """What turns that compute the same have to have in common for their gradients to be alike.
+
+    unread  nodes from which nothing leads to what is differentiated for, and whose like in another
+            turn does; not those where a gradient was stopped
+    shared  by stage: what a turn reads as other turns do, not what the turn before hands on to it
+    """
+
+    def __init__(
+        self, groups: Sequence[Sequence[Node]], stages: Sequence[Stage], leads: Collection[Node],
+        carrying: Collection[Node],
+    ):  # fmt: skip
+        turned = {n for stage in stages if stage.turn for n in stage.nodes if n.inputs}
+        reached = [[*operands_of(own), *own] for own in groups]
+        kinds = list(map(pattern, groups))
+        leading: dict[Any, set[int]] = {}  # positions
+        carried: dict[Any, set[int]] = {}
+        for kind, nodes, stage in zip(kinds, reached, stages):
+            starts = [n for n, after in stage.carried.items() if after in carrying]
+            ahead = leading_nodes(dict.fromkeys((*starts, *nodes)), starts)
+            leading.setdefault(kind, set()).update(
+                k for k, n in enumerate(nodes) if n in leads or n in ahead
+            )
+            handed = carried.setdefault(kind, set())
+            handed.update(k for k, n in enumerate(nodes) if n in stage.carried or n in turned)
+        self.unread: set[Node] = set()
+        self.shared: list[set[Node]] = []
+        for kind, nodes, stage in zip(kinds, reached, stages):
+            self.unread.update(
+                n for k, n in enumerate(nodes)
+                if k in leading[kind] and n not in leads and carries_gradient(n)
+                and not any(operand in leads for operand in n.inputs)
+            )  # fmt: skip
+            own = {n for k, n in enumerate(nodes) if stage.turn and k not in carried[kind]}
+            self.shared.append(own)
+
+
+def looked_at(node: Node) -> Node:
+    """The value that a view, or a view of views, looks at; of any other node, the node itself."""
+    while node.op.has(traits.VIEW) and len(node.inputs) == 1 and node.op is not ops.proj:
+        (node,) = node.inputs
+    return node
 
 
 def operands_of(own: Sequence[Node]) -> list[Node]:
@@ -90,29 +215,9 @@ def pattern(own: Sequence[Node]) -> tuple[Any, ...]:
     return tuple((n.op, n.attrs, n.type, *(number[o] for o in n.inputs)) for n in own)
 
 
-def led_in_turns_alike(groups: Sequence[Sequence[Node]], leads: Collection[Node]) -> set[Node]:
-    """Nodes from which nothing leads to what is differentiated for, and whose like in another turn
-    does; not those where a gradient was stopped.
-    """
-    leading: dict[Any, set[int]] = {}  # positions among what alike stages read and compute
-    stages = [[*operands_of(own), *own] for own in groups]
-    kinds = list(map(pattern, groups))
-    for kind, nodes in zip(kinds, stages):
-        found = {k for k, node in enumerate(nodes) if node in leads}
-        leading.setdefault(kind, set()).update(found)
-    unread: set[Node] = set()
-    for kind, nodes in zip(kinds, stages):
-        unread.update(
-            node for k, node in enumerate(nodes)
-            if k in leading[kind] and node not in leads and carries_gradient(node)
-            and not any(operand in leads for operand in node.inputs)
-        )  # fmt: skip
-    return unread
-
-
-def by_stage(order: Sequence[Node], stages: Sequence[Sequence[Node]]) -> list[list[Node]]:
+def by_stage(order: Sequence[Node], stages: Sequence[Stage]) -> list[list[Node]]:
     """The nodes of `order` that compute something, by stage; the parts of a value beside it."""
-    stage_of = {node: k for k, stage in enumerate(stages) for node in stage}
+    stage_of = {node: k for k, stage in enumerate(stages) for node in stage.nodes}
     groups: list[list[Node]] = [[] for _ in range(len(stages) + 1)]
     for node in order:
         if node.inputs:

@@ -17,7 +17,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, postorder, rebuild
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.autodiff import carries_gradient, leading_nodes
-from tracegrad.passes.autodiff_stages import reverse_in_stages
+from tracegrad.passes.autodiff_stages import Cuts, Stage, reverse_in_stages
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.pieces import InPieces
 from tracegrad.runtime.recorded import Recorded
@@ -35,7 +35,7 @@ class CallProgram(Program):
 
     def __init__(
         self, graph: Graph, indices: list[int], wanted: tuple[bool, ...], families: dict[Node, int],
-        loop: list[list[Node]], compiler: Compiler,
+        loop: list[Stage], compiler: Compiler,
     ):  # fmt: skip
         specs = tuple(node.type for node in graph.inputs)
         super().__init__(GraphOp(graph), graph, specs, graph.inputs)
@@ -61,7 +61,7 @@ class CallProgram(Program):
 
     def _reverse(
         self, outputs: list[Node], cotangents: list[Node], wrt: list[Node]
-    ) -> tuple[list[Node | None], list[tuple[Node, ...]], list[Node]]:
+    ) -> tuple[list[Node | None], Cuts]:
         if not self._turns:
             return super()._reverse(outputs, cotangents, wrt)
         return reverse_in_stages(outputs, cotangents, wrt, None, self._turns)
@@ -207,9 +207,11 @@ class BackendRunner:
 
     def __call__(self, arrays: list[Any]) -> list[Any]:
         if self.executable is None:
-            graph, cuts = self.vjp.graph, self.vjp.crossing
+            graph, cuts = self.vjp.graph, self.vjp.cuts
             self.executable = (
-                InPieces(graph, cuts, self.compiler) if cuts else self.compiler(graph).executable
+                InPieces(graph, cuts, self.compiler)
+                if any(cuts.crossing)
+                else self.compiler(graph).executable
             )
         return [np.asarray(array) for array in self.executable(arrays)]
 
@@ -345,7 +347,11 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
     `rebind` at leaves.
     """
     trace = recorded.trace
-    roots = [*recorded.outputs, *(n for g in trace.guards for n in (g.node, *g.made))]
+    roots = [
+        *recorded.outputs,
+        *(n for g in trace.guards for n in (g.node, *g.made)),
+        *trace.unread,
+    ]
     # Inputs whose gradient is that of an alias alone: as themselves they have none.
     aliased = {home for home in homes.values() if not trace.is_tracked(home)}
     new: dict[Node, Node] = {}
@@ -370,6 +376,10 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
     for guard in trace.guards:
         guard.node = new[guard.node]
         guard.made = [new[n] for n in guard.made]
+        guard.held = {name: new.get(n, n) for name, n in guard.held.items()}
+        guard.drawn = [new[n] for n in guard.drawn]
     trace.crossing = [
         (asked, tuple(new[n] for n in cut if n in new)) for asked, cut in trace.crossing
     ]
+    trace.given = [new[n] for n in trace.given if n in new]
+    trace.unread = [new[n] for n in trace.unread]

@@ -10,9 +10,12 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from tracegrad.backends.jax.arrays import from_numpy
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
-from tracegrad.passes.autodiff_stages import pattern
+from tracegrad.passes.autodiff_stages import Cuts, looked_at, pattern
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.tracer.trace.buffers import Input
 
@@ -35,9 +38,12 @@ def split(
     """
     home: dict[Node, int] = {}
     for at, cut_ in enumerate(cuts):
+        listed = set(cut_)
         for node in postorder(cut_, stop=lambda n: n in known or n in home):
-            # A constant costs nothing: each piece has its own.
-            if node.inputs and node not in known:
+            # A constant or a view of what is known each piece has for itself, if it does not cross.
+            base = looked_at(node)
+            crosses = node in listed or (base.inputs and base not in known)
+            if node.inputs and node not in known and crosses:
                 home.setdefault(node, at)
     for node in postorder((*finals, *home), stop=known.__contains__):
         if node.op is ops.proj and node not in known and node.inputs[0] in home:
@@ -89,9 +95,10 @@ class InPieces:
     cuts  the last one has all outputs that are computed
     """
 
-    def __init__(self, graph: Graph, cuts: Sequence[Sequence[Node]], compiler: Compiler):
-        known: dict[Node, Any] = {node: (0, k) for k, node in enumerate(graph.inputs)}
-        pieces = split(cuts, graph.outputs, known, 1)
+    def __init__(self, graph: Graph, cuts: Cuts, compiler: Compiler):
+        known: dict[Node, Any] = {n: (0, k) for k, n in enumerate((*graph.inputs, *cuts.given))}
+        self._given = arrays_of(cuts.given, compiler)
+        pieces = split(cuts.crossing, [*graph.outputs, *cuts.unread], known, 1)
         if rest := [node for node in graph.outputs if node not in known]:  # constants
             pieces.append(Piece(*cut(rest, known, "constants", ["export"] * len(rest))))
             known.update((node, (len(pieces), k)) for k, node in enumerate(rest))
@@ -101,10 +108,15 @@ class InPieces:
         ]
 
     def __call__(self, arrays: list[Any]) -> list[Any]:
-        values = [arrays]
+        values = [[*arrays, *self._given]]
         for executable, sources in self._steps:
             values.append(executable([values[depth][position] for depth, position in sources]))
         return [values[depth][position] for depth, position in self._results]
+
+
+def arrays_of(constants: Iterable[Node], compiler: Compiler) -> list[Any]:
+    own = from_numpy if compiler.backend == "jax" else np.array
+    return [own(node.attrs.value.array) for node in constants]
 
 
 def cut(

@@ -120,6 +120,8 @@ class Runner(Committer):
 
     def fetch_final(self, segment: Segment, run: Run) -> list[Any]:
         """The inputs of a final segment, once its pieces have run."""
+        if segment.given:
+            run.exports.append(segment.given)
         for piece in segment.pieces:
             run.exports.append(piece.lowered.executable(self.fetch(piece.fetch, run)))
         if self.jax and segment.pieces:

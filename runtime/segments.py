@@ -9,22 +9,25 @@ comes after its last turn, its gradient above all, runs in pieces that are share
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from tracegrad.ir.graph import Graph, Node
 from tracegrad.runtime.lowering import Compiler, Lowered
-from tracegrad.runtime.pieces import cut, split
+from tracegrad.runtime.pieces import arrays_of, cut, split
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.slices import (
     Parts,
     Readers,
     carried_along,
+    computed,
     distinct,
     exported_alike,
+    for_turns,
     part_key,
     parts_of,
     reads_late,
@@ -113,6 +116,7 @@ class Segment:
     plan: Any = None
     depth: int = 0  # of a final one: how many others are before it
     pieces: list[Segment] = field(default_factory=list)  # that run before a final one
+    given: list[Any] = field(default_factory=list)  # constants that these import
     saved: list[tuple[int, int]] = field(default_factory=list)  # where it finds what `saved` names
 
     def __post_init__(self) -> None:
@@ -181,11 +185,12 @@ def build(
     """
     trace = recorded.trace
     by_node: dict[Node, Any] = {item.node: item for item in trace.inputs}
-    finals = [*recorded.outputs, *saved]
     guards = distinct(trace.guards)
+    finals = [*recorded.outputs, *saved, *trace.unread, *for_turns(guards)]
     roots = [*(guard.node for guard in guards), *finals]
     parts, carried = parts_of(roots), carried_along(guards, finals)
-    alike, readers = exported_alike(guards, carried, finals, by_node), Readers(guards, finals)
+    alike, spared = exported_alike(guards, carried, finals, by_node)
+    readers = Readers(guards, finals)
     path: list[Segment] = []
     parent: Segment | None = None
     parent_answer: Any = None
@@ -198,7 +203,7 @@ def build(
             refuse_late_numbers(guard, by_node)
             along = [k for k in carried[depth] if not reads_late(guard.made[k], by_node)]
             new = slice_of(guard, along, by_node)
-            exports = readers.needed(new, depth, by_node, parts, alike[depth])
+            exports = readers.needed(new, depth, by_node, parts, alike[depth], spared)
             segment = seal(new, guard.node, exports, by_node, compiler, f"segment{depth}")
             segment.along = along
             segment.guard_kind = guard.kind
@@ -237,15 +242,24 @@ def make_final(
     kept = [node for node in dict.fromkeys(saved) if node not in by_node]
     stages = list(turns(recorded.trace.guards).items())[1:]  # what is before a loop is like no turn
     # A stage ends before its question; gradients computed between two questions stand between.
-    cuts = [cut for _, cut in sorted([*stages, *recorded.trace.crossing], key=lambda c: c[0])]
-    known = dict(by_node)
-    pieces = split(cuts, [*recorded.outputs, *kept], known, depth) if cuts else []
+    ends: list[tuple[int, Sequence[Node]]] = [(k, computed(stage.nodes)) for k, stage in stages]
+    ends += recorded.trace.crossing
+    cuts = [nodes for _, nodes in sorted(ends, key=itemgetter(0))]
+    known, given = dict(by_node), recorded.trace.given
+    known.update((node, (depth, k)) for k, node in enumerate(given))
+    begin = depth + 1 if given else depth
+    pieces = (
+        split(cuts, [*recorded.outputs, *kept, *recorded.trace.unread], known, begin)
+        if cuts
+        else []
+    )
     graph, donated, sources = last(recorded, kept, known)
     final = Segment(compiler(graph, donated), sources, final=True, depth=depth)
+    final.given = arrays_of(given, compiler)
     final.pieces = [Segment(compiler(piece.graph), piece.sources) for piece in pieces]
     after = len(recorded.outputs)
     final.saved = [
-        by_node[node] if node in by_node else (depth + len(pieces), after + kept.index(node))
+        by_node[node] if node in by_node else (begin + len(pieces), after + kept.index(node))
         for node in saved
     ]
     return final

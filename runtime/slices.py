@@ -15,8 +15,9 @@ from typing import Any
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, postorder
 from tracegrad.ir.types import TensorType
+from tracegrad.passes.autodiff_stages import looked_at
 from tracegrad.tracer.errors import UnsupportedError
-from tracegrad.tracer.trace.guards import Guard, line_of
+from tracegrad.tracer.trace.guards import Guard, line_of, turns
 from tracegrad.tracer.trace.host import HostRead
 
 # The `proj` nodes that are one part of a several-result node.
@@ -47,6 +48,18 @@ def distinct(guards: list[Guard]) -> list[Guard]:
             found.append(replace(guard, made=made))
             made = []
     return found
+
+
+def for_turns(guards: list[Guard]) -> list[Node]:
+    """What turns of loops hand on to the next one; where none was met, what it may begin with."""
+    asked = Counter(map(line_of, guards))
+    carried = [node for stage in turns(guards).values() for node in stage.carried.values()]
+    for guard in guards:
+        if guard.in_loop or asked[line_of(guard)] > 1:
+            carried += guard.drawn
+        if guard.in_loop and asked[line_of(guard)] == 1:
+            carried += set(guard.held.values()).intersection(guard.made)
+    return carried
 
 
 def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
@@ -81,10 +94,10 @@ def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
         for k, guard in enumerate(guards)
     ]
     turning = [guard.made[j] for guard, along in zip(guards, carried) for j in along]
-    reached = set(postorder((*(guard.node for guard in guards), *turning)))
+    reached = set(postorder((*(guard.node for guard in guards), *turning, *for_turns(guards))))
     for k in first:
         guard = guards[k]
-        if asked[line_of(guard)] > 1:
+        if guard.in_loop or asked[line_of(guard)] > 1:
             wanted = read & reached
             carried[k] = [j for j, node in enumerate(guard.made) if node in wanted]
     return carried
@@ -100,9 +113,12 @@ def slice_of(guard: Guard, along: list[int], by_node: Container[Node]) -> list[N
 
 def exported_alike(
     guards: list[Guard], carried: list[list[int]], finals: list[Node], known: dict[Node, Any]
-) -> list[set[Node]]:
+) -> tuple[list[set[Node]], set[Node]]:
     """For each question of a loop, what its segment hands on because an equal turn does: what is
     read after one of them (by the gradient, say, which the first turn may not have) counts for all.
+
+    And what no segment hands on: it only looks at what is known already, and who reads it can do so
+    itself.
     """
     done = set(known)
     slices = []
@@ -110,9 +126,14 @@ def exported_alike(
         slices.append(slice_of(guard, along, done))
         done.update(slices[-1])
     home = {node: k for k, new in enumerate(slices) for node in new}
+    free = {n for new in slices for n in set(new).difference(computed(new))}
+    made = {node for guard in guards for node in guard.made}
     read = set(finals)
     for node in postorder((*(guard.node for guard in guards), *finals)):
-        read.update(o for o in node.inputs if o in home and home[o] != home.get(node))
+        read.update(
+            o for o in node.inputs
+            if o in home and home[o] != home.get(node) and (o not in free or node in home and o in made)
+        )  # fmt: skip
     asked = Counter(map(line_of, guards))
     turns = [
         (line_of(guard), tuple((n.op, n.attrs, n.type) for n in new))
@@ -122,7 +143,14 @@ def exported_alike(
     for turn, new in zip(turns, slices):
         if asked[turn[0]] > 1:
             positions[turn].update(k for k, node in enumerate(new) if node in read)
-    return [{new[k] for k in positions[turn]} for turn, new in zip(turns, slices)]
+    alike = [{new[k] for k in positions[turn]} for turn, new in zip(turns, slices)]
+    return alike, free.difference(read, *alike)
+
+
+def computed(own: list[Node]) -> list[Node]:
+    """Without constants, and without what only looks at values from outside."""
+    inside = set(own)
+    return [n for n in own if (base := looked_at(n)).inputs and base in inside]
 
 
 class Readers:
@@ -140,14 +168,15 @@ class Readers:
         self.until.update(dict.fromkeys(finals, len(guards)))
 
     def needed(
-        self, new: list[Node], depth: int, known: dict[Node, Any], parts: Parts, alike: set[Node]
-    ) -> list[Node]:
-        """Values of segment number `depth` that something after it reads, or after one `alike`; of a
-        several-result node, its parts.
+        self, new: list[Node], depth: int, known: dict[Node, Any], parts: Parts, alike: set[Node],
+        spared: set[Node],
+    ) -> list[Node]:  # fmt: skip
+        """Values of segment number `depth` that something after it reads, or after one `alike`, but
+        for those `spared`; of a several-result node, its parts.
         """
         own = set(new)
         needed = {
-            node for node in new
+            node for node in new if node not in spared
             if node in alike or self.until.get(node, -1) > depth
             or any(reader not in own and reader not in known for reader in self.of.get(node, ()))
         }  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from contextvars import ContextVar
+from opcode import opmap
 from types import CodeType, FrameType
 
 from tracegrad.ir.loc import Loc
@@ -25,6 +27,8 @@ _scope: ContextVar[tuple[str, ...]] = ContextVar("tracegrad_scope", default=())
 # By names of files and functions: a code object as a key would live as long as the cache.
 _locs: dict[tuple[str, int, str, tuple[str, ...]], Loc] = {}
 _own_files: dict[str, bool] = {}
+_JUMPS_BACK = frozenset(number for name, number in opmap.items() if "JUMP_BACKWARD" in name)
+_EXTENDED_ARG = opmap["EXTENDED_ARG"]
 _CACHE_SIZE = 50_000  # of each; a notebook has a file name of its own for every cell
 
 
@@ -48,6 +52,15 @@ def user_frame() -> FrameType | None:
     while frame is not None and is_own_code(frame.f_code):
         frame = frame.f_back
     return frame
+
+
+def user_frames(outermost: int) -> Iterator[FrameType]:
+    """The frames of user code inside that of this id, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and id(frame) != outermost:
+        if not is_own_code(frame.f_code):
+            yield frame
+        frame = frame.f_back
 
 
 def warn(message: str) -> None:
@@ -85,6 +98,23 @@ def _line(code: CodeType, line: int) -> Loc:
             _locs.clear()
         loc = _locs[key] = Loc(_shown(code), line, code.co_qualname, ".".join(key[3]))
     return loc
+
+
+def lines_in_loops(code: CodeType) -> frozenset[int | None]:
+    """The lines of a function that a loop in it runs again. By its bytes: a recording watches what
+    Python's own `dis` does.
+    """
+    back: list[tuple[int, int]] = []
+    extended = 0
+    for offset, (number, argument) in enumerate(zip(code.co_code[::2], code.co_code[1::2])):
+        distance = extended << 8 | argument
+        extended = distance if number == _EXTENDED_ARG else 0
+        if number in _JUMPS_BACK:
+            back.append((2 * (offset + 1 - distance), 2 * offset))
+    return frozenset(
+        line for start, end, line in code.co_lines()
+        if any(first < end and start <= last for first, last in back)
+    )  # fmt: skip
 
 
 def start_of(code: CodeType) -> Loc:

@@ -7,12 +7,11 @@ whatever `lr` is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +25,9 @@ from tracegrad.ir.types import TensorType, bool_, c128, f64, i64
 from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_default_dtype
+
+if TYPE_CHECKING:
+    from tracegrad.passes.autodiff_stages import Cuts
 
 Array = np.ndarray
 Runner = Callable[[list[Array]], list[Array]]
@@ -77,8 +79,8 @@ class VJP:
     graph inputs: cotangents of the outputs, then operand values `reads_in`, output values
     `reads_out`, then the forward intermediates `saved` (extra outputs of the recording forward).
     Outputs: one per wanted operand that has a gradient; `gradients` maps operand number to output
-    position. `run` computes them; `op` does so as an op that can be recorded. `crossing` is where
-    the graph can be cut into pieces, see passes/autodiff_stages.py. `needs_in` and `needs_out` are
+    position. `run` computes them; `op` does so as an op that can be recorded. `cuts` says where
+    the graph can be cut into pieces (passes/autodiff_stages.py). `needs_in` and `needs_out` are
     what is read where the intermediates are computed anew, as a gradient of the gradient does.
     """
 
@@ -87,7 +89,7 @@ class VJP:
     reads_out: tuple[int, ...]
     saved: tuple[Node, ...]
     gradients: dict[int, int]
-    crossing: tuple[tuple[Node, ...], ...]
+    cuts: Cuts
     needs_in: tuple[int, ...]
     needs_out: tuple[int, ...]
 
@@ -195,18 +197,16 @@ class Program:
         with _loc.at(here()):
             kept = [n for n, has in zip(outputs, with_cotangent) if has]
             cotangents = [placeholder(n.type) for n in kept]
-            gradients, crossing, starts = self._reverse(kept, cotangents, wrt)
+            gradients, cuts = self._reverse(kept, cotangents, wrt)
             stand_in = {n: placeholder(n.type) for n in outputs if n.op is not INPUT}
         found = [g for g in gradients if g is not None]
-        emitted = [*found, *chain.from_iterable(crossing)]
+        emitted = [*found, *cuts.nodes]
         nodes = substitute(emitted, stand_in)
         saved: tuple[Node, ...] = ()
-        if save and crossing:
+        if save and cuts.crossing:
             # Pieces that are to be alike must not compute anew what turns of a loop before have, not
             # even from an output.
-            read = set(postorder(emitted))
-            inner = frontier(emitted, self.graph)
-            saved = (*inner, *(n for n in starts if n in read))
+            saved = frontier(emitted, self.graph, cuts.anew)
         elif save:
             saved = worth_saving(nodes[: len(found)], self.graph)
 
@@ -224,7 +224,6 @@ class Program:
             nodes = substitute(emitted, stand_in)
             reads_in, reads_out = read_by(nodes)
         results = nodes[: len(found)]
-        rest = iter(nodes[len(found) :])
         inputs = (
             *cotangents,
             *(operands[k] for k in reads_in),
@@ -237,26 +236,28 @@ class Program:
         for k, gradient in zip(wanted_operands, gradients):
             if gradient is not None:
                 positions[k] = len(positions)
-        cuts = tuple(tuple(islice(rest, len(cut))) for cut in crossing)
         return VJP(
-            graph, reads_in, reads_out, saved, positions, cuts,
+            graph, reads_in, reads_out, saved, positions, cuts.replaced(dict(zip(emitted, nodes))),
             tuple(sorted({*reads_in, *needs_in})), tuple(sorted({*reads_out, *needs_out})),
         )  # fmt: skip
 
     def _reverse(
         self, outputs: list[Node], cotangents: list[Node], wrt: list[Node]
-    ) -> tuple[list[Node | None], list[tuple[Node, ...]], list[Node]]:
-        """Gradients, where their graph can be cut, and the constants that cut pieces are given."""
+    ) -> tuple[list[Node | None], Cuts]:
+        """Gradients, and where their graph can be cut."""
         from tracegrad.passes.autodiff import reverse
+        from tracegrad.passes.autodiff_stages import Cuts
 
-        return reverse(outputs, cotangents, wrt), [], []
+        return reverse(outputs, cotangents, wrt), Cuts()
 
 
-def frontier(results: Sequence[Node], forward: Graph) -> tuple[Node, ...]:
-    """The forward intermediates that a gradient reads, constants aside; of a several-result op, the
-    parts that it reads.
+def frontier(
+    results: Sequence[Node], forward: Graph, anew: Collection[Node] = ()
+) -> tuple[Node, ...]:
+    """The forward intermediates that a gradient reads, constants aside, and `anew`, which it computes;
+    of a several-result op, the parts that it reads.
     """
-    known = set(forward.nodes)
+    known = set(forward.nodes).difference(anew)
     inner = known.difference(forward.inputs, forward.outputs)
 
     def is_part(node: Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from tracegrad.backends.optimise import optimise
 from tracegrad.ir import (
     Graph,
     Loc,
-    Node,
     at,
     constants_of,
     f32,
@@ -28,7 +28,7 @@ from tracegrad.ir import (
     verify,
 )
 from tracegrad.passes.autodiff import reverse
-from tracegrad.passes.autodiff_stages import reverse_in_stages
+from tracegrad.passes.autodiff_stages import Stage, reverse_in_stages
 from tracegrad.passes.observers import Check, difference
 from tracegrad.passes.pipeline import standard_pipeline
 from tracegrad.runtime.lowering import Compiler
@@ -113,12 +113,20 @@ def test_gradients_are_slopes(seed: int, count: int) -> None:
     assert abs(slopes[1] - slope) <= 1e-3 * scale, f"{slopes} against {slope}\n{graph}"
 
 
-def stages_of(graph: Graph, seed: int) -> list[list[Node]]:
-    """The graph's nodes in their order, cut at random places."""
+def stages_of(graph: Graph, seed: int) -> list[Stage]:
+    """The graph's nodes in their order, cut at random places; any may be said to be a turn of a loop,
+    and to carry any of the values that it reads.
+    """
     nodes = graph.nodes[len(graph.inputs) :]
     random = np.random.default_rng(seed)
     ends = sorted(random.integers(0, len(nodes) + 1, random.integers(0, 5)).tolist())
-    return [list(nodes[a:b]) for a, b in zip([0, *ends], ends)]
+    stages = []
+    for a, b in zip([0, *ends], ends):
+        own = list(nodes[a:b])
+        pairs = [(o, n) for n in own for o in n.inputs if o not in own and random.random() < 0.3]
+        turn = bool(stages) and random.random() < 0.7
+        stages.append(Stage(own, turn, dict(pairs) if turn else {}))
+    return stages
 
 
 @FEW
@@ -129,9 +137,12 @@ def test_gradients_by_stages_and_in_pieces(seed: int, count: int) -> None:
     stages = stages_of(graph, seed)
     with at(Loc("fuzz.py", 0, "loss")):
         ones = [ops.ones_like(node) for node in graph.outputs]
-        wrt = [*graph.inputs, *(n for stage in stages for n in stage[:1] if n.dtype.is_inexact)]
+        wrt = [
+            *graph.inputs,
+            *(n for stage in stages for n in stage.nodes[:1] if n.dtype.is_inexact),
+        ]
         expected = reverse(graph.outputs, ones, wrt)
-        found, crossing, _ = reverse_in_stages(graph.outputs, ones, wrt, None, stages)
+        found, cuts = reverse_in_stages(graph.outputs, ones, wrt, None, stages)
     assert [g is None for g in found] == [g is None for g in expected]
     given = [(a, b) for a, b in zip(expected, found) if a is not None and b is not None]
     whole = Graph(graph.inputs, tuple(a for a, _ in given))
@@ -139,8 +150,10 @@ def test_gradients_by_stages_and_in_pieces(seed: int, count: int) -> None:
     verify(staged, require_loc=True)
     values = interpret(whole, arrays)
     agree(whole, values, interpret(staged, arrays), 1e-9)
-    for cuts in ([*stages, *crossing], stages[::-1], crossing):
-        runner = InPieces(staged, cuts, Compiler("numpy", {}))
+    forward = [stage.nodes for stage in stages]
+    for crossing in ([*forward, *cuts.crossing], forward[::-1], cuts.crossing):
+        pieces = replace(cuts, crossing=crossing)
+        runner = InPieces(staged, pieces, Compiler("numpy", {}))
         agree(whole, values, runner([array.copy() for array in arrays]), 1e-9)
 
 

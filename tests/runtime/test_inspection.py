@@ -68,7 +68,7 @@ def compiled_loop(backend):
 def test_explain_says_what_runs_before_the_graph_shown():
     step = compiled_loop("numpy")
     step(tg.ones(2))
-    assert "after 5 questions of Python's, a segment each, and 3 pieces" in step.explain()
+    assert "after 5 questions of Python's, a segment each, and 5 pieces" in step.explain()
 
 
 def test_a_dump_of_a_loops_last_piece_is_whole(tmp_path, backend):

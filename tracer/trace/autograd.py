@@ -11,7 +11,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, postorder
 from tracegrad.ir.ops.build import plus
 from tracegrad.passes.autodiff import reverse, walk
-from tracegrad.passes.autodiff_stages import reverse_in_stages
+from tracegrad.passes.autodiff_stages import Stage, reverse_in_stages
 from tracegrad.tracer.errors import DroppedGradientError, GradientError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import set_grad_enabled
@@ -55,11 +55,15 @@ class TraceAutograd(TraceHost):
 
     crossing  the values that cross from one piece of a loop's gradient to the next, cut by cut, and
               how many questions were answered when it was computed
+    given     the constants that pieces of it read as if they were values
+    unread    what pieces of it hand on to be like others
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.crossing: list[tuple[int, tuple[Node, ...]]] = []
+        self.given: list[Node] = []
+        self.unread: list[Node] = []
         self.grads: dict[int, GradSlot] = {}
         self._freed: set[Node] = set()
         self._older: set[Node] = set()  # there before the last walk under create_graph
@@ -158,15 +162,26 @@ class TraceAutograd(TraceHost):
                 if self.hooks:
                     found = self._walk(roots, cotangents, wrt, create)
                 elif stages := list(turns(self.guards).values()):
-                    found, crossing, _ = reverse_in_stages(roots, cotangents, wrt, active, stages)
-                    asked = len(self.guards)  # what follows goes with the first stage
-                    self.crossing += [(asked, cut) for cut in crossing[:-1]]
+                    found = self._walk_in_stages(roots, cotangents, wrt, stages)
                 else:
                     found = reverse(roots, cotangents, wrt, active=active)
             if not (create if retain is None else retain):
                 self._freed |= walked
             if create:
                 self.track_gradients([n for n in found if n is not None])
+        return found
+
+    def _walk_in_stages(
+        self, roots: list[Node], cotangents: list[Node], wrt: list[Node], stages: list[Stage]
+    ) -> list[Node | None]:
+        found, cuts = reverse_in_stages(roots, cotangents, wrt, self.active, stages)
+        # The rest goes with its gradient; what follows, with the gradient of what is before loops.
+        rest, *turning, before = cuts.crossing
+        if before or any(turning):
+            for values in ((*roots, *self.made, *rest), *turning):
+                self.crossing.append((len(self.guards), values))
+        self.given += cuts.given
+        self.unread += cuts.unread
         return found
 
     def track_gradients(self, gradients: list[Node]) -> None:

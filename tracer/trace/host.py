@@ -151,17 +151,20 @@ def known(value: Any, numbers: dict[int, Any]) -> Any:
 class Stream:
     """A random stream that the recording draws from.
 
-    position  before the first draw after Python asked for a value, `asked` times in all: counted on
-              from there, the turns of a loop are alike. None: that of `state`
+    position  when Python asked for a value last: counted on from there, the turns of a loop are alike
     since     draws after `position`; `drawn`: in all
     """
 
     generator: Any
     state: Node
-    position: Node | None = None
-    asked: int = 0
+    position: Node
     since: int = 0
     drawn: int = 0
+
+    def now(self) -> Node:
+        if not self.since:
+            return self.position
+        return ops.add(self.position, ops.splat(self.since, TensorType((), u32)))
 
 
 class TraceHost(TraceBuffers):
@@ -252,24 +255,28 @@ class TraceHost(TraceBuffers):
 
     def next_key(self, generator: Any) -> Tensor:
         stream = self._streams.get(id(generator))
-        if stream is None:
-            node = placeholder(TensorType((3,), u32), here())
-            key = ("random", id(generator))
-            self.inputs.append(Input("random", node, generator, generator.snapshot, "random", key))
-            stream = self._streams[id(generator)] = Stream(generator, node)
         with _loc.at(here()):
+            if stream is None:
+                node = placeholder(TensorType((3,), u32), here())
+                key = ("random", id(generator))
+                array = generator.snapshot
+                self.inputs.append(Input("random", node, generator, array, "random", key))
+                position = ops.slice_(node, start=(2,), stop=(3,), step=(1,))
+                position = ops.reshape(position, shape=())
+                stream = self._streams[id(generator)] = Stream(generator, node, position)
             seed = ops.slice_(stream.state, start=(0,), stop=(2,), step=(1,))
-            position = stream.position or ops.reshape(
-                ops.slice_(stream.state, start=(2,), stop=(3,), step=(1,)), shape=()
-            )
-            if stream.since:
-                position = ops.add(position, ops.splat(stream.since, TensorType((), u32)))
-            if stream.asked != len(self.guards):
-                stream.asked, stream.position, stream.since = len(self.guards), position, 0
-                self.made.append(position)
+            position = stream.now()
             stream.since += 1
             stream.drawn += 1
             return self.fresh(ops.fold_in(seed, position))
+
+    def random_positions(self) -> list[Node]:
+        """Where random streams stand while Python asks for a value: they count on from there."""
+        moved = [stream for stream in self._streams.values() if stream.since]
+        for stream in moved:
+            with _loc.at(here()):
+                stream.position, stream.since = stream.now(), 0
+        return [stream.position for stream in moved]
 
     @property
     def random_draws(self) -> list[tuple[Any, int]]:

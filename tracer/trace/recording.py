@@ -11,6 +11,7 @@ gradients (tracking.py), memory (buffers.py), Python's side (host.py), the rever
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from tracegrad.ir.types import TensorType
 from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.eager import check_stored, run_eager_only
 from tracegrad.tracer.errors import ShapeError
-from tracegrad.tracer.locate import here
+from tracegrad.tracer.locate import here, lines_in_loops, user_frame, user_frames
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import get_mode
@@ -33,6 +34,7 @@ from tracegrad.tracer.trace.autograd import TraceAutograd
 from tracegrad.tracer.trace.guards import Guard
 from tracegrad.tracer.trace.numbers import TracedNumber
 
+FEW = 16  # items and levels of containers that a loop may carry from turn to turn
 MAX_CONSTANT_BYTES = 64 * 1024  # a larger NumPy operand is an input of the graph, not a constant
 
 
@@ -55,6 +57,8 @@ class Trace(TraceAutograd):
         self.slots: dict[int, Any] = {}
         self.attribute_names: dict[int, str] = {}
         self._values: dict[Node, np.ndarray] = {}
+        self._called_from = id(user_frame())
+        self._looping: dict[CodeType, frozenset[int | None]] = {}
 
     # -- operations ------------------------------------------------------------------------------
 
@@ -182,8 +186,52 @@ class Trace(TraceAutograd):
                 "use tg.while_loop, which keeps the loop in the graph, or raise max_unroll",
                 "every branch in Python is a segment of the compiled program",
             )
-        self.guards.append(Guard(node, kind, answer, here(), why, self.made))
+        drawn = self.random_positions()
+        made, in_loop, held = [*self.made, *drawn], self._in_loop(), self.held()
+        self.guards.append(Guard(node, kind, answer, here(), why, made, in_loop, held, drawn))
         self.made = []
+
+    def _in_loop(self) -> bool:
+        """Whether the user's line that runs now is one that a loop of its function runs again."""
+        frame = user_frame()
+        if frame is None:
+            return False
+        code = frame.f_code
+        if code not in self._looping:
+            self._looping[code] = lines_in_loops(code)
+        return frame.f_lineno in self._looping[code]
+
+    def held(self) -> dict[Any, Node]:
+        """The values of the variables of the user's functions that are running, as far as they are
+        tensors of this recording or numbers of it, or a few of them in a container.
+        """
+        found: dict[Any, Node] = {}
+        for frame in user_frames(self._called_from):
+            for name, value in frame.f_locals.items():
+                self._note_held(value, (frame.f_code.co_qualname, name), found)
+        return found
+
+    def _note_held(self, value: Any, name: tuple[Any, ...], found: dict[Any, Node]) -> None:
+        kind = value.__class__
+        if kind is tuple or kind is list or kind is dict:
+            if len(value) <= FEW and len(name) < FEW:
+                for key, item in value.items() if kind is dict else enumerate(value):
+                    self._note_held(item, (*name, key), found)
+        elif (node := self.met(value)) is not None:
+            found[name] = node
+
+    def met(self, value: Any) -> Node | None:
+        """The current value of a tensor or number that this recording knows already."""
+        if isinstance(value, TracedNumber):
+            return value.node if value.trace is self else None
+        if not isinstance(value, Tensor):
+            return None
+        if value._traced is not None:
+            return value._traced.node if value._traced.trace is self else None
+        tensor = self.stand_in_of(value)
+        owner = tensor if tensor._storage is None else tensor._storage
+        cell = self.cells.get(id(owner))
+        return cell.nodes.get(tensor._family) if cell is not None and not tensor._chain else None
 
     def observe_array(self, tensor: Tensor, why: str) -> np.ndarray:
         return self.guard_bits(self.node_of(tensor), why).copy()
