@@ -378,6 +378,7 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
         guard.made = [new[n] for n in guard.made]
         guard.held = {name: new.get(n, n) for name, n in guard.held.items()}
         guard.drawn = [new[n] for n in guard.drawn]
+        guard.streams = {key: new.get(n, n) for key, n in guard.streams.items()}
     trace.crossing = [
         (asked, tuple(new[n] for n in cut if n in new)) for asked, cut in trace.crossing
     ]

@@ -37,7 +37,7 @@ from tracegrad.runtime.slices import (
 from tracegrad.runtime.watch.checks import checker
 from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.trace.buffers import Input
-from tracegrad.tracer.trace.guards import Guard, line_of, turns
+from tracegrad.tracer.trace.guards import Guard, begun_with, line_of, turns
 from tracegrad.tracer.trace.host import HostRead
 
 
@@ -108,6 +108,8 @@ class Segment:
     # Where the slice's outer operands come from.
     outside: dict[Node, Any] = field(default_factory=dict)
     along: list[int] = field(default_factory=list)  # see `slice_of`
+    # Where it exports the constants with which turns begin, by name.
+    begins: dict[Any, int] = field(default_factory=dict)
     guard_kind: str = ""
     guard_line: str = ""  # of the user's, where Python asked
     children: dict[Any, Segment] = field(default_factory=dict)
@@ -186,6 +188,7 @@ def build(
     trace = recorded.trace
     by_node: dict[Node, Any] = {item.node: item for item in trace.inputs}
     guards = distinct(trace.guards)
+    begun = begun_with(guards)
     finals = [*recorded.outputs, *saved, *trace.unread, *for_turns(guards)]
     roots = [*(guard.node for guard in guards), *finals]
     parts, carried = parts_of(roots), carried_along(guards, finals)
@@ -196,6 +199,7 @@ def build(
     parent_answer: Any = None
     for depth, guard in enumerate(guards):
         existing = root if parent is None else parent.children.get(parent_answer)
+        begins = begun.get(depth, {})
         if existing is not None:
             match(existing, guard, by_node, parts, depth)
             segment = existing
@@ -204,8 +208,11 @@ def build(
             along = [k for k in carried[depth] if not reads_late(guard.made[k], by_node)]
             new = slice_of(guard, along, by_node)
             exports = readers.needed(new, depth, by_node, parts, alike[depth], spared)
-            segment = seal(new, guard.node, exports, by_node, compiler, f"segment{depth}")
+            segment = seal(
+                new, guard.node, exports, [*begins.values()], by_node, compiler, f"segment{depth}"
+            )
             segment.along = along
+            segment.begins = {name: len(exports) + k for k, name in enumerate(begins, 1)}
             segment.guard_kind = guard.kind
             segment.guard_line = "{}:{}".format(*line_of(guard))
             if parent is None:
@@ -215,6 +222,9 @@ def build(
             for position, node in enumerate(exports):
                 for same in parts.get(part_key(node), [node]):
                     by_node[same] = (depth, position + 1)
+        by_node.update(
+            (begins[n], (depth, segment.begins[n])) for n in begins if n in segment.begins
+        )
         path.append(segment)
         parent, parent_answer = segment, guard.answer
     final = make_final(recorded, saved, by_node, compiler, len(guards))
@@ -225,9 +235,11 @@ def build(
 
 
 def seal(
-    new: list[Node], guard: Node, exports: list[Node], by_node: dict[Node, Any], compiler: Compiler, name: str
+    new: list[Node], guard: Node, exports: list[Node], begins: list[Node], by_node: dict[Node, Any],
+    compiler: Compiler, name: str,
 ) -> Segment:  # fmt: skip
-    graph, sources = cut([guard, *exports], by_node, name, ["guard"] + ["export"] * len(exports))
+    outputs = [guard, *exports, *begins]
+    graph, sources = cut(outputs, by_node, name, ["guard"] + ["export"] * (len(outputs) - 1))
     own = set(new)
     outside = {o: origin(by_node[o]) for n in new for o in n.inputs if o not in own}
     if guard not in own:

@@ -56,6 +56,18 @@ def cell(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
     return (state[0] @ w).sum()
 
 
+def from_a_number(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+    """The total is Python's until the first turn; two of them."""
+    total: Any = 0
+    product: Any = 2.0
+    x = x @ w
+    for _ in counted(x, w, tolerance):
+        x = (x @ w).tanh()
+        total = total + x.sum()
+        product = (1 + x.mean()) * product
+    return (total * product * w).sum()
+
+
 def layers(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
     """One before the loop, one in it, one after it, each with weights of its own."""
     x = x @ w[:, :2]
@@ -66,7 +78,7 @@ def layers(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
 
 MORE: list[Loop] = [
     loops.in_place, loops.largest_from_constants, loops.running_total, loops.first_as_well, momentum,
-    until_it_settles, cell, layers,
+    until_it_settles, cell, from_a_number, layers,
 ]  # fmt: skip
 
 
@@ -96,7 +108,7 @@ def test_six_executables_whatever_the_trip_counts(loop: Loop, inside: bool, back
 @pytest.mark.parametrize(
     "loop",
     [
-        loops.converge, loops.side_values, loops.from_zeros, loops.without_history,
+        loops.converge, loops.newton, loops.side_values, loops.from_zeros, loops.without_history,
         loops.several_results, loops.in_place, loops.largest_from_constants, layers,
     ],
 )  # fmt: skip

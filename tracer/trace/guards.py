@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tracegrad.ir import loc as _loc
+from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, postorder
 from tracegrad.passes.autodiff_stages import Stage
 
@@ -16,11 +17,13 @@ from tracegrad.passes.autodiff_stages import Stage
 class Guard:
     """An answer that Python was given: later runs follow this path while they give the same.
 
-    kind  "bool": the truth of a 0-d bool; "bits": the exact bytes
-    made  the values of tensors made since the question before
+    kind     "bool": the truth of a 0-d bool; "bits": the exact bytes
+    made     the values of tensors made since the question before
     in_loop  whether the line that asked stands in a loop
     held     the values that variables had then, by name
+    numbers  those of variables that held a number of Python's, by name
     drawn    the positions of random streams that were drawn from since the question before
+    streams  those of streams that are drawn from first after the question, by generator
     """
 
     node: Node
@@ -31,7 +34,9 @@ class Guard:
     made: list[Node]
     in_loop: bool
     held: Mapping[Any, Node]
+    numbers: Mapping[Any, float]
     drawn: list[Node]
+    streams: dict[Any, Node] = field(default_factory=dict)
 
 
 def line_of(guard: Guard) -> tuple[str, int]:
@@ -46,7 +51,8 @@ def turns(guards: Sequence[Guard]) -> dict[int, Stage]:
     asked = Counter(map(line_of, guards))
     known: set[Node] = set()
     stages: dict[int, Stage] = {}
-    before: dict[tuple[str, int], Guard] = {}
+    begun = begun_with(guards)
+    before: dict[tuple[str, int], int] = {}
     current: list[Node] = []
     for answered, guard in enumerate(guards, 1):
         reached = postorder((guard.node, *guard.made), stop=known.__contains__)
@@ -55,10 +61,12 @@ def turns(guards: Sequence[Guard]) -> dict[int, Stage]:
         known.update(new)
         if guard.in_loop or asked[line_of(guard)] > 1:
             line = line_of(guard)
-            turn = before.get(line)
-            carried = {} if turn is None else rebound(turn.held, guard.held, current)
-            stages[answered] = Stage(current, turn is not None, carried)
-            before[line] = guard
+            last = before.get(line)
+            carried: dict[Node, Node] = {}
+            if last is not None:
+                carried = rebound({**guards[last].held, **begun.get(last, {})}, guard.held, current)
+            stages[answered] = Stage(current, last is not None, carried)
+            before[line] = answered - 1
             current = []
     return stages
 
@@ -74,3 +82,28 @@ def rebound(
         old: after[name] for name, old in before.items()
         if old in read and after.get(name, old) is not old
     }  # fmt: skip
+
+
+def begun_with(guards: Sequence[Guard]) -> dict[int, dict[Any, Node]]:
+    """What a turn begins with though it shows in the turn only, by question and name: positions of
+    random streams; for a variable that holds a number of Python's until the turn binds it to a tensor
+    (`total = 0` before the loop), the constant that stands for the number.
+    """
+    found = {k: dict(guard.streams) for k, guard in enumerate(guards) if guard.streams}
+    before: dict[tuple[str, int], int] = {}
+    for k, guard in enumerate(guards):
+        last = before.get(line_of(guard))
+        before[line_of(guard)] = k
+        names = [] if last is None else [n for n in guards[last].numbers if n in guard.held]
+        if last is None or not names:
+            continue
+        known = set(postorder([n for g in guards[: last + 1] for n in (g.node, *g.made)]))
+        for name in names:
+            reached = postorder((guard.held[name],), stop=known.__contains__)
+            constants = [
+                n for n in reached if n.op is ops.constant and n not in known and not n.shape
+                and n.attrs.value.splat == guards[last].numbers[name]
+            ]  # fmt: skip
+            if len(constants) == 1:
+                found.setdefault(last, {})[name] = constants[0]
+    return found

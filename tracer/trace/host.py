@@ -264,6 +264,8 @@ class TraceHost(TraceBuffers):
                 position = ops.slice_(node, start=(2,), stop=(3,), step=(1,))
                 position = ops.reshape(position, shape=())
                 stream = self._streams[id(generator)] = Stream(generator, node, position)
+                if self.guards:
+                    self.guards[-1].streams[key] = position
             seed = ops.slice_(stream.state, start=(0,), stop=(2,), step=(1,))
             position = stream.now()
             stream.since += 1

@@ -187,8 +187,9 @@ class Trace(TraceAutograd):
                 "every branch in Python is a segment of the compiled program",
             )
         drawn = self.random_positions()
-        made, in_loop, held = [*self.made, *drawn], self._in_loop(), self.held()
-        self.guards.append(Guard(node, kind, answer, here(), why, made, in_loop, held, drawn))
+        made, in_loop = [*self.made, *drawn], self._in_loop()
+        guard = Guard(node, kind, answer, here(), why, made, in_loop, *self._held(), drawn)
+        self.guards.append(guard)
         self.made = []
 
     def _in_loop(self) -> bool:
@@ -201,24 +202,28 @@ class Trace(TraceAutograd):
             self._looping[code] = lines_in_loops(code)
         return frame.f_lineno in self._looping[code]
 
-    def held(self) -> dict[Any, Node]:
-        """The values of the variables of the user's functions that are running, as far as they are
-        tensors of this recording or numbers of it, or a few of them in a container.
+    def _held(self) -> tuple[dict[Any, Node], dict[Any, float]]:
+        """What the variables of the user's functions that are running hold: tensors and numbers of this
+        recording, also a few of them in a container; numbers of Python's.
         """
-        found: dict[Any, Node] = {}
+        held: dict[Any, Node] = {}
+        numbers: dict[Any, float] = {}
+
+        def note(value: Any, name: tuple[Any, ...]) -> None:
+            kind = value.__class__
+            if kind is int or kind is float:
+                numbers[name] = value
+            elif kind is tuple or kind is list or kind is dict:
+                if len(value) <= FEW and len(name) < FEW:
+                    for key, item in value.items() if kind is dict else enumerate(value):
+                        note(item, (*name, key))
+            elif (node := self.met(value)) is not None:
+                held[name] = node
+
         for frame in user_frames(self._called_from):
             for name, value in frame.f_locals.items():
-                self._note_held(value, (frame.f_code.co_qualname, name), found)
-        return found
-
-    def _note_held(self, value: Any, name: tuple[Any, ...], found: dict[Any, Node]) -> None:
-        kind = value.__class__
-        if kind is tuple or kind is list or kind is dict:
-            if len(value) <= FEW and len(name) < FEW:
-                for key, item in value.items() if kind is dict else enumerate(value):
-                    self._note_held(item, (*name, key), found)
-        elif (node := self.met(value)) is not None:
-            found[name] = node
+                note(value, (frame.f_code.co_qualname, name))
+        return held, numbers
 
     def met(self, value: Any) -> Node | None:
         """The current value of a tensor or number that this recording knows already."""
