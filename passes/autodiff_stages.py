@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Any
 
 from tracegrad.ir import ops
+from tracegrad.ir.errors import MissingVJPError
 from tracegrad.ir.graph import INPUT, Node, postorder
 from tracegrad.ir.loc import at
 from tracegrad.ir.ops import traits
@@ -57,11 +58,16 @@ class Cuts:
     def nodes(self) -> list[Node]:
         return [*chain.from_iterable(self.crossing), *self.given, *self.unread]
 
+    def within(self, nodes: Collection[Node]) -> Cuts:
+        """Without what is not among the nodes, as gradients that nobody reads."""
+        crossing = [tuple(n for n in values if n in nodes) for values in self.crossing]
+        return Cuts(crossing, [n for n in self.given if n in nodes], [], self.anew)
+
     def replaced(self, new: Mapping[Node, Node]) -> Cuts:
-        """With others in the place of these nodes."""
+        """With others in the place of its gradients and constants."""
         return Cuts(
             [tuple(new[n] for n in values) for values in self.crossing],
-            [new[n] for n in self.given], [new[n] for n in self.unread],
+            [new[n] for n in self.given], [new[n] for n in self.unread], self.anew,
         )  # fmt: skip
 
 
@@ -106,7 +112,11 @@ def reverse_in_stages(
         starts = [node for node in outside if node in leads or node in alike.unread]
         starts += [node for node in own if node in wanted]
         given = [found.pop(node) for node in ends]
-        gradients = walk(ends, given, starts, active, stop=frozenset(outside))
+        try:
+            gradients = walk(ends, given, starts, active, stop=frozenset(outside))
+        except MissingVJPError:  # if on the way to what nobody asks for, it is none
+            starts = [node for node in starts if node not in alike.unread]
+            gradients = walk(ends, given, starts, active, stop=frozenset(outside))
         emitted: list[Node] = []
         for node, gradient in zip(starts, gradients):
             if gradient is None:
@@ -119,7 +129,8 @@ def reverse_in_stages(
             else:
                 with at(gradient.loc):
                     if node not in found and node in alike.shared[number]:
-                        cuts.given.append(ops.splat(0, gradient.type))
+                        # Adding it changes nothing, not even the sign of a zero.
+                        cuts.given.append(ops.splat(-0.0, gradient.type))
                         found[node] = ops.add(cuts.given[-1], gradient)
                     else:
                         found[node] = plus_found(found.get(node), gradient)
@@ -136,8 +147,8 @@ def reverse_in_stages(
 def joined(
     stages: Sequence[Stage], outputs: Sequence[Node], order: Sequence[Node], leads: Collection[Node]
 ) -> list[Stage]:
-    """Stages to which the same flows back from what is after them: a turn that hands on what only
-    another turn would have read is one with what follows it. And the last stage.
+    """The stages, and the last one. A turn that hands on what only another turn would have read is one
+    with what follows it: then equal cotangents flow back into equal turns.
 
     leads  besides those of `order`, which leads to the outputs, those of what turns hand on
     """

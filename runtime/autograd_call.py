@@ -48,13 +48,16 @@ class CallProgram(Program):
             self.joint = self.vjp(wanted, flags)
         # An input that no gradient reaches is a constant here: what it was computed from is not ours.
         self.wanted = tuple(k in self.joint.gradients for k in range(len(wanted)))
-        self._vjps[self.wanted, flags, True] = self.joint
+        with _loc.at(graph.outputs[0].loc):
+            self.joint = self.vjp(self.wanted, flags)
         self.saved = self.joint.saved
 
     def _derive(
         self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool
     ) -> VJP:
         """Every gradient program runs where the call does."""
+        if not save and wanted == self.wanted and all(with_cotangent) and not self.saved:
+            return self.joint  # reads no intermediates either
         vjp = super()._derive(wanted, with_cotangent, save)
         vjp.run = BackendRunner(vjp, self._compiler)
         return vjp
@@ -232,7 +235,7 @@ def call_programs(recorded: Recorded, grad: bool, compiler: Compiler) -> list[Ca
     leaves = {r.index for r in made if r.kind == "output" and r.leaf}
     indices = sorted(reached - leaves) if grad else []
     # A path whose results carry no gradients may begin with the segments of one whose results do.
-    alike = grad and trace.guards and not trace.has_freed
+    alike = grad and trace.guards
     if not indices and not alike:
         return []
     refuse_leaves_between(recorded, leaves, indices)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from numpy import ndarray
 
@@ -66,12 +67,15 @@ class HandsOn:
 
 
 class Compiler:
-    """Compiles graphs for one backend and remembers them by fingerprint."""
+    """Compiles graphs for one backend and remembers them by fingerprint, that of the graph as it was
+    traced and that of what the passes made of it.
+    """
 
     def __init__(self, backend: str, options: dict[str, Any]):
         self.backend = backend
         self.options = options
         self._cache: LRU = LRU(CACHE_SIZE)
+        self._executables: WeakValueDictionary[Any, Any] = WeakValueDictionary()
         self.compiles = 0
         self.seconds = 0.0
 
@@ -87,10 +91,7 @@ class Compiler:
         named = labels(graph)
         lowered = by_labels.get(named)
         if lowered is None:
-            made = [known.executable for known in by_labels.values()]
-            shared = next((e for e in made if e.__class__ is not HandsOn), None)
-            lowered = by_labels.add(named, self._lower(graph, donate, shared))
-            self.compiles += shared is None and lowered.executable.__class__ is not HandsOn
+            lowered = by_labels.add(named, self._lower(graph, donate))
             self.seconds += sum(lowered.timings.values())
         return lowered
 
@@ -98,7 +99,7 @@ class Compiler:
         """Equal for graphs that share an executable."""
         return (graph.fingerprint(), donate, *placement(graph, self.options).values())
 
-    def _lower(self, graph: Graph, donate: tuple[int, ...], shared: Any) -> Lowered:
+    def _lower(self, graph: Graph, donate: tuple[int, ...]) -> Lowered:
         options = Options(donate=donate, **{**self.options, **placement(graph, self.options)})
         history, timing = History(), Timing()
         started = time.perf_counter()
@@ -108,12 +109,15 @@ class Compiler:
             from tracegrad.backends import numpy as backend  # type: ignore[no-redef]
         final = optimise(graph, self.backend, (history, timing, *checks()))
         passed = time.perf_counter()
+        key = self.key(final, donate)
+        shared = self._executables.get(key)
         if hands_on(final):
             executable: Any = HandsOn(final, lambda: backend.compile(final, options))
         elif shared is None:
-            executable = backend.compile(final, options)
+            executable = self._executables[key] = backend.compile(final, options)
+            self.compiles += 1
         else:
-            executable = shared.relabelled(final)
+            executable = self._executables[key] = shared.relabelled(final)
         done = time.perf_counter()
         return Lowered(
             graph,

@@ -17,7 +17,7 @@ from tracegrad.ir.graph import Node, postorder
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.autodiff_stages import looked_at
 from tracegrad.tracer.errors import UnsupportedError
-from tracegrad.tracer.trace.guards import Guard, line_of, turns
+from tracegrad.tracer.trace.guards import Guard, asked_by_loops, line_of, turns
 from tracegrad.tracer.trace.host import HostRead
 
 # The `proj` nodes that are one part of a several-result node.
@@ -54,11 +54,12 @@ def for_turns(guards: list[Guard]) -> list[Node]:
     """What turns of loops hand on to the next one; where none was met, what it may begin with."""
     asked = Counter(map(line_of, guards))
     carried = [node for stage in turns(guards).values() for node in stage.carried.values()]
-    for guard in guards:
-        if guard.in_loop or asked[line_of(guard)] > 1:
+    for guard, in_loop in zip(guards, asked_by_loops(guards)):
+        if in_loop:
             carried += guard.drawn
-        if guard.in_loop and asked[line_of(guard)] == 1:
-            carried += set(guard.held.values()).intersection(guard.made)
+        if in_loop and asked[line_of(guard)] == 1:
+            held = set(guard.held.values())
+            carried += [node for node in guard.made if node in held]
     return carried
 
 
@@ -79,7 +80,6 @@ def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
     for node in postorder((*(guard.node for guard in guards), *finals)):
         at = stage.get(node, end)
         read.update(operand for operand in node.inputs if stage.get(operand, end) < at)
-    asked = Counter(map(line_of, guards))
     first: set[int] = set()
     turns_of: dict[tuple[str, int], set[int]] = {}
     for k, guard in enumerate(guards):
@@ -95,9 +95,10 @@ def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
     ]
     turning = [guard.made[j] for guard, along in zip(guards, carried) for j in along]
     reached = set(postorder((*(guard.node for guard in guards), *turning, *for_turns(guards))))
+    in_loops = asked_by_loops(guards)
     for k in first:
         guard = guards[k]
-        if guard.in_loop or asked[line_of(guard)] > 1:
+        if in_loops[k]:
             wanted = read & reached
             carried[k] = [j for j, node in enumerate(guard.made) if node in wanted]
     return carried
@@ -135,15 +136,15 @@ def exported_alike(
             if o in home and home[o] != home.get(node) and (o not in free or node in home and o in made)
         )  # fmt: skip
     asked = Counter(map(line_of, guards))
-    turns = [
+    kinds = [
         (line_of(guard), tuple((n.op, n.attrs, n.type) for n in new))
         for guard, new in zip(guards, slices)
     ]
-    positions: dict[Any, set[int]] = {turn: set() for turn in turns}
-    for turn, new in zip(turns, slices):
-        if asked[turn[0]] > 1:
-            positions[turn].update(k for k, node in enumerate(new) if node in read)
-    alike = [{new[k] for k in positions[turn]} for turn, new in zip(turns, slices)]
+    positions: dict[Any, set[int]] = {kind: set() for kind in kinds}
+    for kind, new in zip(kinds, slices):
+        if asked[kind[0]] > 1:
+            positions[kind].update(k for k, node in enumerate(new) if node in read)
+    alike = [{new[k] for k in positions[kind]} for kind, new in zip(kinds, slices)]
     return alike, free.difference(read, *alike)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from opcode import opmap
 from types import CodeType, FrameType
+from typing import Any
 
 from tracegrad.ir.loc import Loc
 
@@ -29,6 +31,10 @@ _locs: dict[tuple[str, int, str, tuple[str, ...]], Loc] = {}
 _own_files: dict[str, bool] = {}
 _JUMPS_BACK = frozenset(number for name, number in opmap.items() if "JUMP_BACKWARD" in name)
 _EXTENDED_ARG = opmap["EXTENDED_ARG"]
+_OPTIMIZED = 0x1  # inspect.CO_OPTIMIZED: a function, whose variables stand in no dict
+_ASK_FOR_VARIABLES = frozenset(
+    {"locals", "vars", "dir", "eval", "exec", "_getframe", "currentframe"}
+)
 _CACHE_SIZE = 50_000  # of each; a notebook has a file name of its own for every cell
 
 
@@ -61,6 +67,23 @@ def user_frames(outermost: int) -> Iterator[FrameType]:
         if not is_own_code(frame.f_code):
             yield frame
         frame = frame.f_back
+
+
+def variables(frame: FrameType) -> dict[str, Any]:
+    """The variables of a running function, by name; none of a module or class, and none where the
+    function might notice that it is looked at.
+    """
+    code = frame.f_code
+    if not code.co_flags & _OPTIMIZED or not _ASK_FOR_VARIABLES.isdisjoint(code.co_names):
+        return {}
+    found = frame.f_locals
+    copied = dict(found)
+    if sys.version_info < (3, 13):
+        # A snapshot that the frame keeps, renews when a profile hook runs, and writes back: it would
+        # keep alive what the function lets go. So the frame forgets it.
+        ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))
+        found.clear()
+    return copied
 
 
 def warn(message: str) -> None:

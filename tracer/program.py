@@ -200,6 +200,8 @@ class Program:
             gradients, cuts = self._reverse(kept, cotangents, wrt)
             stand_in = {n: placeholder(n.type) for n in outputs if n.op is not INPUT}
         found = [g for g in gradients if g is not None]
+        if not save:  # what is read is computed anew: no more than that
+            cuts = cuts.within(set(postorder(found)))
         emitted = [*found, *cuts.nodes]
         nodes = substitute(emitted, stand_in)
         saved: tuple[Node, ...] = ()

@@ -74,11 +74,6 @@ class TraceAutograd(TraceHost):
         """Whether a backward without retain_graph has walked through `node`."""
         return node in self._freed
 
-    @property
-    def has_freed(self) -> bool:
-        """Whether there was such a backward."""
-        return bool(self._freed)
-
     def adopt(self, tensor: Tensor) -> Tensor:
         """A tensor just made from Python values: a constant of the graph."""
         with _loc.at(here()):

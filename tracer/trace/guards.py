@@ -44,11 +44,19 @@ def line_of(guard: Guard) -> tuple[str, int]:
     return guard.loc.file, guard.loc.line
 
 
+def asked_by_loops(guards: Sequence[Guard]) -> list[bool]:
+    """Of each question, whether its line stands in a loop, or has asked more than once: then the loop
+    is in a function that calls the one that asks.
+    """
+    asked = Counter(map(line_of, guards))
+    return [guard.in_loop or asked[line_of(guard)] > 1 for guard in guards]
+
+
 def turns(guards: Sequence[Guard]) -> dict[int, Stage]:
     """What is computed up to each question of a loop, from the question of one before: the turns of
     loops and, first, what is before them. By how many questions were answered then.
     """
-    asked = Counter(map(line_of, guards))
+    in_loops = asked_by_loops(guards)
     known: set[Node] = set()
     stages: dict[int, Stage] = {}
     begun = begun_with(guards)
@@ -59,7 +67,7 @@ def turns(guards: Sequence[Guard]) -> dict[int, Stage]:
         new = [n for n in reached if n not in known]
         current += new
         known.update(new)
-        if guard.in_loop or asked[line_of(guard)] > 1:
+        if in_loops[answered - 1]:
             line = line_of(guard)
             last = before.get(line)
             carried: dict[Node, Node] = {}

@@ -11,6 +11,7 @@ gradients (tracking.py), memory (buffers.py), Python's side (host.py), the rever
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from types import CodeType
 from typing import Any
 
@@ -24,7 +25,7 @@ from tracegrad.ir.types import TensorType
 from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.eager import check_stored, run_eager_only
 from tracegrad.tracer.errors import ShapeError
-from tracegrad.tracer.locate import here, lines_in_loops, user_frame, user_frames
+from tracegrad.tracer.locate import here, lines_in_loops, user_frame, user_frames, variables
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import get_mode
@@ -34,7 +35,8 @@ from tracegrad.tracer.trace.autograd import TraceAutograd
 from tracegrad.tracer.trace.guards import Guard
 from tracegrad.tracer.trace.numbers import TracedNumber
 
-FEW = 16  # items and levels of containers that a loop may carry from turn to turn
+FEW = 16  # containers, and items of each, that a loop may carry from turn to turn
+FRAMES = 3  # functions whose variables it may be: that of the question, those that call it
 MAX_CONSTANT_BYTES = 64 * 1024  # a larger NumPy operand is an input of the graph, not a constant
 
 
@@ -59,6 +61,7 @@ class Trace(TraceAutograd):
         self._values: dict[Node, np.ndarray] = {}
         self._called_from = id(user_frame())
         self._looping: dict[CodeType, frozenset[int | None]] = {}
+        self._asked_at: set[_loc.Loc] = set()
 
     # -- operations ------------------------------------------------------------------------------
 
@@ -187,9 +190,10 @@ class Trace(TraceAutograd):
                 "every branch in Python is a segment of the compiled program",
             )
         drawn = self.random_positions()
-        made, in_loop = [*self.made, *drawn], self._in_loop()
-        guard = Guard(node, kind, answer, here(), why, made, in_loop, *self._held(), drawn)
-        self.guards.append(guard)
+        made, in_loop, loc = [*self.made, *drawn], self._in_loop(), here()
+        held, numbers = self._held() if in_loop or loc in self._asked_at else ({}, {})
+        self._asked_at.add(loc)
+        self.guards.append(Guard(node, kind, answer, loc, why, made, in_loop, held, numbers, drawn))
         self.made = []
 
     def _in_loop(self) -> bool:
@@ -203,33 +207,38 @@ class Trace(TraceAutograd):
         return frame.f_lineno in self._looping[code]
 
     def _held(self) -> tuple[dict[Any, Node], dict[Any, float]]:
-        """What the variables of the user's functions that are running hold: tensors and numbers of this
-        recording, also a few of them in a container; numbers of Python's.
+        """What the variables of the function that asks hold, and of those that call it: tensors and
+        numbers of this recording, also a few of them in a container; numbers of Python's.
+
+        Objects of the user's are asked for nothing.
         """
         held: dict[Any, Node] = {}
         numbers: dict[Any, float] = {}
-
-        def note(value: Any, name: tuple[Any, ...]) -> None:
-            kind = value.__class__
-            if kind is int or kind is float:
-                numbers[name] = value
-            elif kind is tuple or kind is list or kind is dict:
-                if len(value) <= FEW and len(name) < FEW:
-                    for key, item in value.items() if kind is dict else enumerate(value):
-                        note(item, (*name, key))
-            elif (node := self.met(value)) is not None:
-                held[name] = node
-
-        for frame in user_frames(self._called_from):
-            for name, value in frame.f_locals.items():
-                note(value, (frame.f_code.co_qualname, name))
+        for frame in islice(user_frames(self._called_from), FRAMES):
+            where = frame.f_code.co_qualname
+            left: list[tuple[tuple[Any, ...], Any]] = [
+                ((where, name), value) for name, value in variables(frame).items()
+            ]
+            seen: set[int] = set()
+            while left and len(seen) < FEW:
+                name, value = left.pop()
+                kind = type(value)
+                if kind is int or kind is float:
+                    numbers.setdefault(name, value)
+                elif kind is tuple or kind is list or kind is dict:
+                    if len(value) <= FEW and id(value) not in seen:
+                        seen.add(id(value))
+                        items = value.items() if kind is dict else enumerate(value)
+                        left += [((*name, k), v) for k, v in items if type(k) in (int, str)]
+                elif (node := self._met(value)) is not None:
+                    held.setdefault(name, node)
         return held, numbers
 
-    def met(self, value: Any) -> Node | None:
+    def _met(self, value: Any) -> Node | None:
         """The current value of a tensor or number that this recording knows already."""
-        if isinstance(value, TracedNumber):
+        if issubclass(type(value), TracedNumber):
             return value.node if value.trace is self else None
-        if not isinstance(value, Tensor):
+        if not issubclass(type(value), Tensor):
             return None
         if value._traced is not None:
             return value._traced.node if value._traced.trace is self else None
