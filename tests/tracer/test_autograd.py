@@ -1,5 +1,6 @@
 """The tape against PyTorch: every way to ask for a gradient, eager and recorded."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -322,3 +323,22 @@ def test_an_alias_that_is_gone_keeps_what_the_tape_saved_of_it():
                 b.add_(1)
         y.sum().backward()
         assert b.grad.tolist() == [3.0] * 3  # 0 + 1 + 2
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("again", [False, True])
+def test_the_gradient_of_a_leaf_written_under_no_grad_counts_its_earlier_uses(create_graph, again):
+    """PyTorch raises; here the old value stays with what has read it, and the leaf stands twice on the
+    tape.
+    """
+    x, w = tg.ones(2).requires_grad_(), tg.ones(2).requires_grad_()
+    y = (x * w).tanh()
+    with tg.no_grad():
+        w.mul_(0.5)
+    y = (y * w).tanh() if again else y
+    (gradient,) = tg.autograd.grad(y.sum(), [w], retain_graph=True, create_graph=create_graph)
+    y.sum().backward()
+    a = np.tanh(1)
+    expected = (1 - np.tanh(a / 2) ** 2) * (a + (1 - a * a) / 2) if again else 1 - a * a
+    for found in (gradient, w.grad):
+        np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-6)

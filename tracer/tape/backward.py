@@ -8,6 +8,8 @@ hooks take the entry-by-entry path, recording.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -70,22 +72,35 @@ def grad_of(
         if tensor._entry is None:
             raise no_gradient_wanted(k)
     tape, seeds = tape_behind(outputs, cotangents, create_graph)
-    targets = [tensor._entry for tensor in inputs]
-    refuse_between_results(tape, targets)
-    present = [target for target in targets if target in tape.number]
-    if len(present) < len(targets) and not allow_unused:
-        raise not_used(next(k for k, target in enumerate(targets) if target not in tape.number))
+    refuse_between_results(tape, [tensor._entry for tensor in inputs])
+    targets = [entries_of(tensor, tape) for tensor in inputs]
+    for k, entries in enumerate(targets):
+        if not entries and not allow_unused:
+            raise not_used(k)
+    present = list(dict.fromkeys(entry for entries in targets for entry in entries))
     gradients = run(tape, seeds, present, retain_graph, create_graph)
-    found = dict(zip(map(id, present), gradients))
+    found = dict(zip(present, gradients))
     result = []
-    for tensor, target in zip(inputs, targets):
-        gradient = found.get(id(target))
+    for tensor, entries in zip(inputs, targets):
+        parts = [found[entry] for entry in entries if found[entry] is not None]
+        gradient = reduce(add, parts) if parts else None
         if gradient is not None and gradient.__class__ is np.ndarray:
             gradient = wrap(gradient)
         elif gradient is None and not allow_unused:
             gradient = wrap(np.zeros(tensor.shape, tensor._data.dtype))
         result.append(gradient)
     return result
+
+
+def entries_of(tensor: Tensor, tape: Tape) -> list[Entry]:
+    """What stands for a tensor on the tape: for a leaf, several, where a write under no_grad left the
+    value before it to what had read it.
+    """
+    own = tensor._entry
+    if own is None or own.kind is not LEAF:
+        return [own] if own in tape.number else []  # type: ignore[list-item]
+    leaves = [entry for entry in tape.order if entry.kind is LEAF]
+    return [leaf for leaf in leaves if leaf is own or leaf.tensor() is tensor]  # type: ignore[attr-defined]
 
 
 def tape_behind(
