@@ -184,9 +184,9 @@ class Alike:
     ):  # fmt: skip
         turned = {n for stage in stages if stage.turn for n in stage.nodes if n.inputs}
         reached = [[*operands_of(own), *own] for own in groups]
-        kinds = list(map(pattern, groups))
-        leading: dict[Any, set[int]] = {}  # positions
-        carried: dict[Any, set[int]] = {}
+        kinds = kinds_of(groups)
+        leading: dict[int, set[int]] = {}  # positions, by kind
+        carried: dict[int, set[int]] = {}
         for kind, nodes, stage in zip(kinds, reached, stages):
             starts = [n for n, after in stage.carried.items() if after in carrying]
             ahead = leading_nodes(dict.fromkeys((*starts, *nodes)), starts)
@@ -220,8 +220,14 @@ def operands_of(own: Sequence[Node]) -> list[Node]:
     return [o for o in dict.fromkeys(o for n in own for o in n.inputs) if o not in inside]
 
 
+def kinds_of(groups: Sequence[Sequence[Node]]) -> list[int]:
+    """Equal numbers for stages that compute the same, each from its own operands."""
+    numbers: dict[Any, int] = {}  # a pattern is as long as its stage: it is hashed once
+    return [numbers.setdefault(pattern(own), len(numbers)) for own in groups]
+
+
 def pattern(own: Sequence[Node]) -> tuple[Any, ...]:
-    """Equal for stages that compute the same, each from its own operands."""
+    """What a stage computes, whatever it computes it from."""
     number = {node: k for k, node in enumerate((*operands_of(own), *own))}
     return tuple((n.op, n.attrs, n.type, *(number[o] for o in n.inputs)) for n in own)
 

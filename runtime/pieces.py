@@ -15,7 +15,7 @@ import numpy as np
 from tracegrad.backends.jax.arrays import from_numpy
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
-from tracegrad.passes.autodiff_stages import Cuts, looked_at, pattern
+from tracegrad.passes.autodiff_stages import Cuts, kinds_of, looked_at
 from tracegrad.runtime.lowering import Compiler
 from tracegrad.tracer.trace.buffers import Input
 
@@ -71,7 +71,7 @@ def handed_on(
     """The values that a piece hands on: those read after it, or after one alike: so that they share
     an executable.
     """
-    kinds = list(map(pattern, members))
+    kinds = kinds_of(members)
     read = {n for n in finals if n in home}
     new: Iterable[Node] = finals
     while True:
@@ -79,7 +79,7 @@ def handed_on(
             if node in known:
                 continue
             read.update(o for o in node.inputs if o in home and home[o] != home.get(node))
-        positions: dict[Any, set[int]] = {kind: set() for kind in kinds}
+        positions: dict[int, set[int]] = {kind: set() for kind in kinds}
         for kind, own in zip(kinds, members):
             positions[kind].update(k for k, node in enumerate(own) if node in read)
         alike = {own[k] for kind, own in zip(kinds, members) for k in positions[kind]} - read

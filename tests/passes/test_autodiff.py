@@ -14,6 +14,7 @@ from tracegrad.ir import Graph, Loc, Node, TensorType, at, f32, f64, i64, ops, p
 from tracegrad.ir.errors import IRError, IRTypeError, MissingVJPError
 from tracegrad.ir.graph import Op
 from tracegrad.ir.types import TupleType
+from tracegrad.passes import autodiff_stages
 from tracegrad.passes.autodiff import gradient_graph, reverse
 
 HERE = Loc("net.py", 7, "forward", "block1")
@@ -358,3 +359,32 @@ def test_third_order_of_tanh() -> None:
     for backward in check_orders(graph, arrays((3,)), (0,), orders=3):
         verify(backward)
         assert len(set(backward.input_names)) == len(backward.inputs)
+
+
+def test_what_a_stage_computes_is_hashed_once(monkeypatch):
+    """It is as long as the stage: hashed for each of its nodes, a long turn took minutes."""
+    hashed = []
+
+    class Counted(tuple):
+        __slots__ = ()
+
+        def __hash__(self):
+            hashed.append(1)
+            return super().__hash__()
+
+    real = autodiff_stages.pattern
+    monkeypatch.setattr(autodiff_stages, "pattern", lambda own: Counted(real(own)))
+    with at(Loc("test.py", 1)):
+        x = placeholder(TensorType((2,), f32))
+        stages, node = [], x
+        for number in range(4):
+            nodes = []
+            for _ in range(20):
+                node = ops.tanh(node)
+                nodes.append(node)
+            stages.append(autodiff_stages.Stage(nodes, turn=number > 0))
+        (gradient,), _ = autodiff_stages.reverse_in_stages(
+            [node], [ops.splat(1, node.type)], [x], None, stages
+        )
+    assert gradient is not None
+    assert len(hashed) <= 3 * (len(stages) + 1)
