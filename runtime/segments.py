@@ -108,7 +108,7 @@ class Segment:
     # Where the slice's outer operands come from.
     outside: dict[Node, Any] = field(default_factory=dict)
     along: list[int] = field(default_factory=list)  # see `slice_of`
-    # Where it exports the constants with which turns begin, by name.
+    # Where it exports what turns begin with, see `begun_with`, by name.
     begins: dict[Any, int] = field(default_factory=dict)
     guard_kind: str = ""
     guard_line: str = ""  # of the user's, where Python asked
