@@ -1,5 +1,5 @@
 """Whole training steps: forward, loss, backward, optimiser; PyTorch eager, tracegrad eager and
-compiled.
+compiled, and the MLP by hand.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+import by_hand
 import models
 import numpy as np
 from interleave import Bench, Skip
@@ -86,6 +87,8 @@ bench.implementation("torch")(implementation("torch", None))
 bench.implementation("tracegrad-numpy")(implementation("tracegrad", "numpy"))
 bench.implementation("tracegrad-jax")(implementation("tracegrad", "jax"))
 bench.implementation("tracegrad-eager")(implementation("tracegrad", None))
+bench.implementation("numpy-by-hand")(by_hand.with_numpy)
+bench.implementation("jax-by-hand")(by_hand.with_jax)
 
 if __name__ == "__main__":
     bench.main()

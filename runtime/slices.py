@@ -42,7 +42,7 @@ def distinct(guards: list[Guard]) -> list[Guard]:
     found: list[Guard] = []
     made: list[Node] = []
     for guard in guards:
-        made = [*made, *guard.made]
+        made += guard.made
         if (guard.node, guard.kind) not in seen:
             seen.add((guard.node, guard.kind))
             found.append(replace(guard, made=made))

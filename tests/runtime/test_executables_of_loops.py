@@ -76,9 +76,22 @@ def layers(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
     return (x @ w[1:]).square().sum()
 
 
+def turn_and_question(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tuple[tg.Tensor, bool]:
+    x = (x @ w).tanh() * 0.7
+    return x, bool(x.square().sum() > tolerance)
+
+
+def asked_elsewhere(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+    """The line that asks is in no loop, but one that calls it."""
+    x, again = x @ w, True
+    while again:
+        x, again = turn_and_question(x, w, tolerance)
+    return (x * w[0]).sum()
+
+
 MORE: list[Loop] = [
     loops.in_place, loops.largest_from_constants, loops.running_total, loops.first_as_well, momentum,
-    until_it_settles, cell, from_a_number, layers,
+    until_it_settles, cell, from_a_number, layers, asked_elsewhere,
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ class Guard:
 
     kind     "bool": the truth of a 0-d bool; "bits": the exact bytes
     made     the values of tensors made since the question before
-    in_loop  whether the line that asked stands in a loop
+    in_loop  whether a loop runs the line again that asked, or one that calls it
     held     the values that variables had then, by name
     numbers  those of variables that held a number of Python's, by name
     drawn    the positions of random streams that were drawn from since the question before
@@ -45,8 +45,8 @@ def line_of(guard: Guard) -> tuple[str, int]:
 
 
 def asked_by_loops(guards: Sequence[Guard]) -> list[bool]:
-    """Of each question, whether its line stands in a loop, or has asked more than once: then the loop
-    is in a function that calls the one that asks.
+    """Of each question, whether a loop asks it, or its line has asked more than once (a function that
+    calls itself, say).
     """
     asked = Counter(map(line_of, guards))
     return [guard.in_loop or asked[line_of(guard)] > 1 for guard in guards]

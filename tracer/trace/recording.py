@@ -197,14 +197,14 @@ class Trace(TraceAutograd):
         self.made = []
 
     def _in_loop(self) -> bool:
-        """Whether the user's line that runs now is one that a loop of its function runs again."""
-        frame = user_frame()
-        if frame is None:
-            return False
-        code = frame.f_code
-        if code not in self._looping:
-            self._looping[code] = lines_in_loops(code)
-        return frame.f_lineno in self._looping[code]
+        """Whether a loop runs the line again that asks now, or one that calls it."""
+        for frame in user_frames(self._called_from):
+            code = frame.f_code
+            if code not in self._looping:
+                self._looping[code] = lines_in_loops(code)
+            if frame.f_lineno in self._looping[code]:
+                return True
+        return False
 
     def _held(self) -> tuple[dict[Any, Node], dict[Any, float]]:
         """What the variables of the function that asks hold, and of those that call it: tensors and
