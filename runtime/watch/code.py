@@ -35,7 +35,7 @@ _WATCHED_IN_C = _CLOCKS | {print, os.urandom}
 _STAGES = tuple(
     f"tracegrad.{stage}." for stage in ("ir", "passes", "backends", "tracer", "runtime")
 )
-_ARRAY_LIBRARIES = frozenset({"numpy", "ml_dtypes", "optree"})
+_ARRAY_LIBRARIES = frozenset({"numpy", "ml_dtypes", "optree", "jax"})
 _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<module>"})
 _READ_ENVIRONMENT = frozenset(
     function.__code__ for name in ("getenv", "getenvb") if (function := getattr(os, name, None))
@@ -249,7 +249,9 @@ class CodeWatch:
 
 
 def called_by_us(frame: types.FrameType) -> bool:
-    """Whether tracegrad calls NumPy here, or the import system somebody's module: that runs once."""
+    """Whether tracegrad calls a library of arrays here, or the import system somebody's module: that
+    runs once.
+    """
     module = frame.f_globals.get("__name__") or ""
     caller = frame.f_back
     if caller is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import gc
 import importlib
 import pstats
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import tracegrad as tg
+from tracegrad import nn
 
 
 def test_what_tracegrad_itself_calls_is_not_watched():
@@ -23,6 +25,32 @@ def test_what_tracegrad_itself_calls_is_not_watched():
     assert "scale" in {place.name for place in places}
     modules = {place.holder.get("__name__") for place in places if place.kind == "item"}
     assert modules <= {__name__}
+
+
+def test_code_of_jax_that_tracegrad_itself_calls_is_not_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A parameter that an earlier call has updated is asked for its dtype, which jax answers in Python.
+
+    All objects of the process were searched for the functions of such code.
+    """
+    layer, scale = nn.Linear(3, 3), tg.ones(3)
+    optimizer = tg.optim.SGD(layer.parameters(), lr=0.1)
+
+    @tg.compile(backend="jax")
+    def step(x: tg.Tensor) -> None:
+        optimizer.zero_grad()
+        (layer(x) * scale).sum().backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step(tg.ones(2, 3))
+    searched: list[Any] = []
+    monkeypatch.setattr(gc, "get_referrers", lambda *codes: searched.extend(codes) or [])
+    before = step.stats()["recordings"]
+    step(tg.ones(4, 3))
+    assert step.stats()["recordings"] > before
+    assert not searched
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["imported before", "imported by it"])
