@@ -8,6 +8,7 @@ into 0.0. (The sign and payload of a nan are not values.)
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,16 @@ def _reciprocal_is_exact(found: Match) -> bool:
     smallest = {f16: 2.0**-14, bf16: 2.0**-126, f32: 2.0**-126, f64: 2.0**-1022}
     exact = float(reciprocal) == 1.0 / value
     return exact and bool(abs(1.0 / value) >= smallest[found.root.dtype])
+
+
+def _is_not_float16(found: Match) -> bool:
+    return found.root.dtype is not f16
+
+
+def _with_splat(name: str, value: float, dtype: DType = f32) -> Graph:
+    """op(x, splat of value)."""
+    node = placeholder(TensorType((3, 4), dtype))
+    return Graph((node,), (ops.op_named(name)(node, splat_node(value, node.type)),))
 
 
 def _fold_splats(found: Match) -> Node:
@@ -87,7 +98,15 @@ IDENTITIES: tuple[Rule, ...] = (
     ),
     rule("pow-one", op("pow", x, 1), to=x, dtypes="if"),
     rule("pow-two", op("pow", x, 2), to=x * x, dtypes="if"),
-    rule("pow-three", op("pow", x, 3), to=x * x * x, dtypes="if"),
+    # float16 rounds once, as in PyTorch; bfloat16 rounds the square, too.
+    rule(
+        "pow-three",
+        op("pow", x, 3),
+        to=x * x * x,
+        dtypes="if",
+        when=_is_not_float16,
+        examples=tuple(partial(_with_splat, "pow", 3, dtype) for dtype in (f32, f64, bf16, i64)),
+    ),
     rule("pow-minus-one", op("pow", x, -1), to=1 / x, dtypes="f"),
 )
 
@@ -107,12 +126,6 @@ LOGIC: tuple[Rule, ...] = (
         to=op("where", cond, y, x),
     ),
 )
-
-
-def _with_splat(name: str, value: float, dtype: DType = f32) -> Graph:
-    """op(x, splat of value)."""
-    node = placeholder(TensorType((3, 4), dtype))
-    return Graph((node,), (ops.op_named(name)(node, splat_node(value, node.type)),))
 
 
 def _commuted(name: str) -> Rule:

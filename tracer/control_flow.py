@@ -85,6 +85,7 @@ class ControlOp:
     """A control-flow node as a user-level op on tensors."""
 
     eager_only = stores = ""
+    known = None
 
     def __init__(self, name: str, op: Any, attrs: dict[str, Any], keep: int):
         self.name, self.op, self.attributes, self.keep = name, op, attrs, keep

@@ -56,6 +56,9 @@ class UserOp:
     attributes. One annotated as a `Factor` (alpha, value) is a static 1 or another operand, after
     those given: a step size that changes at every call needs no new program.
 
+    `known` numbers as the second operand are a static attribute of another op: what is computed
+    depends on them, when run eagerly as when recorded.
+
     One of varargs (`cat_`) is handed to `apply` by a function: as many operands as there are, are no
     form of a call.
     """
@@ -72,6 +75,7 @@ class UserOp:
         self.emit = emit
         self.stores = stores
         self.rounds_once = rounds_once
+        self.known: tuple[frozenset[float], UserOp] | None = None
         self.name = (
             emit.__name__.rstrip("_") if not emit.__name__.startswith("_") else emit.__name__
         )

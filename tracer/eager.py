@@ -30,6 +30,11 @@ def run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: 
 
     Raises ShapeError when the operands do not fit, with the user's line.
     """
+    if op.known is not None:
+        numbers, known = op.known
+        first, number = operands
+        if (number.__class__ is int or number.__class__ is float) and number in numbers:
+            return run_eager(known, (first,), (number,), grad)
     values: list[Any] = []
     key: list[Any] = [op]
     tracked = False

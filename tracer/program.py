@@ -384,6 +384,7 @@ class GraphOp:
     """
 
     eager_only = stores = ""
+    known = None
 
     def __init__(self, graph: Graph):
         self.graph = graph

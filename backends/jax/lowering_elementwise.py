@@ -89,6 +89,8 @@ def rem(x: Any, y: Any) -> Any:
 
 
 def power(x: Any, y: Any) -> Any:
+    if x.dtype == jnp.float16:  # XLA makes products of small powers, each rounded
+        return power(x.astype(jnp.float32), y.astype(jnp.float32)).astype(x.dtype)
     if is_float(x) or is_complex(x):
         return lax.pow(x, y)
     if jnp.issubdtype(y.dtype, jnp.unsignedinteger):

@@ -9,7 +9,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
 from tracegrad.ir.ops.build import full_like, to, wide
-from tracegrad.ir.types import bool_
+from tracegrad.ir.types import TensorType, bool_, f16, f64, i64
 from tracegrad.tracer.dispatch import Factor, Weak, user_op
 from tracegrad.tracer.functions import promotion
 from tracegrad.tracer.functions.checking import linked, required
@@ -182,20 +182,32 @@ def pow_(input: Operand, exponent: Operand, /) -> Node:
     return power(x, y, value)
 
 
+@user_op(shown="pow")
+def _known_power(input: Operand, /, exponent: float) -> Node:
+    category = "int" if isinstance(exponent, int) else "float"
+    number = ops.splat(exponent, TensorType((), i64 if category == "int" else f64))
+    return pow_.emit(input, Weak(number, category))
+
+
+pow_.known = (frozenset((-2, -1, -0.5, 0.5, 2, 3)), _known_power)
+
+
 def power(x: Node, y: Node, value: Any) -> Node:
-    """x ** y; small powers that are known become multiplications and roots."""
+    """x ** y; small powers that are known become multiplications and roots where PyTorch's do."""
+    if x.dtype is f16:
+        return ops.pow_(x, y)
     if value == 2:
         return ops.mul(x, x)
     if value == 3:
         return ops.mul(ops.mul(x, x), x)
-    if value == 1:
-        return x
     if value == 0.5 and x.dtype.is_inexact:
         return ops.sqrt(x)
     if value == -0.5 and x.dtype.is_inexact:
         return ops.rsqrt(x)
     if value == -1 and x.dtype.is_inexact:
         return ops.div(ops.ones_like(x), x)
+    if value == -2 and x.dtype.is_inexact:
+        return ops.div(ops.ones_like(x), ops.mul(x, x))
     return ops.pow_(x, y)
 
 
