@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import builtins
 import dis
+import functools
 import gc
 import importlib.util
 import os
 import sys
 import time
 import types
+from collections.abc import Iterator
 from typing import Any
 
 from tracegrad.runtime.watch.caches import Filling
@@ -22,7 +24,7 @@ from tracegrad.runtime.watch.effects import holds_traced
 from tracegrad.runtime.watch.facts import Place
 from tracegrad.runtime.watch.names import ASKS, globals_in, names_in, names_tried
 from tracegrad.runtime.watch.pictures import ABSENT
-from tracegrad.runtime.watch.sightings import Sightings
+from tracegrad.runtime.watch.sightings import Sightings, is_library, is_user_class
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here, is_own_code, start_of
 from tracegrad.tracer.state import get_mode
@@ -40,6 +42,7 @@ _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>
 _READ_ENVIRONMENT = frozenset(
     function.__code__ for name in ("getenv", "getenvb") if (function := getattr(os, name, None))
 )
+_WRAPPING = ("__func__", "func")
 _IMPORT_MODULE = importlib.import_module.__code__
 _IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 
@@ -56,6 +59,7 @@ class CodeWatch:
         self._asking: dict[types.CodeType, frozenset[tuple[str, str]]] = {}
         self._of_no_interest: set[types.CodeType] = set()  # functions of ours, met before
         self._entered: set[tuple] = set()  # (code, identities of its closure's values)
+        self._inner: set[types.CodeType] = set()  # of functions that such code makes
         self._unresolved: set[types.CodeType] = set()
         self._imports: list[tuple[types.CodeType, list[str]]] = []  # by functions, of modules
         # What runs because the garbage collector happened to is no part of the function.
@@ -138,6 +142,7 @@ class CodeWatch:
             self._add_imported(frame.f_back.f_code, imported)
         if code not in self._codes:
             self._codes.add(code)
+            self._inner.update(c for c in code.co_consts if isinstance(c, types.CodeType))
             self._add_globals(code, frame.f_globals)
             tried = names_tried(code)
             if tried or not ASKS.isdisjoint(code.co_names):
@@ -207,7 +212,10 @@ class CodeWatch:
                 self.sightings.add_module(module, names_in(code), loc)
 
     def _find_function(self, frame: types.FrameType, code: types.CodeType) -> None:
-        """Find the function object that runs: its cells and defaults are not in the frame."""
+        """Find the function object that runs: its cells and defaults are not in the frame. Nor is what
+        else a method reads, or one bound to arguments.
+        """
+        self._note_bound(frame, code)
         free = [name for name in code.co_freevars if name != "__class__"]
         if not free and not code.co_argcount and not code.co_kwonlyargcount:
             return
@@ -220,8 +228,8 @@ class CodeWatch:
         if not has_code(candidates[0], code) and code.co_argcount:  # a method, then
             owner = values.get(code.co_varnames[0])
             kind = owner if isinstance(owner, type) else type(owner)
-            candidates = [cls.__dict__.get(code.co_name) for cls in kind.__mro__]
-            candidates = [getattr(method, "__func__", method) for method in candidates]
+            methods = [cls.__dict__.get(code.co_name) for cls in kind.__mro__]
+            candidates = [function for method in methods for function in functions_in(method)]
         for function in candidates:
             if has_code(function, code):
                 self.sightings.add_function(function)
@@ -231,21 +239,56 @@ class CodeWatch:
                 Place("cell", cells[name], name).read() is values.get(name, ABSENT) for name in free
             ):
                 return
-        self._unresolved.add(code)
+        if code in self._inner or is_library(frame.f_globals.get("__name__")):
+            self._unresolved.add(code)
+        else:
+            self._add_functions_of(code)
+
+    def _note_bound(self, frame: types.FrameType, code: types.CodeType) -> None:
+        """What the library calls, a hook say, may be a method of an object that nothing has led to, or a
+        functools.partial: then what that holds was there before.
+        """
+        caller = frame.f_back
+        if not code.co_argcount or caller is None or not is_own_code(caller.f_code):
+            return
+        if code.co_name == "__del__":  # that may happen anywhere
+            return
+        sightings = self.sightings
+        owner = frame.f_locals.get(code.co_varnames[0])
+        is_method = any(
+            has_code(function, code)
+            for cls in type(owner).__mro__ if is_user_class(cls)
+            for method in (cls.__dict__.get(code.co_name),)
+            for function in functions_in(method)
+        )  # fmt: skip
+        if is_method and id(owner) not in sightings.born and id(owner) not in sightings.opened:
+            sightings.visit(owner)
+        if "partial" in sightings.names:  # which the recording may have made itself
+            return
+        for value in caller.f_locals.values():
+            while isinstance(value, functools.partial):
+                for name in ("func", "args", "keywords"):
+                    place = Place("attribute", value, name)
+                    sightings.add(place, place.read(), start_of(code))
+                value = value.func
+
+    def _add_functions_of(self, code: types.CodeType) -> None:
+        """For code whose function no name led to (a hook, one of a factory): all its functions."""
+        for found in gc.get_referrers(code):
+            if has_code(found, code):
+                if found.__closure__ or found.__defaults__ or found.__kwdefaults__:
+                    self.sightings.add_function(found)
 
     def resolve(self) -> None:
-        """For code whose function no name led to (one of a container or a factory): all its functions.
+        """For functions that the recording may have made itself: what they hold. It is late for what
+        was there before, but the function around them has that, too.
 
         And for modules that were imported while recording: what was read of them.
         """
         for code, imported in self._imports:
             self._add_imported(code, imported)
-        if not self._unresolved:
-            return
-        for found in gc.get_referrers(*self._unresolved):
-            if isinstance(found, types.FunctionType) and found.__code__ in self._unresolved:
-                if found.__closure__ or found.__defaults__ or found.__kwdefaults__:
-                    self.sightings.add_function(found)
+        for code in self._unresolved:
+            self._add_functions_of(code)
 
 
 def called_by_us(frame: types.FrameType) -> bool:
@@ -259,6 +302,16 @@ def called_by_us(frame: types.FrameType) -> bool:
     if caller.f_code.co_filename.startswith("<frozen importlib"):
         return True
     return module.partition(".")[0] in _ARRAY_LIBRARIES and is_own_code(caller.f_code)
+
+
+def functions_in(value: Any) -> Iterator[Any]:
+    """What a function, or one wrapped for a class or with arguments, runs."""
+    if isinstance(value, property):
+        yield from (value.fget, value.fset, value.fdel)
+    else:
+        while inner := next((f for n in _WRAPPING if (f := getattr(value, n, None))), None):
+            value = inner
+        yield value
 
 
 def has_code(function: Any, code: types.CodeType) -> bool:

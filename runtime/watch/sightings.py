@@ -181,6 +181,11 @@ class Sightings:
         elif isinstance(value, types.MethodType):
             self.visit(value.__self__)
             self.visit(value.__func__)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self.visit(value.__func__)
+        elif isinstance(value, property):
+            self.visit(value.fget)
+            self.visit(value.fset)
         elif isinstance(value, type):
             self.outside[id(value)] = value
             self.add_class(value)
@@ -257,6 +262,7 @@ class Sightings:
             for place, name in cells:
                 if name in ("dispatch", "registry"):  # of functools.singledispatch
                     self.add(place, place.read(), loc)
+            self.visit(getattr(function, "__wrapped__", None))  # by a decorator
             return
         values = [place.read() for place, _ in cells]
         names = names_in(code, values)
