@@ -158,6 +158,12 @@ def add_gradient(recorded: Recorded, slot: Any, keep_grads: bool | str) -> None:
         return  # accumulated in place: a state write
     else:
         node = recorded.trace.node_of(value)
+        if recorded.trace.is_tracked(node):
+            recorded.trace.refuse(
+                "a .grad with a history (create_graph=True) is left for after the call",
+                "return what tg.autograd.grad(..., create_graph=True) gives, or detach .grad at the end",
+                "gradients from outside reach the results of a call alone",
+            )
         recorded.grads.append(
             GradWrite(tensor, "set", recorded.add(node, f"grad{len(recorded.grads)}", "gradient"))
         )

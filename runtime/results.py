@@ -284,6 +284,7 @@ def finish(
     origins: Origins,
 ) -> Recorded:  # fmt: skip
     """Read the trace after the function has returned; `effects` are (place, value) pairs."""
+    trace.check_taken_over()
     recorded = Recorded(trace)
     name_inputs(trace)
     reader = ResultReader(recorded, origins, arguments)

@@ -282,7 +282,7 @@ def set_data(self: Tensor, value: Tensor) -> None:
                 "make a new tensor, or do it outside",
                 "of x itself only the elements are state of the graph",
             )
-        copy_(self.detach(), value)
+        trace.take_over(self, value)
         return
     storage, chain, array = storage_of(value), value._chain, value._data
     if self._storage is not None:

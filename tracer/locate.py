@@ -32,9 +32,10 @@ _own_files: dict[str, bool] = {}
 _JUMPS_BACK = frozenset(number for name, number in opmap.items() if "JUMP_BACKWARD" in name)
 _EXTENDED_ARG = opmap["EXTENDED_ARG"]
 _OPTIMIZED = 0x1  # inspect.CO_OPTIMIZED: a function, whose variables stand in no dict
-_ASK_FOR_VARIABLES = frozenset(
-    {"locals", "vars", "dir", "eval", "exec", "_getframe", "currentframe"}
-)
+_LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
+_ASK_FOR_VARIABLES = frozenset({"locals", "vars", "dir", "eval", "exec"})  # of the builtins
+_ASK_FOR_FRAMES = frozenset({"_getframe", "currentframe"})
+_HELD_BY_FRAME_ALONE = 3  # references: the frame's, a variable's, the question's
 _CACHE_SIZE = 50_000  # of each; a notebook has a file name of its own for every cell
 
 
@@ -74,13 +75,13 @@ def variables(frame: FrameType) -> dict[str, Any]:
     function might notice that it is looked at.
     """
     code = frame.f_code
-    if not code.co_flags & _OPTIMIZED or not _ASK_FOR_VARIABLES.isdisjoint(code.co_names):
+    if not code.co_flags & _OPTIMIZED or asks_for_variables(code):
         return {}
     found = frame.f_locals
     copied = dict(found)
-    if sys.version_info < (3, 13):
+    if sys.version_info < (3, 13) and sys.getrefcount(found) == _HELD_BY_FRAME_ALONE:
         # A snapshot that the frame keeps, renews when a profile hook runs, and writes back: it would
-        # keep alive what the function lets go. So the frame forgets it.
+        # keep alive what the function lets go. So the frame forgets it, unless the user has it.
         ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))
         found.clear()
     return copied
@@ -123,17 +124,33 @@ def _line(code: CodeType, line: int) -> Loc:
     return loc
 
 
-def lines_in_loops(code: CodeType) -> frozenset[int | None]:
-    """The lines of a function that a loop in it runs again. By its bytes: a recording watches what
-    Python's own `dis` does.
+def asks_for_variables(code: CodeType) -> bool:
+    """Whether a function may look at its own variables other than by their names."""
+    if not _ASK_FOR_FRAMES.isdisjoint(code.co_names):
+        return True
+    return not _ASK_FOR_VARIABLES.isdisjoint(code.co_names) and any(
+        code.co_names[argument >> 1] in _ASK_FOR_VARIABLES  # the last bit says how it is called
+        for _, number, argument in instructions(code) if number == _LOAD_GLOBAL
+    )  # fmt: skip
+
+
+def instructions(code: CodeType) -> Iterator[tuple[int, int, int]]:
+    """Offset, number and argument of each. By the bytes: a recording watches what Python's own `dis`
+    does.
     """
-    back: list[tuple[int, int]] = []
     extended = 0
     for offset, (number, argument) in enumerate(zip(code.co_code[::2], code.co_code[1::2])):
-        distance = extended << 8 | argument
-        extended = distance if number == _EXTENDED_ARG else 0
-        if number in _JUMPS_BACK:
-            back.append((2 * (offset + 1 - distance), 2 * offset))
+        argument |= extended << 8
+        extended = argument if number == _EXTENDED_ARG else 0
+        yield 2 * offset, number, argument
+
+
+def lines_in_loops(code: CodeType) -> frozenset[int | None]:
+    """The lines of a function that a loop in it runs again."""
+    back = [
+        (offset + 2 - 2 * distance, offset)
+        for offset, number, distance in instructions(code) if number in _JUMPS_BACK
+    ]  # fmt: skip
     return frozenset(
         line for start, end, line in code.co_lines()
         if any(first < end and start <= last for first, last in back)

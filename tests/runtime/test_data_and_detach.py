@@ -66,6 +66,129 @@ def test_as_in_pytorch(program: Callable[..., Any], backend: str) -> None:
     assert results[0] == results[1] == results[2]
 
 
+def swapped(lib: Any, w: Any) -> tuple[Callable[[Any], Any], list[Any]]:
+    other = lib.zeros(3)
+
+    def f(x: Any) -> Any:
+        w.data, other.data = other.data, w.data
+        w.data.add_(x)
+        found = w * x
+        w.data, other.data = other.data, w.data
+        return found
+
+    return f, [w, other]
+
+
+def another_one(lib: Any, w: Any) -> tuple[Callable[[Any], Any], list[Any]]:
+    other = lib.zeros(3)
+
+    def f(x: Any) -> Any:
+        w.data = other
+        w.data.add_(x)
+        return other * 1
+
+    return f, [w, other]
+
+
+def argument(lib: Any, w: Any) -> tuple[Callable[[Any], Any], list[Any]]:
+    def f(x: Any) -> Any:
+        w.data = x
+        w.data.mul_(2)
+        return x * 1
+
+    return f, [w]
+
+
+def with_an_older_view(lib: Any, w: Any) -> tuple[Callable[[Any], Any], list[Any]]:
+    state = lib.zeros(3)
+    view = state.view(-1)
+
+    def f(x: Any) -> Any:
+        state.data = state.data + x
+        return view * 1
+
+    return f, [state, view]
+
+
+def with_a_backup(lib: Any, w: Any) -> tuple[Callable[[Any], Any], list[Any]]:
+    def f(x: Any) -> Any:
+        backup = w.data
+        w.data = w.data + x
+        found = w * x
+        w.data.copy_(backup)
+        return found
+
+    return f, [w]
+
+
+def value_written_later(lib: Any, w: Any) -> tuple[Callable[[Any], Any], list[Any]]:
+    def f(x: Any) -> Any:
+        value = x * 2
+        w.data = value
+        value.add_(1)
+        return w * 1
+
+    return f, [w]
+
+
+def value_returned(lib: Any, w: Any) -> tuple[Callable[[Any], Any], list[Any]]:
+    state = lib.zeros(3)
+
+    def f(x: Any) -> Any:
+        value = state * 1
+        state.data = value
+        state.add_(x)
+        return value
+
+    return f, [state]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [swapped, another_one, argument, with_an_older_view, with_a_backup, value_written_later, value_returned],
+)  # fmt: skip
+def test_data_that_another_tensor_has_too_is_given_by_eager(
+    program: Callable[..., Any], backend: str
+) -> None:
+    results = []
+    for lib, compiled in (
+        (torch, lambda f: f), (tg, lambda f: f), (tg, lambda f: tg.compile(f, backend=backend)),
+    ):  # fmt: skip
+        f, state = program(lib, lib.ones(3, requires_grad=True))
+        f = compiled(f)
+        found = []
+        for value in (2.0, 5.0):
+            x = lib.full((3,), value)
+            if hasattr(f, "stats") and not f.stats()["eager"]:
+                with pytest.warns(UserWarning, match="memory that another tensor has too"):
+                    found.append(f(x).tolist())
+            else:
+                found.append(f(x).tolist())
+            found += [t.tolist() for t in state]
+        results.append(found)
+    assert results[0] == results[1] == results[2]
+
+
+def test_new_data_is_state_of_the_graph(backend: str) -> None:
+    """As optimisers write it that are made by hand."""
+    results = []
+    for compile_ in (lambda f: f, lambda f: tg.compile(f, backend=backend, fullgraph=True)):
+        weights = [tg.ones(3, requires_grad=True), tg.full((3,), 2.0, requires_grad=True)]
+
+        def step(x: Any, weights: Any = weights) -> Any:
+            for _ in range(2):
+                loss = (weights[0] * weights[1] * x).sum()
+                for weight, g in zip(weights, tg.autograd.grad(loss, weights)):
+                    weight.data = weight.data - 0.1 * g
+                    weight.data.clamp_(-1.0, 1.5)
+            return loss
+
+        run = compile_(step)
+        results.append([run(tg.full((3,), value)).tolist() for value in (1.0, 2.0, 3.0)])
+        results[-1] += [value for weight in weights for value in weight.tolist()]
+    assert results[0] == pytest.approx(results[1])
+
+
 @pytest.mark.parametrize("value", [tg.ones(3).half(), tg.ones(1)], ids=["dtype", "shape"])
 def test_data_from_outside_is_replaced_by_eager(value: Any) -> None:
     w = tg.zeros(3)

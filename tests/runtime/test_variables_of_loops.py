@@ -4,6 +4,7 @@ be alike neither fails nor records again where eager code runs.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.testing import assert_array_equal
 
 import tracegrad as tg
 from tests.runtime.test_loops import Loop, assert_same, given
+from tracegrad.tracer.locate import asks_for_variables
 
 
 class Thing:
@@ -123,6 +125,44 @@ def stops_and_goes(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tenso
             y = y.sin() + w[1]
         z, turn, left = z.cos(), turn + 1, left * 0.5
     return y
+
+
+def test_which_functions_may_look_at_their_variables() -> None:
+    """What the others hold is looked at unnoticed."""
+
+    def method(m: Any) -> None:
+        m.eval()
+
+    def builtin() -> Any:
+        return eval("1")
+
+    def all_of_them() -> Any:
+        return locals()
+
+    def frame() -> Any:
+        return sys._getframe()
+
+    assert not asks_for_variables(method.__code__)
+    assert all(asks_for_variables(f.__code__) for f in (builtin, all_of_them, frame))
+    many = "\n".join(f"    name{k}" for k in range(300))
+    names: dict[str, Any] = {}
+    exec(f"def f():\n{many}\n    dir()\ndef g(m):\n{many}\n    m.dir()", names)
+    assert asks_for_variables(names["f"].__code__) and not asks_for_variables(names["g"].__code__)
+
+
+def variables_of_the_caller() -> dict[str, Any]:
+    return sys._getframe(1).f_locals
+
+
+def test_variables_that_a_helper_took_stay(backend: str) -> None:
+    def function(x: tg.Tensor) -> Any:
+        kept = 3
+        taken = variables_of_the_caller()
+        while x.sum() > 0.3:
+            x = x * 0.5
+        return dict(taken)["kept"], kept
+
+    assert tg.compile(function, backend=backend)(tg.ones(3)) == (3, 3)
 
 
 @pytest.mark.parametrize("tolerance", [0.6, 0.2, 0.1])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.tracer.state import get_mode, no_grad
+from tracegrad.tracer.state import get_mode, no_grad, set_grad_enabled
 from tracegrad.tracer.tape.compiled import compiled_for
 from tracegrad.tracer.tape.entries import FREED, LEAF, Entry, Tape
 from tracegrad.tracer.tape.hooks import any_registered, hooks_of, registered, replaced, retained_by
@@ -73,7 +73,7 @@ def grad_of(
             raise no_gradient_wanted(k)
     tape, seeds = tape_behind(outputs, cotangents, create_graph)
     refuse_between_results(tape, [tensor._entry for tensor in inputs])
-    targets = [entries_of(tensor, tape) for tensor in inputs]
+    targets = entries_of(inputs, tape)
     for k, entries in enumerate(targets):
         if not entries and not allow_unused:
             raise not_used(k)
@@ -83,24 +83,31 @@ def grad_of(
     result = []
     for tensor, entries in zip(inputs, targets):
         parts = [found[entry] for entry in entries if found[entry] is not None]
-        gradient = reduce(add, parts) if parts else None
-        if gradient is not None and gradient.__class__ is np.ndarray:
-            gradient = wrap(gradient)
-        elif gradient is None and not allow_unused:
-            gradient = wrap(np.zeros(tensor.shape, tensor._data.dtype))
-        result.append(gradient)
+        if not parts:
+            zeros = None if allow_unused else wrap(np.zeros(tensor.shape, tensor._data.dtype))
+            result.append(zeros)
+        elif create_graph:
+            with set_grad_enabled(True):
+                result.append(reduce(add, parts))
+        else:
+            result.append(wrap(np.asarray(reduce(add, parts))))  # a sum of 0-d arrays is a number
     return result
 
 
-def entries_of(tensor: Tensor, tape: Tape) -> list[Entry]:
-    """What stands for a tensor on the tape: for a leaf, several, where a write under no_grad left the
+def entries_of(tensors: list[Tensor], tape: Tape) -> list[list[Entry]]:
+    """What stands for each tensor on the tape: for a leaf, several, where a write under no_grad left the
     value before it to what had read it.
     """
-    own = tensor._entry
-    if own is None or own.kind is not LEAF:
-        return [own] if own in tape.number else []  # type: ignore[list-item]
-    leaves = [entry for entry in tape.order if entry.kind is LEAF]
-    return [leaf for leaf in leaves if leaf is own or leaf.tensor() is tensor]  # type: ignore[attr-defined]
+    leaves: dict[int, list[Entry]] = {}
+    for entry in tape.order:
+        if entry.kind is LEAF:
+            leaves.setdefault(id(entry.tensor()), []).append(entry)  # type: ignore[attr-defined]
+    found = []
+    for tensor in tensors:
+        own: Any = tensor._entry
+        same = leaves.get(id(tensor), []) if own.kind is LEAF else []
+        found.append([*same, own] if own in tape.number and own not in same else same)
+    return found
 
 
 def tape_behind(
@@ -132,7 +139,8 @@ def accumulate(tensor: Tensor, gradient: Any, create_graph: bool) -> None:
     elif old is None:
         tensor._grad = gradient
     elif create_graph:
-        tensor._grad = old + gradient
+        with set_grad_enabled(True):
+            tensor._grad = old + gradient
     else:
         with no_grad():
             old.add_(gradient)
@@ -158,7 +166,8 @@ def cotangents_of(
         hooks = run_hooks
         refuse_between_results(tape, registered())
     if create_graph:
-        found = walk(tape, cotangents, targets, recorded_gradients(tape), hooks)
+        with set_grad_enabled(True):  # wherever it is asked for
+            found = walk(tape, cotangents, targets, recorded_gradients(tape), hooks)
         given = set(map(id, cotangents))  # of a leaf that is itself the root
         gradients: list[Any] = [found.get(target) for target in targets]
         return [gradient.clone() if id(gradient) in given else gradient for gradient in gradients]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,11 +245,17 @@ class TraceAutograd(TraceHost):
                 )
         return results
 
-    @staticmethod
-    def _sum(parts: list[Node | None]) -> Node | None:
+    def _sum(self, parts: Iterable[Node | None]) -> Node | None:
         """Of the gradients that reach a tensor's values; None if there are none."""
         found = [part for part in parts if part is not None]
-        return functools.reduce(ops.add, found) if found else None
+        return functools.reduce(self._plus, found) if found else None
+
+    def _plus(self, one: Node, other: Node) -> Node:
+        """Of two gradients; it carries one if they do."""
+        total = ops.add(one, other)
+        if self.is_tracked(one) or self.is_tracked(other):
+            self.active.add(total)
+        return total
 
     def _gradients(
         self, tensors: list[Tensor], gradients: list[Any], wrt: list[Node], retain: bool | None, create: bool
@@ -391,7 +398,7 @@ class TraceAutograd(TraceHost):
         else:
             old = self.node_of(slot.value)
             with _loc.at(here()):
-                total = ops.add(old, self.node_of(gradient))
+                total = self._plus(old, self.node_of(gradient))
             if (
                 slot.found == "tensor"
                 and slot.value is slot.tensor._grad

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -47,6 +48,14 @@ class Input:
     tensor: Any = None
 
 
+class TakenOver(NamedTuple):
+    """The cell of a tensor whose `.data` was assigned, that of the value, and the value."""
+
+    target: Cell
+    source: Cell
+    value: ref[Tensor]
+
+
 class MemoryMatters(BaseException):
     """A view given by value (see `declare_view`) is written, handed out, or reached by another way.
 
@@ -80,6 +89,7 @@ class TraceBuffers(Tracking):
         self.place_of_argument_seen = False
         # Arguments that requires_grad_() was called on, with the tape entry they had.
         self.switched: dict[int, tuple[Tensor, Any]] = {}
+        self.taken_over: list[TakenOver] = []
         self._owners: list[Any] = []  # keeps captured objects (and so their ids) alive
 
     def fresh(self, node: Node) -> Tensor:
@@ -223,6 +233,7 @@ class TraceBuffers(Tracking):
             self.mark_active((result_node,), (node,))
         result = bare(Tensor)
         result._traced = TracedValue(self, cell, (*chain, step), family, result_node, grad)
+        cell.seen_by.append(ref(result))
         mark_unwritable(result, tensor, grad)
         return result
 
@@ -239,12 +250,15 @@ class TraceBuffers(Tracking):
         cell.nodes[number] = new
         result = bare(Tensor)
         result._traced = TracedValue(self, cell, chain, number, node, False)
+        cell.seen_by.append(ref(result))
         return result
 
     def write(self, target: Tensor, value: Tensor) -> None:
         """An in-place write: the cell gets a new base value; see inplace.py for the rules."""
         cell = self.cell_of(target)
         self.place_seen(cell.owner)
+        if any(cell is taken.source or cell is taken.target for taken in self.taken_over):
+            self.check_taken_over()
         if cell.of_numpy:
             self.refuse(
                 "a write on from_numpy(array) while recording",
@@ -291,6 +305,32 @@ class TraceBuffers(Tracking):
         cell.version += 1
         cell.written = True
 
+    def take_over(self, target: Tensor, value: Tensor) -> None:
+        """`target.data = value`: from then on PyTorch's tensor is the value's memory. Here it is a copy,
+        where nobody can tell: the value is new, and seen by nobody else; nor is the target's memory.
+        """
+        cell, source = self.cell_of(target), self.cell_of(value)
+        storage = target._storage
+        elsewhere = [m for m in storage.members() if m is not target] if storage is not None else []
+        if source.owner is not None or elsewhere or is_seen(cell):
+            self._refuse_to_take_over()
+        self.taken_over = [taken for taken in self.taken_over if taken.target is not cell]
+        self.write(self.detach(target), value)
+        self.taken_over.append(TakenOver(cell, source, ref(value)))
+
+    def check_taken_over(self) -> None:
+        """Refuse a write, or a result, by which a copy and what was to be its memory would differ."""
+        for taken in self.taken_over:
+            if taken.value() is not None or is_seen(taken.source):
+                self._refuse_to_take_over()
+
+    def _refuse_to_take_over(self) -> None:
+        self.refuse(
+            "x.data is given memory that another tensor has too, inside a compiled function",
+            "copy the elements: x.data.copy_(value), or assign x.data outside",
+            "of x itself only the elements are state of the graph",
+        )
+
     def written_node(self, tensor: Tensor) -> Node | None:
         """The current value of a real tensor if this trace has written to its memory, else None."""
         if id(tensor) in self._views:
@@ -298,6 +338,11 @@ class TraceBuffers(Tracking):
         owner = tensor._storage if tensor._storage is not None else tensor
         cell = self.cells.get(id(owner)) or self.cells.get(id(tensor))
         return self.node_of(tensor) if cell is not None and cell.written else None
+
+
+def is_seen(cell: Cell) -> bool:
+    """Whether a view or an alias that was made while recording is still there."""
+    return any(seen() is not None for seen in cell.seen_by)
 
 
 def place_of(tensor: Tensor) -> tuple[tuple[ViewStep, ...], int]:

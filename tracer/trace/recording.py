@@ -122,7 +122,10 @@ class Trace(TraceAutograd):
 
     def weak(self, operand: Any, name: str, nodes: list[Node]) -> Any:
         if isinstance(operand, TracedNumber):
-            return Weak(operand.live().node, operand.category)
+            nodes.append(
+                operand.live().node
+            )  # no gradient goes through it, to what it was read from
+            return Weak(nodes[-1], operand.category)
         if not isinstance(operand, (bool, int, float, complex)):
             if isinstance(operand, np.ndarray) and operand.nbytes > MAX_CONSTANT_BYTES:
                 nodes.append(self.array_input(operand))

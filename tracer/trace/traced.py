@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from tracegrad.ir import loc as _loc
 from tracegrad.ir.graph import Node
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.views import ViewStep, emit_chain, stand_in
 
 if TYPE_CHECKING:
@@ -22,9 +24,12 @@ class Cell:
     rebased  families whose history a write has changed
     of_numpy  a NumPy array outside shares its memory, and would have to see writes
     strides   of the owner in bytes, where they are not those of a C-contiguous array
+    seen_by   views and aliases made while recording, dead ones among them
     """
 
-    __slots__ = ("nodes", "version", "owner", "written", "rebased", "of_numpy", "strides")
+    __slots__ = (
+        "nodes", "version", "owner", "written", "rebased", "of_numpy", "strides", "seen_by",
+    )  # fmt: skip
 
     def __init__(self, node: Node, owner: Any = None, family: int = 0):
         self.nodes: dict[int, Node] = {family: node}
@@ -34,6 +39,7 @@ class Cell:
         self.rebased: set[int] = set()
         self.of_numpy = False
         self.strides: tuple[int, ...] | None = None
+        self.seen_by: list[ref[Tensor]] = []
 
     @property
     def value(self) -> Node:
