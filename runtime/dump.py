@@ -60,7 +60,7 @@ def write_dump(compiled: Any, directory: Path) -> Path:
     put("final.dot", to_dot(final))
     put("final.mmd", to_mermaid(final))
     put("final.svg", to_svg(final))
-    put("source.py" if compiled.backend == "numpy" else "source.mlir", lowered.executable.source)
+    put("source.py" if compiled.backend == "numpy" else "source.mlir", lowered.source)
     put("why.txt", compiled.why() + "\n")
     put("explain.txt", compiled.explain() + "\n")
     manifest = {

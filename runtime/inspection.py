@@ -84,11 +84,13 @@ class Inspection:
                 why = f"it runs eagerly: {self._eager_reason}"
                 fix = _SEE_LINES
             raise NothingCompiledError(f"{self.name} has no graph", why=why, fix=fix)
-        return self._last.lowered
+        from tracegrad.runtime.path import taken
+
+        return taken(self._last)
 
     @property
     def graph(self) -> Graph:
-        """The optimised graph of the path taken last (its final segment, if it branches on values)."""
+        """The optimised graph of the path taken last, with the questions that Python asked."""
         return self._lowered().final
 
     @property
@@ -99,7 +101,7 @@ class Inspection:
     @property
     def source(self) -> str:
         """The program text that runs: generated Python for NumPy, StableHLO for JAX."""
-        return self._lowered().executable.source
+        return self._lowered().source
 
     def stats(self) -> dict[str, Any]:
         """Counts and seconds: calls, recordings, compiles (distinct executables), seconds."""
@@ -140,7 +142,7 @@ class Inspection:
             + (", but runs eagerly by now" if self._eager_reason else ""),
             f"  graph       {len(before.nodes)} nodes traced ({backward} of them backward), "
             f"{len(after.nodes)} after passes",
-            *self._path_lines(),
+            *([f"  path        {lowered.describe()}"] if hasattr(lowered, "describe") else []),
             f"  inputs      {role_counts(after.input_roles)}",
             f"  outputs     {role_counts(after.output_roles)}",
             f"  time        {stats['record_seconds']:.3f} s recording and compiling, of it passes "
@@ -152,18 +154,11 @@ class Inspection:
         ]
         return "\n".join(lines)
 
-    def _path_lines(self) -> list[str]:
-        """What ran before the graph that is shown, if that is not all."""
-        last = self._last
-        if not last.depth:
-            return []
-        before = f"after {counted(last.depth, 'question')} of Python's, a segment each"
-        pieces = f", and {counted(len(last.pieces), 'piece')}" if last.pieces else ""
-        return [f"  path        {before}{pieces}"]
-
     def memory(self) -> Any:
-        """The memory plan of the last path; NumPy: the peak, where it is and what lives there."""
-        return self._lowered().executable.memory
+        """The memory plan of the last path; NumPy: the peak, where it is and what lives there. Of a path
+        of several programs, the plan of the one that needs most.
+        """
+        return self._lowered().memory
 
     def dump(self, directory: str | Path) -> Path:
         """Write everything about the path taken last into a directory; see docs/dump.md.
@@ -202,11 +197,6 @@ def block(value: Any) -> None:
         array = value_in_xla(leaf) if isinstance(leaf, Tensor) else None
         if array is not None:
             array.block_until_ready()
-
-
-def counted(count: int, what: str) -> str:
-    """ "1 piece", "2 pieces"."""
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def role_counts(roles: tuple[str, ...]) -> str:

@@ -36,6 +36,16 @@ class Lowered:
     passes: Timing
     timings: dict[str, float]
 
+    @property
+    def source(self) -> str:
+        """The program text that runs."""
+        return self.executable.source  # type: ignore[no-any-return]
+
+    @property
+    def memory(self) -> Any:
+        """What a run of it needs."""
+        return self.executable.memory
+
 
 def hands_on(graph: Graph) -> bool:
     """Whether it computes nothing: its outputs are values of earlier segments."""

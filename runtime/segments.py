@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -118,8 +119,11 @@ class Segment:
     plan: Any = None
     depth: int = 0  # of a final one: how many others are before it
     pieces: list[Segment] = field(default_factory=list)  # that run before a final one
-    given: list[Any] = field(default_factory=list)  # constants that these import
+    constants: list[Node] = field(default_factory=list)  # that these import
+    given: list[Any] = field(default_factory=list)  # their arrays
     saved: list[tuple[int, int]] = field(default_factory=list)  # where it finds what `saved` names
+    parent: Callable[[], Segment | None] = lambda: None  # the tree holds it
+    path: Any = None  # see path.py
 
     def __post_init__(self) -> None:
         self.fetch = Sources(self.sources)
@@ -219,6 +223,7 @@ def build(
                 root = segment
             else:
                 parent.children[parent_answer] = segment
+                segment.parent = ref(parent)
             for position, node in enumerate(exports):
                 for same in parts.get(part_key(node), [node]):
                     by_node[same] = (depth, position + 1)
@@ -230,6 +235,7 @@ def build(
     final = make_final(recorded, saved, by_node, compiler, len(guards))
     prepare(final)
     if parent is not None:
+        final.parent = ref(parent)
         parent.children[parent_answer] = final
     return [*path, final]
 
@@ -267,7 +273,7 @@ def make_final(
     )
     graph, donated, sources = last(recorded, kept, known)
     final = Segment(compiler(graph, donated), sources, final=True, depth=depth)
-    final.given = arrays_of(given, compiler)
+    final.constants, final.given = given, arrays_of(given, compiler)
     final.pieces = [Segment(compiler(piece.graph), piece.sources) for piece in pieces]
     after = len(recorded.outputs)
     final.saved = [

@@ -65,19 +65,19 @@ def compiled_loop(backend):
     return step
 
 
-def test_explain_says_what_runs_before_the_graph_shown():
+def test_explain_says_how_many_programs_run():
     step = compiled_loop("numpy")
     step(tg.ones(2))
-    assert "after 5 questions of Python's, a segment each, and 5 pieces" in step.explain()
+    assert "5 questions of Python's, 11 programs in turn, 5 different" in step.explain()
 
 
-def test_a_dump_of_a_loops_last_piece_is_whole(tmp_path, backend):
+def test_a_dump_of_a_loop_is_whole(tmp_path, backend):
     step = compiled_loop(backend)
     step(tg.ones(2))
     step.dump(tmp_path)
     final = tg.ir.serialise.from_json((tmp_path / "final.json").read_text())
     assert final.fingerprint() == step.graph.fingerprint()
-    assert "pieces" in (tmp_path / "explain.txt").read_text()
+    assert "programs in turn" in (tmp_path / "explain.txt").read_text()
 
 
 def test_a_folder_that_holds_another_manifest_loses_nothing(tmp_path):
