@@ -35,13 +35,14 @@ from tracegrad.tracer.locate import raised_at, warn
 from tracegrad.tracer.state import Mode, get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.trace.buffers import MemoryMatters
 from tracegrad.tracer.trace.numbers import TracedNumber
-from tracegrad.tracer.trace.recording import Trace
+from tracegrad.tracer.trace.recording import NumberAt, Trace
 
 MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
 # Ends of a path tree, those included that differ in how often a loop turned; a larger max_paths counts.
 MAX_WAYS = 256
+MAX_VARYING = 256  # numbers of Python's that are inputs because they differ from turn to turn
 MAX_EVENTS = 200  # recordings that `why()` still explains
 MAX_VALUES = 8  # recordings in a row for other values of arguments alone,
 MAX_CHOICES = 64  # for other integers and names alone
@@ -69,6 +70,10 @@ _LIMITS = {
 }
 
 
+class NumbersVary(Exception):
+    """Numbers of Python's are to be inputs: the call is recorded again."""
+
+
 class CompiledFunction(FunctionLike, Inspection):
     """What `tracegrad.compile` returns for a function. See `compile` for the options."""
 
@@ -85,6 +90,7 @@ class CompiledFunction(FunctionLike, Inspection):
         self._misses: dict[Any, tuple[int, dict[Any, int]]] = {}
         self._by_memory: set[Any] = set()  # keys of calls where the memory behind a view matters
         self._by_identity: set[type] = set()  # classes of containers that themselves matter
+        self._varying: frozenset[NumberAt] = frozenset()  # for new trees; see `Trace`
         self._eager_reason = ""
         self._calls = 0
         self._recordings = 0
@@ -222,10 +228,12 @@ class CompiledFunction(FunctionLike, Inspection):
         Returns the call as it had to be looked at, too.
         """
         started = time.perf_counter()
-        trace = Trace(self.settings.max_unroll)
+        varying = self._varying if specialisation is None else specialisation.varying
+        trace = Trace(self.settings.max_unroll, varying)
         observer = Observer(trace, self.function, call, gradients_by_name)
         try:
             recorded = self._observed_run(call, trace, observer)
+            self._look_for_varying_numbers(trace, specialisation)
             if self.settings.recheck:
                 recorded.note_programs()
             programs = call_programs(recorded, call.grad, self._compiler)
@@ -235,7 +243,13 @@ class CompiledFunction(FunctionLike, Inspection):
         except (MemoryMatters, IdentityMatters) as matters:
             trace.discard()
             observer.put_back()
-            closer = self._looked_at_closer(call, isinstance(matters, MemoryMatters))
+            call = self._looked_at_closer(call, isinstance(matters, MemoryMatters))
+            gradients_by_name = False
+        except NumbersVary:
+            trace.discard()
+            observer.put_back()
+            for trees in self._cache.values():
+                trees[:] = [tree for tree in trees if tree is not specialisation]
         except UnsupportedError as error:
             trace.discard()
             observer.put_back()
@@ -255,7 +269,20 @@ class CompiledFunction(FunctionLike, Inspection):
             self._events.append(Event(reason or "the first call", observer.noticed))
             del self._events[:-MAX_EVENTS]
             return call, path, trace
-        return self._recorded(closer, reason, None, False)
+        return self._recorded(call, reason, None, gradients_by_name)
+
+    def _look_for_varying_numbers(self, trace: Trace, tree: Specialisation | None) -> None:
+        """Raise NumbersVary if a number of Python's has differed from turn to turn, or from path to path,
+        and is a constant of the graph: each of its values would be a program of its own.
+        """
+        if not trace.guards:
+            return
+        known = {} if tree is None else tree.numbers
+        varied = {at for at, value in trace.numbers.items() if known.get(at, value) != value}
+        if new := (varied | trace.varied).difference(trace.varying):
+            self._varying = (self._varying | trace.varying).union(new)
+            if len(self._varying) <= MAX_VARYING:
+                raise NumbersVary
 
     def _observed_run(self, call: Call, trace: Trace, observer: Observer) -> Recorded:
         """Run the function while it is recorded and observed."""
@@ -314,7 +341,7 @@ class CompiledFunction(FunctionLike, Inspection):
             except NotDeterministic:
                 tree = None
         if tree is None:
-            tree = Specialisation(facts)
+            tree = Specialisation(facts, recorded.trace.varying)
             path = self._extend(tree, call, recorded, programs, [])
             kept = self._cache.setdefault(call.key, [])
             while len(self._cache) > MAX_SIGNATURES:
@@ -356,6 +383,8 @@ class CompiledFunction(FunctionLike, Inspection):
             tree.ways += 1
             tree.programs.update(recorded.programs)
 
+        for place, number in recorded.trace.numbers.items():
+            tree.numbers.setdefault(place, number)
         saved = tuple(node for program in programs for node in program.saved)
         path = build(tree.root, recorded, self._compiler, saved, prepare)
         tree.root = path[0]

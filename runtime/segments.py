@@ -40,6 +40,7 @@ from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.trace.buffers import Input
 from tracegrad.tracer.trace.guards import Guard, begun_with, line_of, turns
 from tracegrad.tracer.trace.host import HostRead
+from tracegrad.tracer.trace.recording import NumberAt
 
 
 class Sources:
@@ -139,10 +140,15 @@ class Segment:
 
 
 class Specialisation:
-    """One path tree: all paths that share a signature and the facts of the first recording."""
+    """One path tree: all paths that share a signature and the facts of the first recording.
 
-    def __init__(self, facts: list[Any]):
+    numbers, varying  of its recordings, see `Trace`
+    """
+
+    def __init__(self, facts: list[Any], varying: frozenset[NumberAt]):
         self.facts = facts
+        self.varying = varying
+        self.numbers: dict[NumberAt, str] = {}
         self.check = checker(facts)
         self.root: Segment | None = None
         self.aliasing: Any = None  # an Aliasing, like `root` from the first path on

@@ -51,12 +51,18 @@ class Function:
     """Subclass with static `forward(ctx, *args)` and `backward(ctx, *cotangents)`; call
     `MyFunction.apply(*args)`.
 
-    `backward` returns one cotangent (or None) per argument of `forward`.
+    `backward` returns one cotangent (or None) per argument of `forward`. Where there is a static
+    `setup_context(ctx, inputs, output)`, `forward(*args)` has no context.
     """
 
     @staticmethod
     def forward(ctx: Context, *args: Any) -> Any:
         raise NotImplementedError("an autograd.Function defines a static forward(ctx, *args)")
+
+    @staticmethod
+    def setup_context(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep what `backward` needs of the arguments and the result of a `forward(*args)`."""
+        raise NotImplementedError("a static setup_context(ctx, inputs, output) of your own")
 
     @staticmethod
     def backward(ctx: Context, *grad_outputs: Any) -> Any:
@@ -70,7 +76,11 @@ class Function:
         needs = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
         ctx = Context(needs)
         with no_grad():
-            result = cls.forward(ctx, *args)
+            if cls.setup_context is Function.setup_context:
+                result = cls.forward(ctx, *args)
+            else:
+                result = cls.forward(*args)  # type: ignore[arg-type]
+                cls.setup_context(ctx, args, result)
         mode = get_mode()
         outputs = list(result) if isinstance(result, tuple) else [result]
         made_tensor = any(isinstance(o, Tensor) for o in outputs)

@@ -95,6 +95,24 @@ MORE: list[Loop] = [
 ]  # fmt: skip
 
 
+def mean_of_the_turns(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+    """What is counted in Python is a number of the graph after the loop."""
+    x, count = x @ w, 0
+    total = x.sum() * 0
+    for _ in counted(x, w, tolerance):
+        x = (x @ w).tanh()
+        total, count = total + x.sum(), count + 1
+    return (total / (count + 1) * w).sum()
+
+
+def decaying_step(x: tg.Tensor, w: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+    """Every turn has another number."""
+    x = x @ w
+    for k, _ in enumerate(counted(x, w, tolerance)):
+        x = x - 0.3 / (k + 1) * (x @ w) + k
+    return x.square().sum()
+
+
 def executables(loop: Loop, tolerances: tuple[float, ...], inside: bool, backend: str) -> int:
     """After calls that turn that often, each with its gradient."""
     compiled = tg.compile(
@@ -128,6 +146,27 @@ def test_six_executables_whatever_the_trip_counts(loop: Loop, inside: bool, back
 def test_six_executables_with_calls_of_no_turn(loop: Loop, inside: bool, backend: str) -> None:
     assert executables(loop, NONE, inside, backend) <= FEW
     assert executables(loop, NONE[::-1], inside, backend) <= FEW
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("loop", [mean_of_the_turns, decaying_step])
+def test_numbers_of_pythons_that_vary_add_none(loop: Loop, inside: bool, backend: str) -> None:
+    """They become inputs once they are seen to; what was compiled before is counted, too."""
+    for tolerances in (TURNS, TURNS[::-1]):
+        soon = executables(loop, tolerances[:3], inside, backend)
+        assert executables(loop, tolerances, inside, backend) == soon <= FEW + 4
+
+
+@pytest.mark.parametrize("loop", [mean_of_the_turns, decaying_step])
+def test_numbers_of_pythons_that_vary_equal_eager(loop: Loop, backend: str) -> None:
+    compiled = tg.compile(loop, backend=backend, fullgraph=True, max_paths=4)
+    for tolerance in (*TURNS[:6], *TURNS[:6:-1], *TURNS):
+        found = []
+        for function in (loop, compiled):
+            x, w = (t.requires_grad_() for t in given(2))
+            loss = function(x, w, tg.tensor(tolerance))
+            found.append([loss, *tg.autograd.grad(loss, (x, w))])
+        assert_same(found[1], found[0])
 
 
 def test_a_loop_until_convergence_needs_three(backend: str) -> None:

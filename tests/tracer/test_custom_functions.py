@@ -107,3 +107,39 @@ def test_other_gradients_are_refused(case: str) -> None:
         with pytest.raises((tg.errors.ShapeError, tg.errors.ArgumentError)) as caught:
             run(values(tg))
         assert "Doubled.backward" in str(caught.value) and "fix:" in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["eager", "numpy", "jax"])
+def test_a_context_that_is_set_up_apart(backend: str) -> None:
+    """`forward` without a context, `setup_context` beside it; of second order, too."""
+
+    def function(lib: Any) -> Callable[[Any], list[Any]]:
+        class Cube(lib.autograd.Function):
+            @staticmethod
+            def forward(x: Any, scale: float) -> tuple[Any, Any]:
+                return x * x * x * scale, x > 0
+
+            @staticmethod
+            def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, Any]) -> None:
+                x, ctx.scale = inputs
+                cube, positive = output
+                ctx.mark_non_differentiable(positive)
+                ctx.save_for_backward(x, cube)
+
+            @staticmethod
+            def backward(ctx: Any, g: Any, of_positive: Any) -> tuple[Any, None]:
+                x, cube = ctx.saved_tensors
+                return g * x * x * 3 * ctx.scale + 0 * cube.detach(), None
+
+        def gradients(x: Any) -> list[Any]:
+            cube, positive = Cube.apply(x, 0.5)
+            (first,) = lib.autograd.grad(cube.sum(), x, create_graph=True)
+            return [cube, positive, first, *lib.autograd.grad(first.sum(), x)]
+
+        return gradients
+
+    ours = function(tg)
+    if backend != "eager":
+        ours = tg.compile(ours, backend=backend, fullgraph=True)
+    found, wanted = ours(values(tg)), function(torch)(values(torch))
+    assert [f.tolist() for f in found] == [w.tolist() for w in wanted]

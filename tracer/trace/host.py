@@ -188,6 +188,7 @@ class TraceHost(TraceBuffers):
         self.watch: Any = None
         self.host_guards: list[HostGuard] = []
         self.array_inputs: dict[int, tuple[np.ndarray, Node]] = {}
+        self._numbers_given = 0
         self.noted: list[tuple[dict, Any, Any]] = []
         self.undo: list[Callable[[], Any]] = []
         self._host_reads: dict[tuple, TracedNumber] = {}
@@ -252,6 +253,15 @@ class TraceHost(TraceBuffers):
             self.inputs.append(Input("host", node, item, item.array, "array", ("array", id(array))))
             found = self.array_inputs[id(array)] = (array, node)
         return found[1]
+
+    def number_input(self, value: np.ndarray) -> Node:
+        """A number that is the same in all calls of this path, as an input."""
+        node = placeholder(TensorType((), dtype_of(value.dtype)), here())
+        item = HostArray(value)
+        key = ("number", self._numbers_given, value.tobytes())
+        self._numbers_given += 1
+        self.inputs.append(Input("host", node, item, item.array, "number", key))
+        return node
 
     def next_key(self, generator: Any) -> Tensor:
         stream = self._streams.get(id(generator))

@@ -10,6 +10,7 @@ gradients (tracking.py), memory (buffers.py), Python's side (host.py), the rever
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from types import CodeType
@@ -37,6 +38,9 @@ from tracegrad.tracer.trace.numbers import TracedNumber
 
 FEW = 16  # containers, and items of each, that a loop may carry from turn to turn
 FRAMES = 3  # functions whose variables it may be: that of the question, those that call it
+# An instruction of the user's (file, function's line, offset), how many numbers it has used since the
+# last question, int or float.
+NumberAt = tuple[str, int, int, int, type]
 MAX_CONSTANT_BYTES = 64 * 1024  # a larger NumPy operand is an input of the graph, not a constant
 
 
@@ -47,15 +51,24 @@ class Trace(TraceAutograd):
 
     slots             tensors read by name at every call, by id; set by the runtime
     attribute_names   of captured tensors by id, as they were read; set by the runtime
+    numbers           Python's numbers among the operands, as first met at their places
+    varied            the places where another one was met later: a loop's counter, say
+    varying           places whose numbers are inputs, so that turns and paths are equal programs
     outer             the trace that a nested one (cond, vmap) belongs to
     """
 
     outer: Trace | None = None
     way_out = "return it from the compiled function"  # for what is used outside the trace
 
-    def __init__(self, max_unroll: int = 10_000) -> None:
+    def __init__(
+        self, max_unroll: int = 10_000, varying: frozenset[NumberAt] = frozenset()
+    ) -> None:
         super().__init__()
         self.max_unroll = max_unroll
+        self.varying = varying
+        self.numbers: dict[NumberAt, str] = {}
+        self.varied: set[NumberAt] = set()
+        self._numbers_used: Counter[tuple[str, int, int]] = Counter()
         self.slots: dict[int, Any] = {}
         self.attribute_names: dict[int, str] = {}
         self._values: dict[Node, np.ndarray] = {}
@@ -135,7 +148,24 @@ class Trace(TraceAutograd):
                 nodes.append(self.node_of(self.adopt(operand)))
                 return nodes[-1]
         category = weak_category(operand)
-        return Weak(ops.splat(operand, TensorType((), WEAK_DTYPE[category])), category)
+        type_ = TensorType((), WEAK_DTYPE[category])
+        if operand.__class__ in (int, float) and self._varies(operand):
+            nodes.append(self.number_input(np.asarray(operand, type_.dtype.np)))
+            return Weak(nodes[-1], category)
+        return Weak(ops.splat(operand, type_), category)
+
+    def _varies(self, number: float) -> bool:
+        """Whether a number of Python's is an input, as others have been met at its place; notes it."""
+        frame = user_frame()
+        if frame is None:
+            return False
+        code = frame.f_code
+        instruction = code.co_filename, code.co_firstlineno, frame.f_lasti
+        place = (*instruction, self._numbers_used[instruction], number.__class__)
+        self._numbers_used[instruction] += 1
+        if self.numbers.setdefault(place, repr(number)) != repr(number):
+            self.varied.add(place)
+        return place in self.varying
 
     # -- numbers, guards, values on demand -------------------------------------------------------
 
@@ -198,6 +228,7 @@ class Trace(TraceAutograd):
         self._asked_at.add(loc)
         self.guards.append(Guard(node, kind, answer, loc, why, made, in_loop, held, numbers, drawn))
         self.made = []
+        self._numbers_used.clear()
 
     def _in_loop(self) -> bool:
         """Whether a loop runs the line again that asks now, or one that calls it."""
