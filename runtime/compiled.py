@@ -166,7 +166,8 @@ class CompiledFunction(FunctionLike, Inspection):
             if old is not None:
                 found.remove(old)
             others = {*map(id, found)}
-            result = self._record(call, "recheck: a recorded call was asked for")
+            varying = None if old is None else old.varying
+            result = self._record(call, "recheck: a recorded call was asked for", varying=varying)
             found = self._cache.get(call.key, [])
             # The new one may be under another key, or not be: then there is nothing to compare.
             if old is None or not found or id(found[-1]) in others or self._eager_reason:
@@ -189,8 +190,12 @@ class CompiledFunction(FunctionLike, Inspection):
         specialisation: Specialisation | None = None,
         culprit: Any = None,
         events: tuple[int, str] | None = None,
+        varying: frozenset[NumberAt] | None = None,
     ) -> Any:
-        """The result by a new recording; by the function itself where there can be none."""
+        """The result by a new recording; by the function itself where there can be none.
+
+        varying  which numbers are inputs; those known to vary if it is not said
+        """
         recorded = None
         with self._lock:
             if events is not None and events != (self._recordings, self._eager_reason):
@@ -203,7 +208,7 @@ class CompiledFunction(FunctionLike, Inspection):
                 self._too_many(call, reason, each) for each in (culprit, _ANYTHING)
             ):
                 by_name = isinstance(culprit, tuple) and culprit[0] == "grad"
-                recorded = self._recorded(call, reason, specialisation, by_name)
+                recorded = self._recorded(call, reason, specialisation, by_name, varying)
         if recorded is None:
             return self.function(*call.args, **call.kwargs)
         call, path, trace = recorded
@@ -222,13 +227,15 @@ class CompiledFunction(FunctionLike, Inspection):
         reason: str,
         specialisation: Specialisation | None,
         gradients_by_name: bool,
+        varying: frozenset[NumberAt] | None = None,
     ) -> tuple[Call, list[Segment], Trace] | None:
         """Record the call and add its path to a tree; None for what stays eager.
 
         Returns the call as it had to be looked at, too.
         """
         started = time.perf_counter()
-        varying = self._varying if specialisation is None else specialisation.varying
+        if varying is None:
+            varying = self._varying if specialisation is None else specialisation.varying
         trace = Trace(self.settings.max_unroll, varying)
         observer = Observer(trace, self.function, call, gradients_by_name)
         try:
@@ -279,10 +286,10 @@ class CompiledFunction(FunctionLike, Inspection):
             return
         known = {} if tree is None else tree.numbers
         varied = {at for at, value in trace.numbers.items() if known.get(at, value) != value}
-        if new := (varied | trace.varied).difference(trace.varying):
-            self._varying = (self._varying | trace.varying).union(new)
-            if len(self._varying) <= MAX_VARYING:
-                raise NumbersVary
+        varying = self._varying.union(trace.varying, varied, trace.varied)
+        if not (varied | trace.varied) <= trace.varying and len(varying) <= MAX_VARYING:
+            self._varying = varying
+            raise NumbersVary
 
     def _observed_run(self, call: Call, trace: Trace, observer: Observer) -> Recorded:
         """Run the function while it is recorded and observed."""

@@ -90,7 +90,7 @@ class Path:
     @property
     def source(self) -> str:
         """The programs that differ, each under a line that says how often it ran."""
-        sign = "#" if self.lowered[-1].source.startswith("#") else "//"
+        sign = "//" if self.lowered[-1].source.startswith("module") else "#"  # StableHLO or Python
         return "\n".join(
             f"{sign} program {k} of {len(self.lowered)}, {lowered.graph.name}, "
             f"run {counted(times, 'time')}\n{lowered.source}"

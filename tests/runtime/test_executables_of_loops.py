@@ -269,3 +269,22 @@ def test_variables_that_hold_themselves(backend: str) -> None:
     compiled = tg.compile(loop, backend=backend, fullgraph=True)
     x = tg.tensor([1.0, 2.0])
     assert_same([compiled(x)], [loop(x)])
+
+
+def test_a_recheck_of_what_was_recorded_before_numbers_varied(
+    backend: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    """It records the same program: with the numbers as constants that were constants then."""
+
+    def scaled(x: tg.Tensor, tolerance: tg.Tensor) -> tg.Tensor:
+        total, turns = x.sum(), 0
+        while x.abs().max() > tolerance:
+            x, turns = x * 0.5, turns + 1
+            total = total + x.sum()
+        return total / (turns + 1)
+
+    compiled = tg.compile(scaled, backend=backend, recheck=3)
+    for size, tolerance in [(2, 0.6)] * 2 + [(3, 0.6), (3, 0.3), (3, 0.2)] + [(2, 0.6)] * 5:
+        x = tg.ones(size)
+        assert_same([compiled(x, tg.tensor(tolerance))], [scaled(x, tg.tensor(tolerance))])
+    assert not [w for w in recwarn if "stale" in str(w.message)]
