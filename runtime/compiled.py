@@ -390,8 +390,8 @@ class CompiledFunction(FunctionLike, Inspection):
             tree.ways += 1
             tree.programs.update(recorded.programs)
 
-        for place, number in recorded.trace.numbers.items():
-            tree.numbers.setdefault(place, number)
+        if recorded.trace.guards:  # there may be other paths
+            tree.numbers = recorded.trace.numbers | tree.numbers
         saved = tuple(node for program in programs for node in program.saved)
         path = build(tree.root, recorded, self._compiler, saved, prepare)
         tree.root = path[0]
