@@ -18,10 +18,22 @@ from tracegrad.tracer.trace.buffers import Input
 
 
 def taken(final: Segment) -> Lowered | Path:
-    """What ran to its end, as one."""
+    """What ran to its end, as one; its last program where the tree with the others is forgotten."""
     if final.path is None:
-        final.path = Path(final) if final.depth or final.pieces else final.lowered
+        before = programs_before(final)
+        whole = len(before) == final.depth and (before or final.pieces)
+        final.path = Path(before, final) if whole else final.lowered
     return final.path
+
+
+def programs_before(final: Segment) -> list[Segment]:
+    """Those that end with a question, from the first one on."""
+    before: list[Segment] = []
+    segment = final.parent()
+    while segment is not None:
+        before.append(segment)
+        segment = segment.parent()
+    return before[::-1]
 
 
 class Path:
@@ -32,13 +44,8 @@ class Path:
     lowered    those that differ
     """
 
-    def __init__(self, final: Segment):
-        before: list[Segment] = []
-        segment = final.parent()
-        while segment is not None:
-            before.append(segment)
-            segment = segment.parent()
-        self.programs = [*reversed(before), *final.pieces, final]
+    def __init__(self, before: list[Segment], final: Segment):
+        self.programs = [*before, *final.pieces, final]
         self.questions = len(before)
         self.constants = final.constants  # that the pieces import, as if a program had made them
         self.lowered: list[Lowered] = []

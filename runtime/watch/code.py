@@ -42,7 +42,8 @@ _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>
 _READ_ENVIRONMENT = frozenset(
     function.__code__ for name in ("getenv", "getenvb") if (function := getattr(os, name, None))
 )
-_WRAPPING = ("__func__", "func")
+_OF_FUNC = (functools.partialmethod, functools.cached_property)  # with the function as `func`
+_WRAPPERS = (staticmethod, classmethod, types.MethodType, *_OF_FUNC)
 _IMPORT_MODULE = importlib.import_module.__code__
 _IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 
@@ -242,7 +243,7 @@ class CodeWatch:
         if code in self._inner or is_library(frame.f_globals.get("__name__")):
             self._unresolved.add(code)
         else:
-            self._add_functions_of(code)
+            self._add_functions_of({code})
 
     def _note_bound(self, frame: types.FrameType, code: types.CodeType) -> None:
         """What the library calls, a hook say, may be a method of an object that nothing has led to, or a
@@ -272,10 +273,12 @@ class CodeWatch:
                     sightings.add(place, place.read(), start_of(code))
                 value = value.func
 
-    def _add_functions_of(self, code: types.CodeType) -> None:
-        """For code whose function no name led to (a hook, one of a factory): all its functions."""
-        for found in gc.get_referrers(code):
-            if has_code(found, code):
+    def _add_functions_of(self, codes: set[types.CodeType]) -> None:
+        """For code whose function no name led to (a hook, one of a factory): all its functions. One
+        look through the objects of the process for all of them.
+        """
+        for found in gc.get_referrers(*codes) if codes else ():
+            if isinstance(found, types.FunctionType) and found.__code__ in codes:
                 if found.__closure__ or found.__defaults__ or found.__kwdefaults__:
                     self.sightings.add_function(found)
 
@@ -287,8 +290,7 @@ class CodeWatch:
         """
         for code, imported in self._imports:
             self._add_imported(code, imported)
-        for code in self._unresolved:
-            self._add_functions_of(code)
+        self._add_functions_of(self._unresolved)
 
 
 def called_by_us(frame: types.FrameType) -> bool:
@@ -309,8 +311,8 @@ def functions_in(value: Any) -> Iterator[Any]:
     if isinstance(value, property):
         yield from (value.fget, value.fset, value.fdel)
     else:
-        while inner := next((f for n in _WRAPPING if (f := getattr(value, n, None))), None):
-            value = inner
+        while isinstance(value, _WRAPPERS):
+            value = value.func if isinstance(value, _OF_FUNC) else value.__func__
         yield value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -73,3 +74,17 @@ def test_a_branch_hides_nothing(backend: str) -> None:
     assert "1 question of Python's, 2 programs in turn" in step.explain()
     if backend == "numpy":
         assert step.memory().arena_bytes + step.memory().result_bytes >= 7 * 100 * 4
+
+
+def test_a_path_whose_tree_is_forgotten_shows_its_last_program(backend: str) -> None:
+    @tg.compile(backend=backend, fullgraph=True)
+    def step(x: tg.Tensor) -> tg.Tensor:
+        y = x.tanh()
+        return y * 2 if y.sum() > 0 else y
+
+    step(tg.ones(3))
+    step._cache.clear()
+    step._usual = step._usual_of = None
+    gc.collect()
+    assert [node.op.name for node in step.graph.nodes][-1] == "mul"
+    assert "programs in turn" not in step.explain()

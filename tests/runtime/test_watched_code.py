@@ -161,3 +161,20 @@ def train(x):
     namespace["scale"] = 0.5  # what it reads is watched still
     train(namespace["data"])
     assert train.stats()["recordings"] == 2
+
+
+def test_functions_of_its_own_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through all objects of the process, for however many that the recording makes."""
+
+    @tg.compile(backend="numpy")
+    def step(x: tg.Tensor) -> tg.Tensor:
+        first, second = (lambda y, by=2.0: y * by), (lambda y, by=3.0: y * by)
+        return first(x) + second(x)
+
+    searched: list[tuple[Any, ...]] = []
+    search = gc.get_referrers
+    monkeypatch.setattr(
+        gc, "get_referrers", lambda *codes: searched.append(codes) or search(*codes)
+    )
+    assert step(tg.ones(2)).tolist() == [5.0, 5.0]
+    assert len(searched) == 1 and len(searched[0]) == 2

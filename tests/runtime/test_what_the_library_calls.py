@@ -201,3 +201,21 @@ def test_a_list_that_it_fills_ends_in_eager_calls(backend: str) -> None:
     for _ in range(2):
         step(tg.ones(2))
     assert norms == [pytest.approx(2**0.5)] * 3
+
+
+def test_objects_that_have_every_attribute_are_not_followed() -> None:
+    """As those that stand in for others in tests do."""
+
+    class Endless:
+        def __getattr__(self, name: str) -> Endless:
+            return Endless()
+
+    class Model(nn.Module):
+        def forward(self, x: tg.Tensor) -> tg.Tensor:
+            return x * 2
+
+    Model.other = Endless()  # type: ignore[attr-defined]
+    Model.forward, run = Endless(), Model.forward  # type: ignore[assignment, method-assign]
+    step = tg.compile(lambda x: run(model, x), backend="numpy")
+    model = Model()
+    assert step(tg.ones(2)).tolist() == [2.0, 2.0]
