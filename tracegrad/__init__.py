@@ -34,6 +34,7 @@ from tracegrad.tracer.methods import attach as _attach  # gives Tensor its metho
 from tracegrad.tracer import functions as _functions
 from tracegrad.tracer import quick as _quick
 from tracegrad.tracer import random
+from tracegrad.tracer.arguments import explained as _explained
 from tracegrad.tracer.methods.compatible import FUNCTIONS as _compatible
 from tracegrad.tracer.methods.composed import FUNCTIONS as _composed
 from tracegrad.tracer.creation import FUNCTIONS as _creation
@@ -127,9 +128,16 @@ def __dir__() -> list[str]:
 
 
 for _table in (
-    _functions.FUNCTIONS, _views, _creation, _ranges, _sampling, _quick.UNARY, _composed, _compatible,
+    _functions.FUNCTIONS, _views, _creation, _ranges, _sampling, _composed, _compatible,
 ):  # fmt: skip
-    globals().update({_key: _value for _key, _value in _table.items() if _key not in _ELSEWHERE})
+    globals().update(
+        {
+            _key: _explained(_value, __name__)
+            for _key, _value in _table.items()
+            if _key not in _ELSEWHERE
+        }
+    )
+globals().update(_quick.UNARY)
 
 float, double, half, long, int = float32, float64, float16, int64, int32
 cfloat, cdouble, short = complex64, complex128, int16

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here, warn
 
@@ -86,4 +86,4 @@ class GradScaler:
         """Nothing: there is no state."""
 
 
-refuse_other_names(__name__)
+public(__name__)

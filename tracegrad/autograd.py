@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.tracer.creation import zeros_like
 from tracegrad.tracer.custom import Function
 from tracegrad.tracer.errors import UnsupportedError
@@ -65,4 +65,4 @@ __all__ = [
     "Function", "Variable", "backward", "enable_grad", "grad", "inference_mode", "no_grad", "set_grad_enabled",
 ]  # fmt: skip
 
-refuse_other_names(__name__)
+public(__name__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad import amp
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.tracer.errors import DevicePlacementError
 from tracegrad.tracer.locate import here
 
@@ -84,4 +84,4 @@ def memory_allocated(device: Any = None) -> int:
 
 max_memory_allocated = memory_allocated
 
-refuse_other_names(__name__)
+public(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tracegrad.autograd import grad as _grad
 from tracegrad.batching import vmap
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.tracer.control_flow import trace_function, types_of
 from tracegrad.tracer.creation import eye, ones_like, zeros_like
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
@@ -330,4 +330,4 @@ __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "vjp", "vmap",
 ]  # fmt: skip
 
-refuse_other_names(__name__)
+public(__name__)

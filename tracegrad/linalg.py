@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tracegrad.backends.base import LinAlgError
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.functions import FUNCTIONS
 
@@ -67,4 +67,4 @@ def vecdot(x: Any, y: Any, *, dim: int = -1) -> Any:
     return (x.conj() * y).sum(dim)
 
 
-refuse_other_names(__name__)
+public(__name__)

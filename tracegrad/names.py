@@ -1,12 +1,13 @@
-"""What is not a name of `tracegrad`: the error for PyTorch's names that are not here, and those of
-the tracer's functions that `torch.*` does not have.
+"""Names of the public modules: their errors about arguments, the error for PyTorch's names that are not
+here, and those of the tracer's functions that `torch.*` does not have.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from tracegrad.tracer.arguments import explained
 from tracegrad.tracer.errors import MissingNameError
 from tracegrad.tracer.functions import FUNCTIONS, UserOp
 
@@ -25,6 +26,14 @@ ELSEWHERE = frozenset(
     """.split()
 ) | {name for name, op in FUNCTIONS.items() if isinstance(op, UserOp) and op.shown != op.name}
 
+_PUBLIC = tuple(f"tracegrad.{part}" for part in (
+    "amp", "autograd", "cuda", "func", "linalg", "nn", "optim", "special", "tracer.functions", "utils",
+))  # fmt: skip
+
+
+def is_ours(value: Any) -> bool:
+    return getattr(value, "__module__", "").startswith(_PUBLIC)
+
 
 def not_here(module: str, name: str) -> AttributeError:
     """What a module's `__getattr__` raises for a name that it does not have."""
@@ -34,10 +43,21 @@ def not_here(module: str, name: str) -> AttributeError:
     return MissingNameError(module, name, known, f"compose it from what dir({module}) lists")
 
 
-def refuse_other_names(module: str) -> None:
-    """Let `module` answer with `not_here`, out of sight of type checkers, which know its names."""
+def public(module: str) -> None:
+    """Let `module` answer for its names, out of sight of type checkers, which know them: its functions
+    and its classes' constructors say what they do not take, and other names are refused.
+    """
+    names = vars(sys.modules[module])
+    for name in names.get("__all__", list(names)):
+        value = names[name]
+        if name[0] != "_" and value is not public:
+            names[name] = explained(value, module) if is_ours(value) else value
+        for kind in getattr(value, "__mro__", ()):
+            init = vars(kind).get("__init__")
+            if is_ours(kind) and init is not None and not hasattr(init, "__wrapped__"):
+                kind.__init__ = explained(init, module, f"{kind.__name__}.")
 
     def __getattr__(name: str) -> NoReturn:
         raise not_here(module, name)
 
-    vars(sys.modules[module])["__getattr__"] = __getattr__
+    names["__getattr__"] = __getattr__

@@ -46,7 +46,7 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
     `obj`: tensors, numbers, strings, bytes, None, dtypes, NumPy arrays, in dicts, lists, tuples,
     sets. Raises SerializationError, naming the place, for anything else.
     """
-    _refuse_text(f, "wb")
+    _check_file(f, "write")
     writer = _Writer()
     with no_grad():
         root = writer.encode(obj, "obj")
@@ -219,7 +219,7 @@ def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool =
     """
     import zipfile
 
-    _refuse_text(f, "rb")
+    _check_file(f, "read")
     # Everything was saved on the CPU, where the usual function leaves it.
     target = map_location.get("cpu") if isinstance(map_location, dict) else map_location
     if target is not None and not callable(target):
@@ -245,9 +245,15 @@ def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool =
         ) from error
 
 
-def _refuse_text(f: Any, mode: str) -> None:
+def _check_file(f: Any, use: str) -> None:
     if isinstance(f, io.TextIOBase):
+        mode = {"read": "rb", "write": "wb"}[use]
         raise ArgumentError("the file is open as text", fix=f"open it with open(path, {mode!r})")
+    if not isinstance(f, (str, bytes, os.PathLike)) and not hasattr(f, use):
+        raise ArgumentError(
+            f"the file is of type {type(f).__name__}, a path or an open binary file is needed",
+            fix="tg.save(obj, path) and tg.load(path) take the path last",
+        )
 
 
 def _not_a_zip(f: Any, name: str, error: Exception) -> SerializationError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.tracer import functions as _functions
 
 _SAME = """
@@ -40,4 +40,4 @@ def ndtri(input: Any) -> Any:
 
 __all__ = [*_SAME, "entr", "expit", "gammaln", "ndtr", "ndtri", "psi", "xlog1py"]
 
-refuse_other_names(__name__)
+public(__name__)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
 from tracegrad.ir.types import TensorType, bool_
+from tracegrad.tracer.arguments import explained
 from tracegrad.tracer.dispatch import Weak, apply
 from tracegrad.tracer.errors import ArgumentError, ShapeError
 from tracegrad.tracer.locate import here
@@ -121,6 +123,7 @@ def as_predicate(pred: Any) -> Any:
     return flat if flat.dtype is bool_ else flat.to(bool_)
 
 
+@partial(explained, home="tracegrad")
 def cond(
     pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: tuple = ()
 ) -> Any:
@@ -144,6 +147,7 @@ def cond(
     return then.treedef.unflatten(apply(op, (pred, *leaves, *captured)))
 
 
+@partial(explained, home="tracegrad")
 def while_loop(
     cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried_inputs: tuple, *, max_trips: int | None = None
 ) -> Any:  # fmt: skip

@@ -194,7 +194,7 @@ class UserOp:
             factor = attrs[k]
             if factor.__class__ is not int and not (factor.__class__ is float and factor == 1):
                 kept[k] = MOVED
-                moved.append(factor.item() if hasattr(factor, "item") else factor)
+                moved.append(python_number(factor) if hasattr(factor, "item") else factor)
         return (*operands, *moved), tuple(map(hashable, kept))
 
     def _missing(self, kwargs: dict[str, Any]) -> Callable[[str], Any]:
@@ -292,6 +292,16 @@ def binder(op: UserOp, count: int, *names: str) -> Callable[[tuple, dict[str, An
     return found
 
 
+def python_number(value: Any) -> Any:
+    """That of a tensor or array of one element."""
+    if isinstance(value, np.ndarray) and value.size != 1:
+        raise ArgumentError(
+            f"an array of shape {list(value.shape)} is given where a number is needed",
+            fix="give numbers of Python's: array.tolist()",
+        )
+    return value.item()
+
+
 def hashable(value: Any) -> Any:
     """Attributes are part of cache keys: lists become tuples, NumPy numbers Python numbers."""
     if value.__class__ in _PLAIN:
@@ -304,7 +314,7 @@ def hashable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(map(hashable, value))
     if isinstance(value, np.generic | np.ndarray):
-        return value.item()
+        return python_number(value)
     if hasattr(value, "__index__") and not isinstance(value, int):
         # A tensor of one element, or a number of the trace, which becomes a guard.
         dtype = getattr(value, "dtype", None)

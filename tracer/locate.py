@@ -12,6 +12,8 @@ from opcode import opmap
 from types import CodeType, FrameType
 from typing import Any
 
+import numpy
+
 from tracegrad.ir.loc import Loc
 
 # A checkout and an installed package both keep the stages beside or inside one folder; tests and
@@ -23,7 +25,10 @@ _OWN = tuple(
     f"{folder}{os.sep}" for folder in (*(f"{_ROOT}{os.sep}{s}" for s in _STAGES), _PACKAGE)
 )
 
-_INSTALLED = os.path.dirname(os.__file__) + os.sep  # the standard library and packages
+# The standard library, and the folder of packages, which is elsewhere in a virtual environment.
+_INSTALLED = tuple(
+    os.path.dirname(file) + os.sep for file in (os.__file__, os.path.dirname(numpy.__file__))
+)
 
 _scope: ContextVar[tuple[str, ...]] = ContextVar("tracegrad_scope", default=())
 # By names of files and functions: a code object as a key would live as long as the cache.
@@ -166,7 +171,7 @@ def _shown(code: CodeType) -> str:
     """The path of its file, from the current folder if that is above."""
     try:
         relative = os.path.relpath(code.co_filename)
-    except ValueError:  # another drive
+    except (ValueError, OSError):  # another drive; a current folder that is removed
         return code.co_filename
     return code.co_filename if relative.startswith("..") else relative
 

@@ -7,6 +7,8 @@ from math import prod
 from operator import index
 from typing import Any
 
+from numpy import ndarray
+
 from tracegrad.tracer.errors import ArgumentError, OutOfRangeError, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import CACHE_SIZE, LRU
@@ -56,7 +58,7 @@ def ints(values: tuple[Any, ...]) -> tuple[int, ...]:
 
 def axis_of(dim: int, ndim: int, what: str = "dim") -> int:
     """A non-negative axis. Raises OutOfRangeError."""
-    if not hasattr(dim, "__index__"):
+    if not hasattr(dim, "__index__") or isinstance(dim, ndarray) and dim.ndim:
         raise ArgumentError(
             f"{what} is an integer, not {dim!r}", fix="give the number of a dimension"
         )

@@ -1,6 +1,6 @@
 """Layers, losses and their functions: PyTorch's names, defaults, initial values and keys."""
 
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.nn import functional, init, utils
 from tracegrad.nn.activation import (
     CELU,
@@ -262,4 +262,4 @@ __all__ = [
     "utils",
 ]
 
-refuse_other_names(__name__)
+public(__name__)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.nn.bags import embedding_bag
 from tracegrad.nn.losses import (
     binary_cross_entropy,
@@ -35,7 +35,7 @@ from tracegrad.nn.losses_rare import (
     multilabel_soft_margin_loss,
     triplet_margin_with_distance_loss,
 )
-from tracegrad.tracer import Tensor, functions, no_grad
+from tracegrad.tracer import Tensor, functions, no_grad, quick
 from tracegrad.tracer.creation import zeros
 from tracegrad.tracer.errors import InvalidValueError, ShapeError
 from tracegrad.tracer.functions import (
@@ -105,7 +105,7 @@ def _finish(input: Tensor, value: Tensor, inplace: bool) -> Tensor:
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(input, 0); the gradient at 0 is 0."""
-    return _finish(input, input.relu(), inplace)
+    return _finish(input, quick.UNARY["relu"](input), inplace)
 
 
 def relu_(input: Tensor) -> Tensor:
@@ -127,6 +127,7 @@ def _with_inplace(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapped
 
 
+sigmoid, tanh = quick.UNARY["sigmoid"], quick.UNARY["tanh"]
 relu6 = _with_inplace(functions.relu6)
 hardtanh = _with_inplace(functions.hardtanh)
 leaky_relu = _with_inplace(functions.leaky_relu)
@@ -138,16 +139,6 @@ mish = _with_inplace(functions.mish)
 hardswish = _with_inplace(functions.hardswish)
 hardsigmoid = _with_inplace(functions.hardsigmoid)
 threshold = _with_inplace(functions.threshold)
-
-
-def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + exp(-input))."""
-    return input.sigmoid()
-
-
-def tanh(input: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
-    return input.tanh()
 
 
 def _check_rate(p: float) -> None:
@@ -327,4 +318,4 @@ __all__ = [
     "multilabel_soft_margin_loss", "triplet_margin_with_distance_loss",
 ]  # fmt: skip
 
-refuse_other_names(__name__)
+public(__name__)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 import tracegrad as tg
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.tracer import Tensor, no_grad
 from tracegrad.tracer.errors import InvalidValueError
 
@@ -200,4 +200,4 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: tg.Generator | None 
     return tensor.copy_(tg.from_numpy(np.ascontiguousarray(q * gain)).reshape(tensor.shape))
 
 
-refuse_other_names(__name__)
+public(__name__)

@@ -20,7 +20,9 @@ from tracegrad.nn.members import Members, WalkMixin
 from tracegrad.nn.parameter import Buffer, Parameter
 from tracegrad.nn.state import StateDictMixin
 from tracegrad.tracer import Observed, Tensor, current_trace, scope
+from tracegrad.tracer.arguments import NOTICED, explain
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
+from tracegrad.tracer.locate import is_own_code
 
 _TABLES = ("_parameter_names", "_buffer_names", "_module_names")
 
@@ -181,7 +183,11 @@ class Module(WalkMixin, StateDictMixin, Observed):
                 return self._call_with_hooks(args, kwargs)
         if self._forward_hooks or self._forward_pre_hooks:
             return self._call_with_hooks(args, kwargs)
-        return self.forward(*args, **kwargs)
+        try:
+            return self.forward(*args, **kwargs)
+        except NOTICED as error:
+            self._explain(args, kwargs, error)
+            raise
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook, with_kwargs in self._forward_pre_hooks:
@@ -193,12 +199,22 @@ class Module(WalkMixin, StateDictMixin, Observed):
                 replaced = hook(self, args)
                 if replaced is not None:
                     args = replaced if isinstance(replaced, tuple) else (replaced,)
-        result = self.forward(*args, **kwargs)
+        try:
+            result = self.forward(*args, **kwargs)
+        except NOTICED as error:
+            self._explain(args, kwargs, error)
+            raise
         for hook, with_kwargs in self._forward_hooks:
             replaced = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
             if replaced is not None:
                 result = replaced
         return result
+
+    def _explain(self, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> None:
+        """What one of the library's modules was given that it does not take."""
+        code = getattr(self.forward, "__code__", None)
+        if code is not None and is_own_code(code):
+            explain(self.forward, type(self).__name__, args, kwargs, error)
 
     def _set_scope_name(self, name: str) -> None:
         """What this module is called in source locations: its attribute in the parent."""

@@ -1,6 +1,6 @@
 """Optimisers and learning-rate schedules with PyTorch's names, defaults and update rules."""
 
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.optim import lr_scheduler
 from tracegrad.optim.adagrad import Adagrad
 from tracegrad.optim.adam import Adam, AdamW
@@ -10,4 +10,4 @@ from tracegrad.optim.sgd import SGD
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]
 
-refuse_other_names(__name__)
+public(__name__)

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.optim.optimizer import Optimizer
 from tracegrad.optim.schedule import LRScheduler, per_group, set_rate, shown_as
 from tracegrad.optim.schedule_curves import (
@@ -323,4 +323,4 @@ __all__ = [
     "StepLR",
 ]
 
-refuse_other_names(__name__)
+public(__name__)

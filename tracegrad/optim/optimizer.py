@@ -39,6 +39,11 @@ class Optimizer(Observed):
                 "params argument given to the optimizer should be an iterable of Tensors or "
                 f"dicts, but got {type(params).__name__}; pass [tensor] for a single one"
             )
+        if hasattr(params, "parameters"):
+            raise ArgumentError(
+                f"params is a {type(params).__name__}, parameters are needed",
+                fix="give what the module has: model.parameters()",
+            )
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = SlotTable(Slots)
         self.param_groups: list[Any] = []

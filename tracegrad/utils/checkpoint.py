@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 
 
 def checkpoint(
@@ -30,4 +30,4 @@ def checkpoint_sequential(
 
 __all__ = ["checkpoint", "checkpoint_sequential"]
 
-refuse_other_names(__name__)
+public(__name__)

@@ -17,6 +17,7 @@ from tracegrad.tracer import (
     sampling,
     view_methods,
 )
+from tracegrad.tracer.arguments import explained
 from tracegrad.tracer.creation import check_device
 from tracegrad.tracer.device import Device
 from tracegrad.tracer.dispatch import apply
@@ -133,15 +134,15 @@ def attach() -> None:
         setter = inplace.set_data if name == "data" else None
         setattr(Tensor, name, property(getter, setter))
     for name, function in IN_PLACE.items():
-        setattr(Tensor, name, inplace.in_place(name, function))
+        setattr(Tensor, name, inplace.in_place(name, explained(function, "tracegrad")))
     for name, function in sampling.IN_PLACE.items():
-        setattr(Tensor, name, function)
+        setattr(Tensor, name, method_of(name, function))
     for name, dtype in CASTS.items():
         setattr(Tensor, name, cast_method(name, dtype))
     own = (to, cpu, cuda, detach_, inplace.copy_, inplace.zero_, inplace.fill_,
            sampling.bernoulli, sampling.multinomial)  # fmt: skip
     for function in own:
-        setattr(Tensor, function.__name__, function)
+        setattr(Tensor, function.__name__, method_of(function.__name__, function))
     special = {
         "type": type_, "__getitem__": indexing.getitem, "__setitem__": indexing.setitem,
         "__eq__": eq_method, "__ne__": ne_method, "__contains__": contains,
@@ -177,10 +178,14 @@ def method_of(name: str, function: Any) -> Any:
         def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
             return call(self, *args, **kwargs)
 
-        method.__name__ = method.__qualname__ = name
+        method.__name__, method.__qualname__, method.__module__ = (
+            name,
+            f"Tensor.{name}",
+            "tracegrad",
+        )
         method.__doc__ = function.__doc__
         return method
-    return function
+    return explained(function, "tracegrad", "Tensor.")
 
 
 def missing_of_dtype(name: str) -> AttributeError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
 from tracegrad.tracer import strided_views
+from tracegrad.tracer.arguments import explained
 from tracegrad.tracer.methods import composed, composed_numeric, inplace_views
 from tracegrad.tracer.methods.legacy import of_sizes_or_values
 from tracegrad.tracer.tape import hooks
@@ -110,7 +111,7 @@ def attach() -> None:
     for table in TABLES:
         for name, function in table.items():
             if not hasattr(Tensor, name):
-                setattr(Tensor, name, function)
+                setattr(Tensor, name, explained(function, "tracegrad", "Tensor."))
     for name, getter in PROPERTIES.items():
         if not hasattr(Tensor, name):
             setattr(Tensor, name, property(getter))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import tracegrad as tg
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.nn.parameter import Parameter
 from tracegrad.nn.utils import rnn
 from tracegrad.tracer import Tensor, no_grad
@@ -111,4 +111,4 @@ def fuse_conv_bn_eval(conv: Any, bn: Any) -> Any:
     return fused
 
 
-refuse_other_names(__name__)
+public(__name__)

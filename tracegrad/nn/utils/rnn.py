@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import tracegrad as tg
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.tracer import Tensor
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 from tracegrad.tracer.observed import Record
@@ -230,4 +230,4 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
     return unpad_sequence(padded, lengths, batch_first=True)
 
 
-refuse_other_names(__name__)
+public(__name__)

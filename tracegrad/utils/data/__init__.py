@@ -1,6 +1,6 @@
 """Data sets, samplers and the DataLoader, with PyTorch's names and behaviour."""
 
-from tracegrad.names import refuse_other_names
+from tracegrad.names import public
 from tracegrad.utils.data.collate import default_collate, default_convert
 from tracegrad.utils.data.dataloader import DataLoader, get_worker_info
 from tracegrad.utils.data.dataset import (
@@ -43,4 +43,4 @@ __all__ = [
     "random_split",
 ]
 
-refuse_other_names(__name__)
+public(__name__)
