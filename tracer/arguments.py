@@ -17,7 +17,7 @@ from tracegrad.ir.errors import TracegradError
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 from tracegrad.tracer.locate import is_own_code, raised_at
 
-NOTICED = (AttributeError, TypeError, ValueError, LookupError)  # that Python raises
+NOTICED = (AttributeError, TypeError, ValueError, IndexError)  # that Python raises
 _NUMBERS = ("int", "float", "bool")
 _IN_WORDS = {
     "Tensor": "a tensor",
