@@ -93,55 +93,69 @@ def reverse_in_stages(
     carried = [n for stage in stages for n in stage.carried.values()]
     carrying = leading_nodes(postorder((*outputs, *carried)), wrt, active)
     *stages, rest = joined(stages, outputs, order, carrying)
-    wanted = set(wrt)
-    found: dict[Node, Node] = {}  # cotangents of what the stages to come are to differentiate
-    done: dict[Node, Node] = {}  # those of nodes in `wrt` inside a stage
-    cuts = Cuts()
-    for output, cotangent in zip(outputs, cotangents, strict=True):
-        if cotangent is not None and output in leads:
-            with at(output.loc.through("vjp(output)")):
-                found[output] = plus_found(found.get(output), cotangent)
     groups = by_stage(order, stages)
     alike = Alike(groups, [*stages, rest], leads, carrying)
     if active is not None:
         active = alike.unread.union(active)
-    for number, own in reversed([*enumerate(groups)]):
+    pending: dict[Node, Node] = {}  # cotangents of what the stages to come are to differentiate
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        if cotangent is not None and output in leads:
+            with at(output.loc.through("vjp(output)")):
+                pending[output] = plus_found(pending.get(output), cotangent)
+    finished: dict[Node, Node] = {}  # those of nodes in `wrt` inside a stage
+    wanted = set(wrt)
+    cuts = Cuts()
+    for own, shared in zip(reversed(groups), reversed(alike.shared)):
         inside = set(own)
-        ends = [node for node in own if node in found]
-        outside = operands_of(own)
-        starts = [node for node in outside if node in leads or node in alike.unread]
-        starts += [node for node in own if node in wanted]
-        given = [found.pop(node) for node in ends]
-        try:
-            gradients = walk(ends, given, starts, active, stop=frozenset(outside))
-        except MissingVJPError:  # if on the way to what nobody asks for, it is none
-            starts = [node for node in starts if node not in alike.unread]
-            gradients = walk(ends, given, starts, active, stop=frozenset(outside))
-        emitted: list[Node] = []
-        for node, gradient in zip(starts, gradients):
-            if gradient is None:
-                continue
+        ends = {node: pending.pop(node) for node in own if node in pending}
+        crossing: list[Node] = []
+        for node, share in gradients_of(own, ends, wanted, leads, alike.unread, active).items():
             if node in inside:
-                done[node] = gradient
-            elif node not in leads:
-                cuts.unread.append(gradient)
-                emitted.append(gradient)
+                finished[node] = share
+            elif node in leads:
+                pending[node] = plus_share(pending.get(node), share, node in shared, cuts)
+                crossing.append(pending[node])
             else:
-                with at(gradient.loc):
-                    if node not in found and node in alike.shared[number]:
-                        # Adding it changes nothing, not even the sign of a zero.
-                        cuts.given.append(ops.splat(-0.0, gradient.type))
-                        found[node] = ops.add(cuts.given[-1], gradient)
-                    else:
-                        found[node] = plus_found(found.get(node), gradient)
-                emitted.append(found[node])
-        cuts.crossing.append((*emitted, *done.values(), *found.values()) if ends else ())
+                cuts.unread.append(share)
+                crossing.append(share)
+        cuts.crossing.append((*crossing, *finished.values(), *pending.values()) if ends else ())
     read = dict.fromkeys(o for own in groups for o in operands_of(own))
     cuts.given += [n for n in read if n in alike.unread and not n.inputs and n.op is not INPUT]
     for own in groups:
         inside = set(own)
         cuts.anew |= {n for n in own if looked_at(n) not in inside}.difference(read, outputs)
-    return [done.get(node, found.get(node)) for node in wrt], cuts
+    return [finished.get(node, pending.get(node)) for node in wrt], cuts
+
+
+def gradients_of(
+    own: Sequence[Node], ends: Mapping[Node, Node], wanted: Collection[Node], leads: Collection[Node],
+    unread: Collection[Node], active: Collection[Node] | None,
+) -> dict[Node, Node]:  # fmt: skip
+    """What flows back through a stage from the cotangents of its `ends`: to what it reads of the stages
+    before, and to what is asked for inside of it.
+    """
+    outside = operands_of(own)
+    starts = [node for node in outside if node in leads or node in unread]
+    starts += [node for node in own if node in wanted]
+    nodes, cotangents, stop = [*ends], [*ends.values()], frozenset(outside)
+    try:
+        gradients = walk(nodes, cotangents, starts, active, stop)
+    except MissingVJPError:  # if on the way to what nobody asks for, it is none
+        starts = [node for node in starts if node not in unread]
+        gradients = walk(nodes, cotangents, starts, active, stop)
+    return {node: g for node, g in zip(starts, gradients) if g is not None}
+
+
+def plus_share(pending: Node | None, share: Node, by_turns: bool, cuts: Cuts) -> Node:
+    """The sum of the shares of a gradient so far. Where every turn adds one, the last turn adds its own,
+    too: to a zero.
+    """
+    with at(share.loc):
+        if pending is None and by_turns:
+            # Adding it changes nothing, not even the sign of a zero.
+            cuts.given.append(ops.splat(-0.0, share.type))
+            return ops.add(cuts.given[-1], share)
+        return plus_found(pending, share)
 
 
 def joined(
@@ -176,25 +190,25 @@ class Alike:
     unread  nodes from which nothing leads to what is differentiated for, and whose like in another
             turn does; not those where a gradient was stopped
     shared  by stage: what a turn reads as other turns do, not what the turn before hands on to it
+
+    Stages of one kind compute the same, each from its own operands: what holds at a position of one
+    (the operands, then what it computes) counts for all of that kind.
     """
 
     def __init__(
         self, groups: Sequence[Sequence[Node]], stages: Sequence[Stage], leads: Collection[Node],
         carrying: Collection[Node],
     ):  # fmt: skip
-        turned = {n for stage in stages if stage.turn for n in stage.nodes if n.inputs}
-        reached = [[*operands_of(own), *own] for own in groups]
         kinds = kinds_of(groups)
-        leading: dict[int, set[int]] = {}  # positions, by kind
-        carried: dict[int, set[int]] = {}
+        reached = [[*operands_of(own), *own] for own in groups]
+        turned = {n for stage in stages if stage.turn for n in stage.nodes if n.inputs}
+        leading: dict[int, set[int]] = {kind: set() for kind in kinds}  # positions, by kind
+        handed: dict[int, set[int]] = {kind: set() for kind in kinds}
         for kind, nodes, stage in zip(kinds, reached, stages):
             starts = [n for n, after in stage.carried.items() if after in carrying]
             ahead = leading_nodes(dict.fromkeys((*starts, *nodes)), starts)
-            leading.setdefault(kind, set()).update(
-                k for k, n in enumerate(nodes) if n in leads or n in ahead
-            )
-            handed = carried.setdefault(kind, set())
-            handed.update(k for k, n in enumerate(nodes) if n in stage.carried or n in turned)
+            leading[kind] |= {k for k, n in enumerate(nodes) if n in leads or n in ahead}
+            handed[kind] |= {k for k, n in enumerate(nodes) if n in stage.carried or n in turned}
         self.unread: set[Node] = set()
         self.shared: list[set[Node]] = []
         for kind, nodes, stage in zip(kinds, reached, stages):
@@ -203,7 +217,7 @@ class Alike:
                 if k in leading[kind] and n not in leads and carries_gradient(n)
                 and not any(operand in leads for operand in n.inputs)
             )  # fmt: skip
-            own = {n for k, n in enumerate(nodes) if stage.turn and k not in carried[kind]}
+            own = {n for k, n in enumerate(nodes) if stage.turn and k not in handed[kind]}
             self.shared.append(own)
 
 

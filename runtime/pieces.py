@@ -6,7 +6,7 @@ Where it may be cut is known from the reverse walk (passes/autodiff_stages.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +29,20 @@ class Piece:
 
 
 def split(
-    cuts: Sequence[Sequence[Node]], finals: Sequence[Node], known: dict[Node, Any], depth: int
-) -> list[Piece]:
-    """The pieces that are computed before what is left of `finals`, which may import from them.
+    cuts: Sequence[Sequence[Node]], finals: Sequence[Node], known: Mapping[Node, Any], depth: int
+) -> tuple[list[Piece], dict[Node, Any]]:
+    """The pieces that are computed before what is left of `finals`; and what is known then.
 
-    known  what has a value already, and where it comes from; the values that a piece hands on are
-           added, as (depth of the piece, position)
+    known  what has a value, and where it comes from: the values that a piece hands on from (depth of
+           the piece, position)
     """
+    known = dict(known)
+    if not cuts:
+        return [], known
     home: dict[Node, int] = {}
-    for at, cut_ in enumerate(cuts):
-        listed = set(cut_)
-        for node in postorder(cut_, stop=lambda n: n in known or n in home):
+    for at, ends in enumerate(cuts):
+        listed = set(ends)
+        for node in postorder(ends, stop=lambda n: n in known or n in home):
             # A constant or a view of what is known each piece has for itself, if it does not cross.
             base = looked_at(node)
             crosses = node in listed or (base.inputs and base not in known)
@@ -57,11 +60,11 @@ def split(
         exports = [n for n in own if n in crossing]
         if not exports:
             continue
-        graph, sources = cut(exports, known, f"piece{depth}", ["export"] * len(exports))
+        graph, sources = graph_between(known, exports, f"piece{depth}", ["export"] * len(exports))
         pieces.append(Piece(graph, sources))
         known.update((node, (depth, position)) for position, node in enumerate(exports))
         depth += 1
-    return pieces
+    return pieces, known
 
 
 def handed_on(
@@ -96,11 +99,11 @@ class InPieces:
     """
 
     def __init__(self, graph: Graph, cuts: Cuts, compiler: Compiler):
-        known: dict[Node, Any] = {n: (0, k) for k, n in enumerate((*graph.inputs, *cuts.given))}
+        begin = {node: (0, k) for k, node in enumerate((*graph.inputs, *cuts.given))}
         self._given = arrays_of(cuts.given, compiler)
-        pieces = split(cuts.crossing, [*graph.outputs, *cuts.unread], known, 1)
+        pieces, known = split(cuts.crossing, [*graph.outputs, *cuts.unread], begin, 1)
         if rest := [node for node in graph.outputs if node not in known]:  # constants
-            pieces.append(Piece(*cut(rest, known, "constants", ["export"] * len(rest))))
+            pieces.append(Piece(*graph_between(known, rest, "constants", ["export"] * len(rest))))
             known.update((node, (len(pieces), k)) for k, node in enumerate(rest))
         self._results: list[tuple[int, int]] = [known[node] for node in graph.outputs]
         self._steps: list[tuple[Callable[..., Any], list[tuple[int, int]]]] = [
@@ -119,10 +122,11 @@ def arrays_of(constants: Iterable[Node], compiler: Compiler) -> list[Any]:
     return [own(node.attrs.value.array) for node in constants]
 
 
-def cut(
-    outputs: Sequence[Node], known: dict[Node, Any], name: str, roles: list[str]
+def graph_between(
+    known: Mapping[Node, Any], outputs: Sequence[Node], name: str, roles: list[str]
 ) -> tuple[Graph, list[Any]]:
-    """The graph of `outputs`, with inputs for what is known already; and where these come from.
+    """The graph from what is known to `outputs`, with an input for each of these that it reads; and where
+    they come from.
 
     The inputs are in the order in which they are met, so that a turn of a loop that begins with an
     argument is the same program as one that begins where the turn before has ended.

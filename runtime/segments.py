@@ -19,18 +19,18 @@ import numpy as np
 
 from tracegrad.ir.graph import Graph, Node
 from tracegrad.runtime.lowering import Compiler, Lowered
-from tracegrad.runtime.pieces import arrays_of, cut, split
+from tracegrad.runtime.pieces import arrays_of, graph_between, split
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.slices import (
     Parts,
     Readers,
-    carried_along,
     computed,
     distinct,
     exported_alike,
     for_turns,
     part_key,
     parts_of,
+    positions_carried,
     reads_late,
     refuse_late_numbers,
     slice_of,
@@ -201,7 +201,7 @@ def build(
     begun = begun_with(guards)
     finals = [*recorded.outputs, *saved, *trace.unread, *for_turns(guards)]
     roots = [*(guard.node for guard in guards), *finals]
-    parts, carried = parts_of(roots), carried_along(guards, finals)
+    parts, carried = parts_of(roots), positions_carried(guards, finals)
     alike, spared = exported_alike(guards, carried, finals, by_node)
     readers = Readers(guards, finals)
     path: list[Segment] = []
@@ -251,7 +251,9 @@ def seal(
     compiler: Compiler, name: str,
 ) -> Segment:  # fmt: skip
     outputs = [guard, *exports, *begins]
-    graph, sources = cut(outputs, by_node, name, ["guard"] + ["export"] * (len(outputs) - 1))
+    graph, sources = graph_between(
+        by_node, outputs, name, ["guard"] + ["export"] * (len(outputs) - 1)
+    )
     own = set(new)
     outside = {o: origin(by_node[o]) for n in new for o in n.inputs if o not in own}
     if guard not in own:
@@ -269,14 +271,10 @@ def make_final(
     ends: list[tuple[int, Sequence[Node]]] = [(k, computed(stage.nodes)) for k, stage in stages]
     ends += recorded.trace.crossing
     cuts = [nodes for _, nodes in sorted(ends, key=itemgetter(0))]
-    known, given = dict(by_node), recorded.trace.given
-    known.update((node, (depth, k)) for k, node in enumerate(given))
+    given = recorded.trace.given
+    known = {**by_node, **{node: (depth, k) for k, node in enumerate(given)}}
     begin = depth + 1 if given else depth
-    pieces = (
-        split(cuts, [*recorded.outputs, *kept, *recorded.trace.unread], known, begin)
-        if cuts
-        else []
-    )
+    pieces, known = split(cuts, [*recorded.outputs, *kept, *recorded.trace.unread], known, begin)
     graph, donated, sources = last(recorded, kept, known)
     final = Segment(compiler(graph, donated), sources, final=True, depth=depth)
     final.constants, final.given = given, arrays_of(given, compiler)
@@ -296,8 +294,8 @@ def last(
     its inputs come from.
     """
     outputs = [*recorded.outputs, *saved]
-    graph, sources = cut(
-        outputs, by_node, "final" if recorded.trace.guards else "step", ["result"] * len(outputs)
+    graph, sources = graph_between(
+        by_node, outputs, "final" if recorded.trace.guards else "step", ["result"] * len(outputs)
     )
     # Inputs in groups: a step hands on whole groups.
     grouped = sorted(range(len(sources)), key=lambda k: place(sources[k]))

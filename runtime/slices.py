@@ -8,7 +8,7 @@ programs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,9 +63,19 @@ def for_turns(guards: list[Guard]) -> list[Node]:
     return carried
 
 
-def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
-    """For each question of a loop, which of the values made before it are read after it; none for
-    other questions.
+def readings(
+    home: Mapping[Node, int], guards: list[Guard], finals: list[Node]
+) -> Iterator[tuple[Node, Node]]:
+    """The values that have a home and are read elsewhere, each with its reader."""
+    for reader in postorder((*(guard.node for guard in guards), *finals)):
+        for value in reader.inputs:
+            if value in home and home[value] != home.get(reader):
+                yield value, reader
+
+
+def positions_carried(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
+    """For each question of a loop, which of the values made before it (positions in `made`) are read
+    after it; none for other questions.
 
     Turns that are alike carry alike: what is read after one of them counts for all, so that they
     share an executable. The first question carries what turns read: the rest (the gradient of a loop
@@ -75,11 +85,7 @@ def carried_along(guards: list[Guard], finals: list[Node]) -> list[list[int]]:
     for k, guard in enumerate(guards):
         for node in postorder((guard.node, *guard.made), stop=stage.__contains__):
             stage.setdefault(node, k)
-    end = len(guards)
-    read = set(finals)
-    for node in postorder((*(guard.node for guard in guards), *finals)):
-        at = stage.get(node, end)
-        read.update(operand for operand in node.inputs if stage.get(operand, end) < at)
+    read = {*finals, *(value for value, _ in readings(stage, guards, finals))}
     first: set[int] = set()
     turns_of: dict[tuple[str, int], set[int]] = {}
     for k, guard in enumerate(guards):
@@ -129,12 +135,12 @@ def exported_alike(
     home = {node: k for k, new in enumerate(slices) for node in new}
     free = {n for new in slices for n in set(new).difference(computed(new))}
     made = {node for guard in guards for node in guard.made}
-    read = set(finals)
-    for node in postorder((*(guard.node for guard in guards), *finals)):
-        read.update(
-            o for o in node.inputs
-            if o in home and home[o] != home.get(node) and (o not in free or node in home and o in made)
-        )  # fmt: skip
+    # What is free is handed on only if Python made it and another segment reads it: in a turn it may
+    # stand for what the turn before hands on.
+    read = {*finals, *(
+        value for value, reader in readings(home, guards, finals)
+        if value not in free or reader in home and value in made
+    )}  # fmt: skip
     asked = Counter(map(line_of, guards))
     kinds = [
         (line_of(guard), tuple((n.op, n.attrs, n.type) for n in new))

@@ -94,24 +94,34 @@ def rebound(
 
 def begun_with(guards: Sequence[Guard]) -> dict[int, dict[Any, Node]]:
     """What a turn begins with though it shows in the turn only, by question and name: positions of
-    random streams; for a variable that holds a number of Python's until the turn binds it to a tensor
-    (`total = 0` before the loop), the constant that stands for the number.
+    random streams, and numbers of Python's.
     """
     found = {k: dict(guard.streams) for k, guard in enumerate(guards) if guard.streams}
     before: dict[tuple[str, int], int] = {}
     for k, guard in enumerate(guards):
         last = before.get(line_of(guard))
         before[line_of(guard)] = k
-        names = [] if last is None else [n for n in guards[last].numbers if n in guard.held]
-        if last is None or not names:
-            continue
-        known = set(postorder([n for g in guards[: last + 1] for n in (g.node, *g.made)]))
-        for name in names:
-            reached = postorder((guard.held[name],), stop=known.__contains__)
-            constants = [
-                n for n in reached if n.op is ops.constant and n not in known and not n.shape
-                and n.attrs.value.splat == guards[last].numbers[name]
-            ]  # fmt: skip
-            if len(constants) == 1:
-                found.setdefault(last, {})[name] = constants[0]
+        if last is not None and (numbers := numbers_bound(guards, last, guard)):
+            found.setdefault(last, {}).update(numbers)
+    return found
+
+
+def numbers_bound(guards: Sequence[Guard], last: int, guard: Guard) -> dict[Any, Node]:
+    """Variables that hold a number of Python's at question `last` of a loop, until the turn up to `guard`
+    binds them to a tensor (`total = 0` before the loop): the constant that stands for the number.
+    """
+    numbers = guards[last].numbers
+    names = [name for name in numbers if name in guard.held]
+    if not names:
+        return {}
+    known = set(postorder([n for g in guards[: last + 1] for n in (g.node, *g.made)]))
+    found = {}
+    for name in names:
+        reached = postorder((guard.held[name],), stop=known.__contains__)
+        constants = [
+            n for n in reached if n.op is ops.constant and n not in known and not n.shape
+            and n.attrs.value.splat == numbers[name]
+        ]  # fmt: skip
+        if len(constants) == 1:
+            found[name] = constants[0]
     return found
