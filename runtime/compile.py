@@ -76,7 +76,7 @@ def refuse_unknown(options: dict[str, Any], own: set[str]) -> None:
     from difflib import get_close_matches  # here, because it takes long to import
 
     known |= (own - {"name"}) | {"dynamic", "mode"}
-    near = get_close_matches(unknown[0], known, 1)
+    near = get_close_matches(unknown[0], known, 1, 0.75)
     raise ArgumentError(
         f"compile() has no option {unknown[0]!r}", where=here(),
         fix=f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(sorted(known))}",
