@@ -84,6 +84,9 @@ class Committer:
         for generator, count in plan.draws:
             generator._count += count
         for k, wanted in plan.switched:
+            if isinstance(k, Tensor):
+                k.requires_grad_(wanted)
+                continue
             tensor, owner = call.tensors[k], call.owners[k]
             tensor.requires_grad_(wanted)
             if isinstance(owner, Tensor):

@@ -28,7 +28,7 @@ from tracegrad.runtime.segments import NotDeterministic, Segment, Specialisation
 from tracegrad.runtime.settings import Settings
 from tracegrad.runtime.signature import CHOICES, VALUES, Call, Signature
 from tracegrad.runtime.usual import Usual, usual_call
-from tracegrad.runtime.watch.facts import HostFact
+from tracegrad.runtime.watch.facts import Fact, HostFact
 from tracegrad.runtime.watch.observer import Observer
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
 from tracegrad.tracer.locate import raised_at, warn
@@ -91,6 +91,7 @@ class CompiledFunction(FunctionLike, Inspection):
         self._by_memory: set[Any] = set()  # keys of calls where the memory behind a view matters
         self._by_identity: set[type] = set()  # classes of containers that themselves matter
         self._varying: frozenset[NumberAt] = frozenset()  # for new trees; see `Trace`
+        self._changed: set[tuple] = set()  # keys of attributes whose numbers have changed
         self._eager_reason = ""
         self._calls = 0
         self._recordings = 0
@@ -136,10 +137,11 @@ class CompiledFunction(FunctionLike, Inspection):
         """
         events = self._recordings, self._eager_reason
         reason, missed = "", None  # of the newest recording that does not fit: the nearest one
+        facts: list[Any] = []
         for specialisation in self._cache.get(call.key, ()):
             failed = specialisation.check()
             if failed is not None:
-                missed = specialisation.facts[failed]
+                facts, missed = specialisation.facts, specialisation.facts[failed]
                 continue
             if not specialisation.aliasing.fits(call):
                 reason, missed = _MEMORY, None
@@ -156,7 +158,28 @@ class CompiledFunction(FunctionLike, Inspection):
             missed = result
         if missed is None:
             return self._record(call, reason, culprit=reason or None, events=events)
-        return self._record(call, missed.describe(), culprit=missed.key, events=events)
+        reason = missed.describe()
+        if self._changes_again(missed):
+            changing = [fact for fact in facts if isinstance(fact, Fact) and fact.is_number()]
+            self._varying |= {fact.key for fact in changing if not fact.holds()}
+            reason += "; it is read at every call from now on"
+        return self._record(call, reason, culprit=missed.key, events=events)
+
+    def _changes_again(self, missed: Any) -> bool:
+        """Whether a number under an attribute has a new value for the second time: a counter, or what
+        is annealed.
+        """
+        if (
+            not isinstance(missed, Fact)
+            or not missed.is_number()
+            or len(self._varying) >= MAX_VARYING
+        ):
+            return False
+        if missed.key in self._changed:
+            return True
+        if len(self._changed) < MAX_VARYING:
+            self._changed.add(missed.key)
+        return False
 
     def _recheck(self, call: Call) -> Any:
         """Record instead of a cached call: the graph is the same if nothing changed unseen."""
@@ -257,15 +280,16 @@ class CompiledFunction(FunctionLike, Inspection):
             observer.put_back()
             for trees in self._cache.values():
                 trees[:] = [tree for tree in trees if tree is not specialisation]
-        except UnsupportedError as error:
+        except BaseException as error:
             trace.discard()
+            # What code in between has made another error of counts, too.
+            refused = error if isinstance(error, UnsupportedError) else observer.complaint
+            if refused is None or not isinstance(error, Exception):
+                observer.put_back(traced_only=True)
+                raise
             observer.put_back()
-            self._break(error)
+            self._break(refused)
             return None
-        except BaseException:
-            trace.discard()
-            observer.put_back(traced_only=True)
-            raise
         else:
             recorded.forget_arguments()
             self._recordings += 1

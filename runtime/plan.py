@@ -11,6 +11,7 @@ from tracegrad.runtime.recorded import Effect, GradWrite, Recorded, Result
 from tracegrad.runtime.segments import Segment
 from tracegrad.runtime.state import UpdatedTensors, updated_tensors
 from tracegrad.runtime.watch.checks import checker
+from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.buffers import Input
 from tracegrad.tracer.trace.host import HostAction, HostGuard, HostRead
 
@@ -54,7 +55,7 @@ class Plan:
     results: list[Result]
     treedef: Any
     effects: list[Effect]
-    switched: list[tuple[int, bool]]
+    switched: list[tuple[int | Tensor, bool]]
     slots: list[Any]
     inputs: list[Input]
     programs: list[tuple[Any, list[tuple[int, int]]]]

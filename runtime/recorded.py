@@ -19,6 +19,7 @@ class Result:
 
     kind   "output": graph output `index` seen through `chain`
            "number": output `index` as a Python number
+           "formula": the number that follows from those read at every call
            "owner": a captured tensor's storage (input `index`) through `chain`
            "argument": the tensor given as argument `index`
            "slot": the tensor found under the name of `value`
@@ -87,8 +88,8 @@ class Recorded:
     families: dict[int, int] = field(default_factory=dict)
     grads: list[GradWrite] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
-    # Arguments that want gradients after the call, or do no more, by position.
-    switched: list[tuple[int, bool]] = field(default_factory=list)
+    # Tensors (arguments by position) that want gradients after the call, or do no more.
+    switched: list[tuple[int | Tensor, bool]] = field(default_factory=list)
     objects: dict[int, Result] = field(default_factory=dict)  # that every run makes anew, by id
     # Answers that Python was given -> fingerprint of what it asks next, or of all outputs.
     programs: dict[tuple[Any, ...], str] = field(default_factory=dict)

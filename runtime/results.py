@@ -110,6 +110,9 @@ class ResultReader:
         if isinstance(leaf, TracedNumber):
             if leaf.trace is not self.trace:
                 leaf.leaked()
+            formula = self.trace.host_formula(leaf.node)
+            if formula is not None:
+                return Result("formula", value=formula)
             index = self.recorded.add(leaf.node, name, "result")
             return Result("number", index, value=leaf.category)
         if isinstance(leaf, Tensor):
@@ -301,8 +304,9 @@ def finish(
             recorded.writes.append((item, index))
             recorded.families[index] = family
     recorded.switched = [
-        (reader.given[id(tensor)], tensor._entry is not None)
-        for tensor, _ in trace.switched.values()
+        (tensor if (k := reader.given.get(id(tensor))) is None else k, tensor._entry is not None)
+        for tensor, before in trace.switched.values()
+        if (tensor._entry is None) is not (before is None)
     ]
     for slot in trace.grads.values():
         before = len(recorded.grads)

@@ -72,6 +72,9 @@ class Returned:
     def number(self, result: Result) -> Any:
         return self.committer.wrap(self.outputs[result.index])._data.item()
 
+    def formula(self, result: Result) -> Any:
+        return result.value.value(self.run.numbers)
+
     def output(self, result: Result) -> Tensor:
         base = self.made.get(result.index)
         if base is None:
@@ -128,6 +131,7 @@ class Returned:
 _BY_KIND: dict[str, Callable[[Returned, Result], Any]] = {
     kind: getattr(Returned, kind)
     for kind in (
-        "same", "argument", "slot", "grad", "leaf", "container", "owner", "number", "output", "copy", "object",
+        "same", "argument", "slot", "grad", "leaf", "container", "owner", "number", "formula", "output",
+        "copy", "object",
     )
 }  # fmt: skip

@@ -59,6 +59,12 @@ class AttributeWatch:
             sightings.add_class(kind)
             return value
         fields = fields_of(owner)
+        known = ("item", id(fields), name)
+        if fields is not None and known in self.trace.varying and type(value) in (int, float):
+            sightings.add_class(kind)
+            if known in self.stored:
+                return value
+            return self.trace.host_number((id(fields), name), ItemRead(fields, name), name)
         if isinstance(owner, Observed) and fields is not None and name in fields:
             if name in kind._host_numbers or self.trace.reached_by_host_action(fields):
                 asked = self._host_value(fields, name, value)
@@ -70,7 +76,8 @@ class AttributeWatch:
         elif not sightings.has_seen(("item", id(fields), name)):
             if name in fields:
                 of_metadata = getattr(kind, "_changes_count_as_metadata", False)
-                sightings.add(Place("item", fields, name), fields[name], here(), of_metadata)
+                place = Place("item", fields, name)
+                sightings.add(place, fields[name], here(), of_metadata, of_attribute=True)
             else:
                 self._found_in_class(kind, fields, name)
         sightings.add_class(kind)

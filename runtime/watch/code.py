@@ -1,13 +1,14 @@
 """Which functions run while recording: a profile hook notes what their code reads beside attributes.
 
 Of every Python function entered: the globals that its code names, its closure cells and defaults.
-Of C functions: `print`, which runs only while recording, clocks and the operating system's random
-bytes, which cannot be recorded.
+Of C functions: `print`, which runs only while recording; clocks, files and the operating system's
+random bytes, which cannot be recorded.
 """
 
 from __future__ import annotations
 
 import builtins
+import datetime
 import dis
 import functools
 import gc
@@ -24,16 +25,28 @@ from tracegrad.runtime.watch.effects import holds_traced
 from tracegrad.runtime.watch.facts import Place
 from tracegrad.runtime.watch.names import ASKS, globals_in, names_in, names_tried
 from tracegrad.runtime.watch.pictures import ABSENT
-from tracegrad.runtime.watch.sightings import Sightings, is_library, is_user_class
+from tracegrad.runtime.watch.sightings import (
+    Sightings,
+    is_library,
+    is_user_class,
+    top_module,
+)
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here, is_own_code, start_of
 from tracegrad.tracer.state import get_mode
 
 _CLOCKS = frozenset({
     time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns,
-    time.process_time, time.process_time_ns,
+    time.process_time, time.process_time_ns, datetime.datetime.now, datetime.datetime.utcnow,
+    datetime.datetime.today, datetime.date.today,
 })  # fmt: skip
-_WATCHED_IN_C = _CLOCKS | {print, os.urandom}
+_FILES = frozenset({open, os.open, os.stat, os.listdir, os.scandir})
+_WATCHED_IN_C = _CLOCKS | _FILES | {print, os.urandom}
+# These open files for themselves: to import a module, to show a line in a warning, to log.
+_READERS = frozenset({
+    "importlib", "_frozen_importlib", "_frozen_importlib_external", "zipimport", "linecache", "warnings",
+    "logging", "encodings", "locale", "inspect",
+})  # fmt: skip
 _STAGES = tuple(
     f"tracegrad.{stage}." for stage in ("ir", "passes", "backends", "tracer", "runtime")
 )
@@ -108,6 +121,13 @@ class CodeWatch:
                 "draw with tg.rand and the like, or pass the numbers in",
                 "its numbers would be the same at every call",
             )
+        elif function in _FILES:
+            if _READERS.isdisjoint(modules_running(frame)):
+                self.sightings.complain(
+                    f"the file system is asked: {function.__name__}() is called",
+                    "read and write files outside the compiled function",
+                    "every call would go on with what the recording found",
+                )
         elif not is_own_code(frame.f_code):
             self.sightings.complain(
                 f"{function.__name__}() is called",
@@ -291,6 +311,13 @@ class CodeWatch:
         for code, imported in self._imports:
             self._add_imported(code, imported)
         self._add_functions_of(self._unresolved)
+
+
+def modules_running(frame: types.FrameType | None) -> Iterator[str]:
+    """The packages of all functions that run."""
+    while frame is not None:
+        yield top_module(frame.f_globals.get("__name__"))
+        frame = frame.f_back
 
 
 def called_by_us(frame: types.FrameType) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.watch.attributes import AttributeWatch
-from tracegrad.runtime.watch.facts import CallFact, Place
+from tracegrad.runtime.watch.facts import CallFact, Fact, Place
 from tracegrad.runtime.watch.pictures import (
     bound_items,
     restored,
@@ -74,6 +74,7 @@ class Effects:
             )
         for place, held in list(self._changed_unseen()):
             self.sightings.add(place, held, here())  # it may have been read past the hooks too
+        written = set(self.watch.stored)
         bound = dict(self.watch.stored)
         for fact in self.sightings.of_values():
             now = fact.place.read()
@@ -95,10 +96,19 @@ class Effects:
             bound.setdefault(fact.place.key, (fact.place, fact.value))
         self.watch.stored = bound
         changed = [(place, before, place.read()) for place, before in bound.values()]
+        for place, before, now in changed:
+            if now is before and place.key in written:
+                self._add_unchanged(place, before)
         changed = [(place, before, now) for place, before, now in changed if now is not before]
         self.found = [(place, now) for place, _, now in changed]
         for place, before, now in changed:
             self._make_slot(place, before, now)
+
+    def _add_unchanged(self, place: Place, value: Any) -> None:
+        """A name was bound to what it held: no run needs to, while it holds that."""
+        if not any(fact.key == place.key for fact in self.sightings.of_values()):
+            snapshot = self.sightings.picture(place.name, value)
+            self.sightings.facts.append(Fact(place, value, snapshot, self.begins))
 
     def _changed_unseen(self) -> Iterator[tuple[Place, Any]]:
         """What was written past all hooks, but for what the actions of each call write anew."""
@@ -162,7 +172,8 @@ class Effects:
         for place, before in self.watch.stored.values():
             now = place.read()
             if now is not before and wanted(now):
-                place.bind(before)
+                host = self.trace.host_of(now) if traced_only and is_number(now) else None
+                place.bind(before if host is None else host())
         if not traced_only:
             restore_random_state(self.random_before)
 
@@ -193,11 +204,16 @@ class Slot:
         )
 
 
+def is_number(value: Any) -> bool:
+    """Of a trace."""
+    return hasattr(value, "_traced_number")
+
+
 def holds_traced(value: Any) -> bool:
     """Whether a value, or a container's content, belongs to a trace."""
     leaves, _ = flatten(value)
     return any(
-        (isinstance(leaf, Tensor) and leaf._traced is not None) or hasattr(leaf, "_traced_number")
+        (isinstance(leaf, Tensor) and leaf._traced is not None) or is_number(leaf)
         for leaf in leaves
     )
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.watch.pictures import ABSENT, PLAIN, unchanged
-from tracegrad.tracer.observed import has_key, has_keys
-from tracegrad.tracer.trace.host import HostGuard
+from tracegrad.tracer.observed import ItemRead, ReportingDict, has_key, has_keys
+from tracegrad.tracer.trace.host import HostFormula, HostGuard
 from tracegrad.tracer.trace.numbers import is_a
 
 
@@ -61,23 +61,31 @@ class Place:
 class Fact:
     """`place` held `value`, with this content.
 
-    of_metadata  whether it can only change together with `metadata_changes` (see tracer/tensor.py)
+    of_metadata   whether it can only change together with `metadata_changes` (see tracer/tensor.py)
+    of_attribute  whether a hook told of the read, of an attribute
     """
 
-    __slots__ = ("place", "value", "snapshot", "loc", "of_metadata")
+    __slots__ = ("place", "value", "snapshot", "loc", "of_metadata", "of_attribute")
 
     def __init__(
-        self, place: Place, value: Any, snapshot: tuple, loc: Loc, of_metadata: bool = False
-    ):
+        self, place: Place, value: Any, snapshot: tuple, loc: Loc, of_metadata: bool = False,
+        of_attribute: bool = False,
+    ):  # fmt: skip
         self.place = place
         self.value = value
         self.snapshot = snapshot
         self.loc = loc
         self.of_metadata = of_metadata
+        self.of_attribute = of_attribute
 
     @property
     def key(self) -> tuple:
         return self.place.key
+
+    def is_number(self) -> bool:
+        """Of an attribute that held a number of Python's, and does."""
+        kind = type(self.value)
+        return self.of_attribute and kind in (int, float) and type(self.place.read()) is kind
 
     def holds(self) -> bool:
         return unchanged(self.snapshot, self.place.read())
@@ -164,8 +172,17 @@ class HostFact:
         except LookupError:
             now = "deleted"
         if guard.kind is is_a:
-            return f"a hyper-parameter: now {now} (a Python {guard.constant} at {where})"
-        return f"a hyper-parameter: now {now} (compared with {guard.constant!r} at {where})"
+            return f"{read_from(guard.read)}: now {now} (a Python {guard.constant} at {where})"
+        return f"{read_from(guard.read)}: now {now} (compared with {guard.constant!r} at {where})"
+
+
+def read_from(read: Any) -> str:
+    """What a number is, in words, that is read at every call."""
+    owner = getattr(read, "__self__", None)
+    if isinstance(owner, HostFormula):
+        return "what follows from " + ", ".join(sorted({read_from(r.read) for r in owner.reads}))
+    known = isinstance(read, ItemRead) and not isinstance(read.holder, ReportingDict)
+    return str(read.key) if known else "a hyper-parameter"
 
 
 def shown(value: Any) -> str:

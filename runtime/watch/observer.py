@@ -22,7 +22,7 @@ from tracegrad.runtime.watch.code import CodeWatch
 from tracegrad.runtime.watch.effects import Effects
 from tracegrad.runtime.watch.facts import Fact, Place
 from tracegrad.runtime.watch.tensor_facts import add_tensor_facts, read_gradients_by_name
-from tracegrad.tracer.errors import LeakedTensorError
+from tracegrad.tracer.errors import LeakedTensorError, UnsupportedError
 from tracegrad.tracer.locate import here, start_of
 from tracegrad.tracer.trace.recording import Trace
 
@@ -61,6 +61,11 @@ class Observer:
     def effects(self) -> list[tuple[Any, Any]]:
         """Names that the function bound anew, with their new values."""
         return self._effects.found
+
+    @property
+    def complaint(self) -> UnsupportedError | None:
+        """Why the function cannot be recorded, if that was said while it ran."""
+        return self._sightings.complaint
 
     @property
     def noticed(self) -> list[str]:

@@ -48,6 +48,7 @@ _PLAIN_LIBRARIES = frozenset(
 )
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
+_FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by attributes.py
 
 
@@ -108,14 +109,17 @@ class Sightings:
         # id of their holder: (kind of place, holder, names with values).
         self._namespaces: dict[int, tuple[str, Any, dict[str, Any]]] = {}
 
-    def add(self, place: Place, value: Any, loc: Loc, of_metadata: bool = False) -> None:
+    def add(
+        self, place: Place, value: Any, loc: Loc, of_metadata: bool = False, of_attribute: bool = False
+    ) -> None:  # fmt: skip
         """A fact: `place` holds `value`. Only the first sight of a place counts."""
         if place.key in self._seen:
             return
         self._seen.add(place.key)
         value = self.held(place, value)
         self.outside.setdefault(id(place.holder), place.holder)
-        self.facts.append(Fact(place, value, self.picture(place.name, value), loc, of_metadata))
+        snapshot = self.picture(place.name, value)
+        self.facts.append(Fact(place, value, snapshot, loc, of_metadata, of_attribute))
 
     def has_seen(self, key: tuple) -> bool:
         return key in self._seen
@@ -209,6 +213,13 @@ class Sightings:
                 "take the batch outside and pass it in",
                 "a compiled function cannot advance it",
             )
+        elif isinstance(value, _FILES) and isinstance(getattr(value, "name", 0), str | bytes):
+            if value.name not in ("<stdin>", "<stdout>", "<stderr>"):
+                self.complain(
+                    "an open file is used",
+                    "read and write it outside the compiled function",
+                    "what is read would be the same at every call, and what is written would be lost",
+                )
         elif isinstance(value, Inspection):  # a compiled function
             self.visit(value.function)
         else:

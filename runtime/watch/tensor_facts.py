@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tracegrad.runtime.watch.effects import Slot
 from tracegrad.runtime.watch.facts import CallFact, HostFact, ItemFact, Place
 from tracegrad.runtime.watch.sightings import Sightings
@@ -30,9 +32,15 @@ def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) ->
         for name, value in list(tensor.__dict__.items()):
             if name[:1] != "_":  # the user's own attributes
                 sightings.add(Place("item", tensor.__dict__, name), value, here())
-    sightings.facts += [captured_fact(item.tensor, item) for item in captured.values()]
+    sightings.facts += [
+        captured_fact(item.tensor, item, entry_before(trace, item.tensor))
+        for item in captured.values()
+    ]
     sightings.facts += [alias_fact(tensor) for tensor in trace.aliases.values()]
-    sightings.facts += [seen_fact(tensor) for tensor in others if id(tensor) not in arguments]
+    sightings.facts += [
+        seen_fact(tensor, entry_before(trace, tensor) is not None)
+        for tensor in others if id(tensor) not in arguments
+    ]  # fmt: skip
     for slot in trace.grads.values():
         if slot.found and slot.tensor._traced is None and id(slot.tensor) not in arguments:
             sightings.facts.append(grad_fact(slot.tensor))
@@ -41,11 +49,17 @@ def add_tensor_facts(sightings: Sightings, trace: Trace, given: list[Tensor]) ->
     sightings.facts += [HostFact(guard) for guard in trace.host_guards]
 
 
-def captured_fact(tensor: Tensor, item: Input) -> CallFact:
+def entry_before(trace: Trace, tensor: Tensor) -> Any:
+    """What its history was before the recording, which may have called `requires_grad_()`."""
+    _, entry = trace.switched.get(id(tensor), (tensor, tensor._entry))
+    return entry
+
+
+def captured_fact(tensor: Tensor, item: Input, entry: Any) -> CallFact:
     """Gradient status, shape, dtype and layout of a captured tensor."""
     key = ("captured", id(tensor))
-    tracked = isinstance(tensor._entry, Leaf)
-    if not tracked and tensor._entry is not None:  # a captured non-leaf: its history may be any
+    tracked = isinstance(entry, Leaf)
+    if not tracked and entry is not None:  # a captured non-leaf: its history may be any
         return CallFact(
             lambda: tensor._entry is not None, lambda: f"{item.name}: no longer requires grad", key
         )
@@ -93,7 +107,7 @@ def alias_fact(tensor: Tensor) -> CallFact:
     )
 
 
-def seen_fact(tensor: Tensor) -> CallFact:
+def seen_fact(tensor: Tensor, requires_grad: bool) -> CallFact:
     """What can be asked of a tensor whose value the graph does not use: its size, dtype, status and
     layout.
     """
@@ -101,7 +115,7 @@ def seen_fact(tensor: Tensor) -> CallFact:
     def status() -> tuple:
         return tuple(tensor.shape), tensor.dtype, tensor.requires_grad, odd_strides(tensor)
 
-    before = status()
+    before = tuple(tensor.shape), tensor.dtype, requires_grad, odd_strides(tensor)
 
     def text() -> str:
         return f"a tensor that was looked at: {before} when recorded, now {status()}"

@@ -30,39 +30,6 @@ def counter_in_a_closure(compile):
 
 
 @falls_back("changes between calls: count")
-def counter_in_a_module(compile):
-    class Counting(tg.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.count = 0
-
-        def forward(self, x):
-            self.count += 1
-            return x * self.count
-
-    m = Counting()
-    g = compile(m)
-    for _ in range(7):
-        yield g(ramp(3)), m.count
-
-
-@falls_back("changes between calls: count")
-def counter_beside_tensors_in_self(compile):
-    class Counting:
-        def __init__(self):
-            self.mean, self.count = ramp(3), 0
-
-        def scale(self, x):
-            self.count += 1
-            return x * self.count + self.mean
-
-    Counting.scale = compile(Counting.scale)
-    o = Counting()
-    for _ in range(7):
-        yield o.scale(ramp(3)), o.count
-
-
-@falls_back("changes between calls: count")
 def counter_on_a_class(compile):
     class Counting:
         count = 0

@@ -1,7 +1,11 @@
 """Programs that draw from streams and iterators that no replay can advance: each ends up eager."""
 
+import datetime
 import functools
+import os
+import pathlib
 import random
+import tempfile
 
 import numpy as np
 
@@ -100,3 +104,60 @@ def numbers_drawn_into_a_cache_out_of_turn(compile):
         return tg.rand(n)
 
     yield from three_calls(compile(lambda x: x * tg.rand(3) + noise(3)))
+
+
+@falls_back("now")
+def date_and_time(compile):
+    yield from three_calls(compile(lambda x: x * (datetime.datetime.now().year > 0)))
+
+
+@falls_back("file system is asked: open")
+def contents_of_a_file(compile):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "scale")
+        path.write_text("1")
+        g = compile(lambda x: x * float(path.read_text()))
+        for k in range(3):
+            path.write_text(str(k))
+            yield g(ramp(3))
+
+
+@falls_back("file system is asked: stat")
+def whether_a_file_is_there(compile):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "flag")
+        g = compile(lambda x: x * (2 if os.path.exists(path) else 1))
+        yield g(ramp(3))
+        pathlib.Path(path).touch()
+        yield g(ramp(3))
+
+
+@falls_back("an open file is used")
+def file_that_is_written(compile):
+    with tempfile.TemporaryFile("w+") as file, open(os.devnull, "w") as log:
+        files = [log]
+
+        def f(x):
+            files[0].write("a step")
+            return x
+
+        yield from three_calls(compile(f))
+        yield file.read()
+
+
+@falls_back("file system is asked: open")
+def weights_that_are_loaded(compile):
+    model = tg.nn.Linear(3, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.pt")
+
+        @compile
+        def f(x):
+            model.load_state_dict(tg.load(path))
+            return model(x)
+
+        for k in range(3):
+            with tg.no_grad():
+                model.weight.fill_(k)
+            tg.save(model.state_dict(), path)
+            yield f(ramp(3))

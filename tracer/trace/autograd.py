@@ -109,8 +109,7 @@ class TraceAutograd(TraceHost):
     def leaf_changed(self, tensor: Tensor, before: Any) -> None:
         """A tensor from outside began or ceased to want gradients; `before` is the entry it had."""
         self.undo.append(lambda: tensor._set_leaf(before))
-        if self.is_argument(tensor):
-            self.switched.setdefault(id(tensor), (tensor, before))
+        self.switched.setdefault(id(tensor), (tensor, before))
         inner = self.reached(tensor)
         if inner._chain:
             self.refuse("requires_grad_() of a view while recording", "call it on view.clone()")

@@ -6,6 +6,7 @@ step is run again by every call, in order with the reads.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,17 @@ class HostFormula:
 
     order: tuple[Node, ...]  # all that has to be computed; the number last
     reads: tuple[HostRead, ...]
+
+    @property
+    def phase(self) -> int:
+        return max((item.phase for item in self.reads), default=0)
+
+    def __call__(self) -> Any:
+        return self.value({id(item): item.found for item in self.reads})
+
+    def read(self) -> Any:
+        """The number as it is now."""
+        return self.value({id(item): item.read() for item in self.reads})
 
     def value(self, numbers: dict[int, Any]) -> Any:
         """The number, from those read in a call, by the id of their HostRead."""
@@ -218,7 +230,7 @@ class TraceHost(TraceBuffers):
     ) -> bool:
         """The answer to a question about Python's state, or about a number read before."""
         answer = bool(kind(read(), constant))
-        number = read if isinstance(read, HostRead) else None
+        number = read if isinstance(read, HostRead | HostFormula) else None
         place = read if number is None else number.read
         phase = self.phase if number is None else number.phase
         guard = HostGuard(place, kind, constant, answer, here(), number if phase else None, phase)
@@ -232,9 +244,23 @@ class TraceHost(TraceBuffers):
         (self.host if phase else self.host_guards).append(guard)
         return answer
 
+    def host_of(self, number: TracedNumber) -> HostRead | HostFormula | None:
+        """How Python finds the number without the graph, if it can."""
+        if number.host is not None:
+            known: Any = number.host
+            return known
+        formula = self.host_formula(number.node)
+        return formula if formula is not None and formula.reads else None
+
+    def guard_divisor(self, number: TracedNumber) -> None:
+        """Raises ZeroDivisionError, as Python does; of a number that only the graph knows nothing is asked."""
+        host = self.host_of(number)
+        if host is not None and not self.guard_host(host, operator.ne, 0):
+            raise ZeroDivisionError("division by zero")
+
     def guard_late(self, node: Node) -> np.ndarray | None:
         """A node's value after a host action, if it follows from numbers that Python reads."""
-        formula = self._host_formula(node) if self.phase and not node.shape else None
+        formula = self.host_formula(node) if self.phase and not node.shape else None
         if formula is None:
             return None
         found = formula.value(self._numbers_found())
@@ -322,7 +348,7 @@ class TraceHost(TraceBuffers):
         if type(value) is dict:
             return {key: self._host_arguments(item, what) for key, item in value.items()}
         if isinstance(value, TracedNumber):
-            formula = self._host_formula(value.live().node)
+            formula = self.host_formula(value.live().node)
             if formula is not None:
                 return formula
         elif not isinstance(value, Tensor) or (
@@ -336,7 +362,7 @@ class TraceHost(TraceBuffers):
             "it is Python's state, changed by Python before the graph runs",
         )
 
-    def _host_formula(self, node: Node) -> HostFormula | None:
+    def host_formula(self, node: Node) -> HostFormula | None:
         """How to compute a node from numbers read at every call, or None if it needs more."""
         order = postorder((node,))
         sources = {item.node: item.source for item in self.inputs}

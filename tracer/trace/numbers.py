@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
 from numbers import Number
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import bool_, f64, i64
 from tracegrad.tracer.errors import LeakedTensorError
-from tracegrad.tracer.locate import here
+from tracegrad.tracer.locate import here, is_own_code
 from tracegrad.tracer.state import get_default_dtype, get_mode
 
 
@@ -37,6 +38,14 @@ class TracedNumber:
         self, trace: Any, node: Node, category: str, host: Callable[[], Any] | None = None
     ):
         self.trace, self.node, self.category, self.host = trace, node, category, host
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """To `isinstance` outside this library a number is what it is in eager mode."""
+        asker = sys._getframe(1)
+        own = asker.f_globals.get("__name__", "").startswith("tracegrad.")
+        own = own or asker.f_code.co_filename.startswith("<tracegrad")  # text that we compile
+        return TracedNumber if own else PYTHON_TYPES[self.category]
 
     def live(self) -> TracedNumber:
         """The number in the running trace. Raises LeakedTensorError outside its own."""
@@ -77,6 +86,8 @@ class TracedNumber:
             a, b = number, trace.as_number(other)
             if reflected:
                 a, b = b, a
+            if kind in _DIVISIONS and not is_own_code(sys._getframe(2).f_code):
+                trace.guard_divisor(b)
             return trace.number(*arithmetic(kind, a, b))
 
     def _compare(self, other: Any, kind: Callable[[Any, Any], bool]) -> Any:
@@ -86,8 +97,8 @@ class TracedNumber:
             return NotImplemented
         if not isinstance(other, _IN_GRAPHS):
             return kind(self._exact(f"comparison with {type(other).__name__}"), other)
-        if self.host is not None and not isinstance(other, TracedNumber):
-            return trace.guard_host(self.host, kind, other)
+        if not isinstance(other, TracedNumber) and (host := trace.host_of(number)) is not None:
+            return trace.guard_host(host, kind, other)
         with _loc.at(here()):
             a, b = match(number, trace.as_number(other))
             node = COMPARE[kind](a, b)
@@ -115,8 +126,8 @@ class TracedNumber:
     def __bool__(self) -> bool:
         number = self.live()
         trace = number.trace
-        if self.host is not None:
-            return trace.guard_host(self.host, truth, None)
+        if (host := trace.host_of(number)) is not None:
+            return trace.guard_host(host, truth, None)
         node = number.node
         with _loc.at(here()):
             node = node if self.category == "bool" else ops.cast(node, dtype=bool_)
@@ -125,9 +136,9 @@ class TracedNumber:
     def _exact(self, why: str) -> Any:
         number = self.live()
         trace = number.trace
-        if self.host is not None:
-            value = self.host()
-            trace.guard_host(self.host, same_bits, value)
+        if (host := trace.host_of(number)) is not None:
+            value = host()
+            trace.guard_host(host, same_bits, value)
             return value
         return trace.guard_bits(number.node, why).item()
 
@@ -189,6 +200,7 @@ class TracedNumber:
         return float(self).is_integer()
 
 
+_DIVISIONS = ("truediv", "floordiv", "mod")
 # Operands that a number of a graph takes; and those that it takes as what it is in Python.
 _IN_GRAPHS = (int, float, np.bool_, np.integer, np.floating, TracedNumber)
 _NUMBERS = (Number, np.generic, np.ndarray, TracedNumber)

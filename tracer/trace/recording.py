@@ -53,7 +53,8 @@ class Trace(TraceAutograd):
     attribute_names   of captured tensors by id, as they were read; set by the runtime
     numbers           Python's numbers among the operands, as first met at their places
     varied            the places where another one was met later: a loop's counter, say
-    varying           places whose numbers are inputs, so that turns and paths are equal programs
+    varying           places whose numbers are inputs, so that turns, paths and calls are equal programs;
+                      keys of attributes among them (see Place)
     outer             the trace that a nested one (cond, vmap) belongs to
     """
 

@@ -10,6 +10,7 @@ from tests.runtime.hazards import (
     captured_names,
     containers,
     control_flow,
+    counters,
     dict_items,
     far_places,
     gradients,
