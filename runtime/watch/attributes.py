@@ -59,11 +59,12 @@ class AttributeWatch:
             sightings.add_class(kind)
             return value
         fields = fields_of(owner)
-        known = ("item", id(fields), name)
-        if fields is not None and known in self.trace.varying and type(value) in (int, float):
+        place = Place("item", fields, name)
+        # Numbers that the library keeps for itself are keys, sizes and options.
+        of_user = type(value) in (int, float) and not is_own_code(sys._getframe(2).f_code)
+        changing = of_user and place.key in self.trace.varying
+        if fields is not None and changing and place.key not in self.stored:
             sightings.add_class(kind)
-            if known in self.stored:
-                return value
             return self.trace.host_number((id(fields), name), ItemRead(fields, name), name)
         if isinstance(owner, Observed) and fields is not None and name in fields:
             if name in kind._host_numbers or self.trace.reached_by_host_action(fields):
@@ -76,8 +77,7 @@ class AttributeWatch:
         elif not sightings.has_seen(("item", id(fields), name)):
             if name in fields:
                 of_metadata = getattr(kind, "_changes_count_as_metadata", False)
-                place = Place("item", fields, name)
-                sightings.add(place, fields[name], here(), of_metadata, of_attribute=True)
+                sightings.add(place, fields[name], here(), of_metadata, of_attribute=of_user)
             else:
                 self._found_in_class(kind, fields, name)
         sightings.add_class(kind)

@@ -210,3 +210,19 @@ def model_that_is_frozen_by_a_step(compile):
         yield [
             None if p.grad is None else p.grad for p in (*model.parameters(), *head.parameters())
         ]
+
+
+@hazard
+def hook_that_a_step_registers_itself(compile):
+    """The library counts its hooks: these numbers are keys."""
+    layer = tg.nn.Linear(3, 3)
+
+    @compile
+    def f(x):
+        handle = layer.register_forward_hook(lambda module, args, output: output + 1)
+        y = layer(x)
+        handle.remove()
+        return y
+
+    for _ in range(3):
+        yield f(ramp(3))
