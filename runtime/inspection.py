@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 import weakref
@@ -163,10 +164,15 @@ class Inspection:
     def dump(self, directory: str | Path) -> Path:
         """Write everything about the path taken last into a directory; see docs/dump.md.
 
-        Returns its path.
+        Returns its path. Raises ArgumentError for what is no path.
         """
         from tracegrad.runtime.dump import write_dump
 
+        if not isinstance(directory, str | os.PathLike):
+            raise ArgumentError(
+                f"dump(): the directory is of type {type(directory).__name__}, a path is needed",
+                fix='step.dump("dump")',
+            )
         return write_dump(self, Path(directory))
 
     def benchmark(self, *args: Any, repeats: int = 20, **kwargs: Any) -> dict[str, float]:

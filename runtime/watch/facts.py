@@ -7,7 +7,7 @@ from typing import Any
 
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.watch.pictures import ABSENT, PLAIN, unchanged
-from tracegrad.tracer.observed import ItemRead, ReportingDict, has_key, has_keys
+from tracegrad.tracer.observed import ItemRead, has_key, has_keys
 from tracegrad.tracer.trace.host import HostFormula, HostGuard
 from tracegrad.tracer.trace.numbers import is_a
 
@@ -172,7 +172,9 @@ class HostFact:
         except LookupError:
             now = "deleted"
         if guard.kind is is_a:
-            return f"{read_from(guard.read)}: now {now} (a Python {guard.constant} at {where})"
+            return (
+                f"{read_from(guard.read)}: now {now}, no Python {guard.constant} (read at {where})"
+            )
         return f"{read_from(guard.read)}: now {now} (compared with {guard.constant!r} at {where})"
 
 
@@ -181,8 +183,7 @@ def read_from(read: Any) -> str:
     owner = getattr(read, "__self__", None)
     if isinstance(owner, HostFormula):
         return "what follows from " + ", ".join(sorted({read_from(r.read) for r in owner.reads}))
-    known = isinstance(read, ItemRead) and not isinstance(read.holder, ReportingDict)
-    return str(read.key) if known else "a hyper-parameter"
+    return str(read.key) if isinstance(read, ItemRead) else "a hyper-parameter"
 
 
 def shown(value: Any) -> str:

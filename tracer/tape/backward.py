@@ -50,7 +50,7 @@ def backward(
         return
     tape, cotangents = tape_behind(tensors, gradients, create_graph)
     leaves = [entry for entry in tape.order if entry.kind is LEAF]
-    found = run(tape, cotangents, leaves, retain_graph, create_graph)
+    found = run(tape, cotangents, leaves, retain_graph, create_graph, to_all=True)
     for leaf, gradient in zip(leaves, found):
         tensor = leaf.tensor()  # type: ignore[attr-defined]
         if gradient is not None and tensor is not None:
@@ -149,12 +149,16 @@ def accumulate(tensor: Tensor, gradient: Any, create_graph: bool) -> None:
 
 
 def run(
-    tape: Tape, cotangents: list[Any], targets: list[Entry], retain_graph: bool | None, create_graph: bool
+    tape: Tape, cotangents: list[Any], targets: list[Entry], retain_graph: bool | None, create_graph: bool,
+    to_all: bool = False,
 ) -> list[Any]:  # fmt: skip
-    """Cotangents of `targets`: Tensors under create_graph, arrays otherwise."""
+    """Cotangents of `targets`: Tensors under create_graph, arrays otherwise.
+
+    to_all  whether these are all leaves
+    """
     found = cotangents_of(targets, tape, cotangents, create_graph)
     if not (create_graph if retain_graph is None else retain_graph):
-        tape.free()
+        tape.free(None if to_all else targets)
     return found
 
 

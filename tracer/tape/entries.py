@@ -13,6 +13,7 @@ computes the right gradient here.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -168,9 +169,19 @@ class Tape:
                 number[entry] = len(order)
                 order.append(entry)
 
-    def free(self) -> None:
-        """Drop what a second walk would read."""
+    def passed(self, targets: Iterable[Entry]) -> Iterator[Entry]:
+        """Those whose gradients a walk to the targets asks for."""
+        leads = set(targets)
         for entry in self.order:
+            if any(parent in leads for parent in entry.parents):
+                leads.add(entry)
+                yield entry
+
+    def free(self, targets: Iterable[Entry] | None = None) -> None:
+        """Drop what a second walk would read: of what a walk to the targets has passed, of everything if
+        these are all leaves.
+        """
+        for entry in self.order if targets is None else list(self.passed(targets)):
             if entry.kind is not LEAF and entry.kind is not CONSTANT:
                 entry.kind = FREED
                 entry.parents = ()

@@ -11,7 +11,7 @@ from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, postorder
 from tracegrad.ir.ops.build import plus
-from tracegrad.passes.autodiff import reverse, walk
+from tracegrad.passes.autodiff import leading_nodes, reverse, walk
 from tracegrad.passes.autodiff_stages import Stage, reverse_in_stages
 from tracegrad.tracer.errors import DroppedGradientError, GradientError
 from tracegrad.tracer.locate import here
@@ -148,7 +148,9 @@ class TraceAutograd(TraceHost):
                     ops.splat(1, node.type) if gradient is None else self.node_of(gradient)
                 )
             active = self.active
-            walked = active.intersection(postorder(roots, stop=lambda n: n not in active))
+            order = postorder(roots, stop=lambda n: n not in active)
+            leads = leading_nodes(order, wrt, active)
+            walked = {n for n in order if n in active and not leads.isdisjoint(n.inputs)}
             if walked & self._freed:
                 raise walked_before()
             if create:
