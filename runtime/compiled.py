@@ -20,13 +20,14 @@ from tracegrad.runtime.containers import IdentityMatters
 from tracegrad.runtime.function_like import FunctionLike
 from tracegrad.runtime.inspection import Event, Given, Inspection
 from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.misses import ANYTHING, MEMORY, Misses
 from tracegrad.runtime.plan import make_plan
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.results import finish
 from tracegrad.runtime.run import Runner, SharedOutside
 from tracegrad.runtime.segments import NotDeterministic, Segment, Specialisation, build
 from tracegrad.runtime.settings import Settings
-from tracegrad.runtime.signature import CHOICES, VALUES, Call, Signature
+from tracegrad.runtime.signature import Call, Signature
 from tracegrad.runtime.usual import Usual, usual_call
 from tracegrad.runtime.watch.facts import Fact, HostFact
 from tracegrad.runtime.watch.observer import Observer
@@ -37,37 +38,13 @@ from tracegrad.tracer.trace.buffers import MemoryMatters
 from tracegrad.tracer.trace.numbers import TracedNumber
 from tracegrad.tracer.trace.recording import NumberAt, Trace
 
-MAX_MISSES = 3  # recordings in a row that the same fact spoils before this function stays eager
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
 # Ends of a path tree, those included that differ in how often a loop turned; a larger max_paths counts.
 MAX_WAYS = 256
 MAX_VARYING = 256  # numbers of Python's that are inputs because they differ from turn to turn
 MAX_EVENTS = 200  # recordings that `why()` still explains
-MAX_VALUES = 8  # recordings in a row for other values of arguments alone,
-MAX_CHOICES = 64  # for other integers and names alone
 _LOOK_AGAIN = object()
-_ANYTHING = "some fact, another one each time"
-_MEMORY = "an argument shares memory with captured state, or has another .grad, than before"
-# What is no fact: how many recordings in a row it may cause, and how to have none.
-_LIMITS = {
-    CHOICES: (
-        MAX_CHOICES,
-        "pass numbers that change at every call as tensors (tg.tensor(5)), and leave out names that it does not need",
-    ),
-    VALUES: (
-        MAX_VALUES,
-        "pass numbers and arrays as tensors (tg.tensor(0.5)), which are read at every call, and objects that stay",
-    ),
-    _MEMORY: (
-        MAX_SPECIALISATIONS,
-        "call it with tensors that it cannot reach by itself (in a list from outside, say)",
-    ),
-    _ANYTHING: (
-        2 * MAX_SPECIALISATIONS,
-        "make classes, functions and objects that stay outside the compiled function",
-    ),
-}
 
 
 class NumbersVary(Exception):
@@ -86,12 +63,10 @@ class CompiledFunction(FunctionLike, Inspection):
         self._cache: dict[Any, list[Specialisation]] = {}
         self._signatures: list[Signature] = []
         self._events: list[Event] = []
-        # fact -> (number of the last recording's call, how many in a row by the call's key)
-        self._misses: dict[Any, tuple[int, dict[Any, int]]] = {}
+        self._misses = Misses()
         self._by_memory: set[Any] = set()  # keys of calls where the memory behind a view matters
         self._by_identity: set[type] = set()  # classes of containers that themselves matter
         self._varying: frozenset[NumberAt] = frozenset()  # for new trees; see `Trace`
-        self._changed: set[tuple] = set()  # keys of attributes whose numbers have changed
         self._eager_reason = ""
         self._calls = 0
         self._recordings = 0
@@ -144,7 +119,7 @@ class CompiledFunction(FunctionLike, Inspection):
                 facts, missed = specialisation.facts, specialisation.facts[failed]
                 continue
             if not specialisation.aliasing.fits(call):
-                reason, missed = _MEMORY, None
+                reason, missed = MEMORY, None
                 continue
             done, result = self._runner.walk(specialisation.root, call)
             if done:
@@ -159,27 +134,11 @@ class CompiledFunction(FunctionLike, Inspection):
         if missed is None:
             return self._record(call, reason, culprit=reason or None, events=events)
         reason = missed.describe()
-        if self._changes_again(missed):
+        if len(self._varying) < MAX_VARYING and self._misses.changes_again(missed):
             changing = [fact for fact in facts if isinstance(fact, Fact) and fact.is_number()]
             self._varying |= {fact.key for fact in changing if not fact.holds()}
             reason += "; it is read at every call from now on"
         return self._record(call, reason, culprit=missed.key, events=events)
-
-    def _changes_again(self, missed: Any) -> bool:
-        """Whether a number under an attribute has a new value for the second time: a counter, or what
-        is annealed.
-        """
-        if (
-            not isinstance(missed, Fact)
-            or not missed.is_number()
-            or len(self._varying) >= MAX_VARYING
-        ):
-            return False
-        if missed.key in self._changed:
-            return True
-        if len(self._changed) < MAX_VARYING:
-            self._changed.add(missed.key)
-        return False
 
     def _recheck(self, call: Call) -> Any:
         """Record instead of a cached call: the graph is the same if nothing changed unseen."""
@@ -228,7 +187,7 @@ class CompiledFunction(FunctionLike, Inspection):
                 reason, arguments = call.signature.compared_with(self._signatures)
                 culprit = arguments or culprit
             if culprit is None or not any(
-                self._too_many(call, reason, each) for each in (culprit, _ANYTHING)
+                self._too_many(call, reason, each) for each in (culprit, ANYTHING)
             ):
                 by_name = isinstance(culprit, tuple) and culprit[0] == "grad"
                 recorded = self._recorded(call, reason, specialisation, by_name, varying)
@@ -424,24 +383,11 @@ class CompiledFunction(FunctionLike, Inspection):
         return path
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:
-        """Count recordings that one fact, or the values or memory of arguments, caused: what changes
-        at every call means eager.
-
-        Facts by signature: a cache filled for one shape spoils the recordings of all others.
-        """
-        before = self._calls - 1
-        self._misses = {fact: known for fact, known in self._misses.items() if known[0] >= before}
-        _, counts = self._misses.get(culprit, (0, {}))
-        key = None if culprit in (CHOICES, VALUES) else call.key
-        count = counts[key] = counts.get(key, 0) + 1
-        self._misses[culprit] = (self._calls, counts)
-        limit, fix = _LIMITS.get(
-            culprit, (MAX_MISSES, "pass it as a tensor, or keep it out of the function")
-        )
-        if count <= limit:
-            return False
-        self._stay_eager(f"this changes between calls: {reason}", fix)
-        return True
+        """Count a recording; what changes at every call means eager."""
+        fix = self._misses.one_more(culprit, call.key, self._calls)
+        if fix:
+            self._stay_eager(f"this changes between calls: {reason}", fix)
+        return bool(fix)
 
     def _stay_eager(self, why: str, fix: str, trace: Trace | None = None) -> None:
         if self.settings.fullgraph:

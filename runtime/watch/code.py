@@ -314,8 +314,8 @@ class CodeWatch:
 
 
 def modules_running(frame: types.FrameType | None) -> Iterator[str]:
-    """The packages of all functions that run."""
-    while frame is not None:
+    """The packages of the functions that run, from this one up to us."""
+    while frame is not None and not str(frame.f_globals.get("__name__")).startswith(_STAGES):
         yield top_module(frame.f_globals.get("__name__"))
         frame = frame.f_back
 

@@ -96,6 +96,7 @@ class Effects:
             bound.setdefault(fact.place.key, (fact.place, fact.value))
         self.watch.stored = bound
         changed = [(place, before, place.read()) for place, before in bound.values()]
+        written -= {fact.key for fact in self.sightings.of_values()}
         for place, before, now in changed:
             if now is before and place.key in written:
                 self._add_unchanged(place, before)
@@ -106,9 +107,8 @@ class Effects:
 
     def _add_unchanged(self, place: Place, value: Any) -> None:
         """A name was bound to what it held: no run needs to, while it holds that."""
-        if not any(fact.key == place.key for fact in self.sightings.of_values()):
-            snapshot = self.sightings.picture(place.name, value)
-            self.sightings.facts.append(Fact(place, value, snapshot, self.begins))
+        snapshot = self.sightings.picture(place.name, value)
+        self.sightings.facts.append(Fact(place, value, snapshot, self.begins))
 
     def _changed_unseen(self) -> Iterator[tuple[Place, Any]]:
         """What was written past all hooks, but for what the actions of each call write anew."""
