@@ -32,7 +32,7 @@ from tracegrad.runtime.usual import Usual, usual_call
 from tracegrad.runtime.watch.facts import Fact, HostFact
 from tracegrad.runtime.watch.observer import Observer
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError
-from tracegrad.tracer.locate import raised_at, warn
+from tracegrad.tracer.locate import is_installed, raised_at, warn
 from tracegrad.tracer.state import Mode, get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.trace.buffers import MemoryMatters
 from tracegrad.tracer.trace.numbers import TracedNumber
@@ -296,7 +296,7 @@ class CompiledFunction(FunctionLike, Inspection):
         try:
             return self.function(*call.args, **call.kwargs)
         except TypeError as error:
-            if TracedNumber.__name__ not in str(error):
+            if TracedNumber.__name__ not in str(error) and not given_a_number(error):
                 raise
             raise UnsupportedError(
                 "a number read from a tensor goes to code that takes Python's own numbers only",
@@ -402,3 +402,12 @@ class CompiledFunction(FunctionLike, Inspection):
             raise GraphBreakError(f"{self.name} cannot be one graph:\n{error}") from None
         self._eager_reason = str(error).splitlines()[0]
         warn(f"tracegrad: {self.name} runs eagerly from now on:\n{error}")
+
+
+def given_a_number(error: BaseException) -> bool:
+    """Whether installed code, json say, raised it while it had a number of the trace in its hands."""
+    step: Any = error.__traceback__
+    while step.tb_next is not None:
+        step = step.tb_next
+    held = step.tb_frame.f_locals.values()
+    return is_installed(step.tb_frame.f_code) and any(isinstance(v, TracedNumber) for v in held)

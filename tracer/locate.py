@@ -58,6 +58,11 @@ def is_own_code(code: CodeType) -> bool:
     return own
 
 
+def is_installed(code: CodeType) -> bool:
+    """Whether `code` is of the standard library or of an installed package."""
+    return code.co_filename.startswith(_INSTALLED)
+
+
 def user_frame() -> FrameType | None:
     """The innermost frame of user code."""
     frame: FrameType | None = sys._getframe(1)
@@ -113,7 +118,7 @@ def raised_at(error: BaseException) -> Loc:
     found, step = Loc("<library>", 0), error.__traceback__
     while step is not None:
         code = step.tb_frame.f_code
-        if not is_own_code(code) and not code.co_filename.startswith(_INSTALLED):
+        if not is_own_code(code) and not is_installed(code):
             found = _line(code, step.tb_lineno)
         step = step.tb_next
     return found
