@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tracegrad.ir.graph import Node
+from tracegrad.ir.graph import Node, postorder
 from tracegrad.runtime import made
 from tracegrad.runtime.origins import CONTAINERS, Origins
 from tracegrad.runtime.recorded import (
@@ -316,4 +316,16 @@ def finish(
             if grad.kind == "set":  # a gradient that is itself returned is the one in `.grad`
                 if made_of := reader.handed_out.get(id(slot.value)):
                     made_of.kind, made_of.index, made_of.chain = "grad", before, ()
+    for node in unread_hazards(trace, recorded.outputs):
+        recorded.add(node, "unread", "unread")
     return recorded
+
+
+def unread_hazards(trace: Trace, outputs: list[Node]) -> list[Node]:
+    """What may be an error at run time (a matrix that is not positive definite, an index out of range)
+    though nobody reads it: eager mode raises. Of what was computed since the last question, so that paths
+    of a loop are alike.
+    """
+    read = set(postorder((*outputs, *(guard.node for guard in trace.guards))))
+    unread = [n for n in postorder(trace.made, stop=read.__contains__) if n not in read]
+    return [n for n in unread if n.op.hazards is not None and [*n.op.hazards(n)]]
