@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tracegrad.ir.graph import Node, postorder
+from tracegrad.ir.types import TensorType
 from tracegrad.runtime import made
 from tracegrad.runtime.origins import CONTAINERS, Origins
 from tracegrad.runtime.recorded import (
@@ -328,4 +329,5 @@ def unread_hazards(trace: Trace, outputs: list[Node]) -> list[Node]:
     """
     read = set(postorder((*outputs, *(guard.node for guard in trace.guards))))
     unread = [n for n in postorder(trace.made, stop=read.__contains__) if n not in read]
-    return [n for n in unread if n.op.hazards is not None and [*n.op.hazards(n)]]
+    risky = [n for n in unread if n.op.hazards is not None and [*n.op.hazards(n)]]
+    return [n for n in risky if isinstance(n.type, TensorType)]
