@@ -354,6 +354,7 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
         *recorded.outputs,
         *(n for g in trace.guards for n in (g.node, *g.made)),
         *trace.unread,
+        *recorded.checked,
     ]
     # Inputs whose gradient is that of an alias alone: as themselves they have none.
     aliased = {home for home in homes.values() if not trace.is_tracked(home)}
@@ -376,6 +377,7 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
             with _loc.at(node.loc):
                 new[node] = ops.rebind(homes[node], new[node])
     recorded.outputs = [new[n] for n in recorded.outputs]
+    recorded.checked = [new[n] for n in recorded.checked]
     for guard in trace.guards:
         guard.node = new[guard.node]
         guard.made = [new[n] for n in guard.made]

@@ -91,6 +91,8 @@ class Recorded:
     # Tensors (arguments by position) that want gradients after the call, or do no more.
     switched: list[tuple[int | Tensor, bool]] = field(default_factory=list)
     objects: dict[int, Result] = field(default_factory=dict)  # that every run makes anew, by id
+    # What nobody reads, but may be an error for the values of a call.
+    checked: list[Node] = field(default_factory=list)
     # Answers that Python was given -> fingerprint of what it asks next, or of all outputs.
     programs: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _same_name: dict[str, int] = field(default_factory=dict)

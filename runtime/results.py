@@ -7,8 +7,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, postorder
-from tracegrad.ir.types import TensorType
+from tracegrad.passes.hazards import hazards
 from tracegrad.runtime import made
 from tracegrad.runtime.origins import CONTAINERS, Origins
 from tracegrad.runtime.recorded import (
@@ -317,17 +318,16 @@ def finish(
             if grad.kind == "set":  # a gradient that is itself returned is the one in `.grad`
                 if made_of := reader.handed_out.get(id(slot.value)):
                     made_of.kind, made_of.index, made_of.chain = "grad", before, ()
-    for node in unread_hazards(trace, recorded.outputs):
-        recorded.add(node, "unread", "unread")
+    recorded.checked = unread_hazards(trace, recorded.outputs)
     return recorded
 
 
 def unread_hazards(trace: Trace, outputs: list[Node]) -> list[Node]:
     """What may be an error at run time (a matrix that is not positive definite, an index out of range)
-    though nobody reads it: eager mode raises. Of what was computed since the last question, so that paths
-    of a loop are alike.
+    though nobody reads it: eager mode raises. Of an op with several results, one of them.
     """
     read = set(postorder((*outputs, *(guard.node for guard in trace.guards))))
-    unread = [n for n in postorder(trace.made, stop=read.__contains__) if n not in read]
-    risky = [n for n in unread if n.op.hazards is not None and [*n.op.hazards(n)]]
-    return [n for n in risky if isinstance(n.type, TensorType)]
+    made = [node for guard in trace.guards for node in guard.made] + trace.made
+    unread = [n for n in postorder(made, stop=read.__contains__) if n not in read]
+    part_of = {n.inputs[0]: n for n in unread if n.op is ops.proj}
+    return [part_of.get(n, n) for n in unread if hazards(n)]

@@ -199,7 +199,7 @@ def build(
     by_node: dict[Node, Any] = {item.node: item for item in trace.inputs}
     guards = distinct(trace.guards)
     begun = begun_with(guards)
-    finals = [*recorded.outputs, *saved, *trace.unread, *for_turns(guards)]
+    finals = [*recorded.outputs, *saved, *trace.unread, *recorded.checked, *for_turns(guards)]
     roots = [*(guard.node for guard in guards), *finals]
     parts, carried = parts_of(roots), positions_carried(guards, finals)
     alike, spared = exported_alike(guards, carried, finals, by_node)
@@ -238,6 +238,9 @@ def build(
         )
         path.append(segment)
         parent, parent_answer = segment, guard.answer
+    for node in recorded.checked:
+        if node not in by_node:
+            recorded.add(node, "unread", "unread")
     final = make_final(recorded, saved, by_node, compiler, len(guards))
     prepare(final)
     if parent is not None:
