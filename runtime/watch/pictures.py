@@ -271,16 +271,19 @@ def restored(taken: tuple) -> Any:
         keys, items = content
         values = list(map(restored, items))
         fields = fields_of(value)
-        old = {*map(id, keys), *((type(key), key) for key in keys if type(key) in PLAIN)}
-        for key in [k for k in fields if id(k) not in old and (type(k), k) not in old]:
-            dict.__delitem__(fields, key)
+        # An OrderedDict keeps an order of its own, which only its methods know.
+        base = OrderedDict if isinstance(fields, OrderedDict) else dict
+        if not (len(fields) == len(keys) and all(map(same_key, keys, fields))):
+            base.clear(fields)
         for key, item in zip(keys, values):
-            dict.__setitem__(fields, key, item)
+            base.__setitem__(fields, key, item)
     elif form == "set" and isinstance(value, set):
         value.clear()
         value.update(content[1])
     elif form == "array" and value.flags.writeable:
         value[...] = np.frombuffer(content[2], content[1]).reshape(content[0])
+    elif form == "bytes" and bytes(value) != content:
+        put_back_bytes(value, content)
     elif form == "parts":
         parts = list(map(restored, content))
         if isinstance(value, (io.StringIO, io.BytesIO)):
@@ -291,4 +294,21 @@ def restored(taken: tuple) -> Any:
         elif isinstance(value, np.ndarray):
             for k, item in enumerate(parts[1]):
                 value.flat[k] = item
+        elif isinstance(value, ContextVar) and parts[0] is not value.get(ABSENT):
+            value.set(parts[0])  # none before: only who set it could take it away
     return value
+
+
+def put_back_bytes(value: Any, content: bytes) -> None:
+    """Give memory, that of a `_C_DATA` too, the bytes that it had."""
+    if isinstance(value, bytearray):
+        value[:] = content
+    elif isinstance(value, array.array):
+        del value[:]
+        value.frombytes(content)
+    elif not (memory := memoryview(value)).readonly:
+        if memory.c_contiguous:
+            memory.cast("B")[:] = content
+        else:
+            view = np.asarray(memory)
+            view[...] = np.frombuffer(content, view.dtype).reshape(view.shape)

@@ -46,6 +46,8 @@ _PLAIN_LIBRARIES = frozenset(
         "multiprocessing",
     }
 )
+# What their objects say depends on others; they are made in C, so no attribute tells.
+_CONVERSING = frozenset({"_queue", "_socket", "socket", "sqlite3", "_sqlite3", "subprocess"})
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 _FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
@@ -220,6 +222,12 @@ class Sightings:
                     "read and write it outside the compiled function",
                     "what is read would be the same at every call, and what is written would be lost",
                 )
+        elif top_module(type(value).__module__) in _CONVERSING:
+            self.complain(
+                f"a {type(value).__module__.lstrip('_')}.{type(value).__name__} from outside is used",
+                "talk to it outside the compiled function, and pass in what it said",
+                "every call would go on with what the recording was told",
+            )
         elif isinstance(value, Inspection):  # a compiled function
             self.visit(value.function)
         else:

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 import tracegrad as tg
-from tests.runtime import refused_changes, refused_draws, refused_results  # noqa: F401  (enter their programs)
+from tests.runtime import (  # noqa: F401  (enter their programs)
+    refused_changes,
+    refused_draws,
+    refused_memory,
+    refused_results,
+)
 from tests.runtime.hazards.registry import FALL_BACKS as PROGRAMS
 from tests.runtime.programs import BACKENDS, ramp, run, same
 
