@@ -24,7 +24,7 @@ from tracegrad.runtime.misses import ANYTHING, MEMORY, Misses
 from tracegrad.runtime.plan import make_plan
 from tracegrad.runtime.recorded import Recorded
 from tracegrad.runtime.results import finish
-from tracegrad.runtime.run import Runner, SharedOutside
+from tracegrad.runtime.run import OnlyTheFunction, Runner, SharedOutside
 from tracegrad.runtime.segments import NotDeterministic, Segment, Specialisation, build
 from tracegrad.runtime.settings import Settings
 from tracegrad.runtime.signature import Call, Signature
@@ -36,7 +36,7 @@ from tracegrad.tracer.locate import is_installed, raised_at, warn
 from tracegrad.tracer.state import Mode, get_mode, mode_with, reset_mode, set_mode
 from tracegrad.tracer.trace.buffers import MemoryMatters
 from tracegrad.tracer.trace.numbers import TracedNumber
-from tracegrad.tracer.trace.recording import NumberAt, Trace
+from tracegrad.tracer.trace.recording import LeftToPython, NumberAt, Trace
 
 MAX_SPECIALISATIONS = 16  # recordings kept for one signature
 MAX_SIGNATURES = 256  # signatures kept
@@ -98,11 +98,12 @@ class CompiledFunction(FunctionLike, Inspection):
                 if self._eager_reason:
                     return self.function(*args, **kwargs)
             return result
-        except SharedOutside:
-            self._stay_eager(
-                "it writes a tensor made by from_numpy, and another such tensor lies in the same memory",
-                "call from_numpy once and make the other one a view of that tensor, or copy it",
-            )
+        except OnlyTheFunction as error:
+            if isinstance(error, SharedOutside):
+                self._stay_eager(
+                    "it writes a tensor made by from_numpy, and another such tensor lies in the same memory",
+                    "call from_numpy once and make the other one a view of that tensor, or copy it",
+                )
         return self.function(*args, **kwargs)
 
     def _answer(self, call: Call) -> Any:
@@ -241,6 +242,9 @@ class CompiledFunction(FunctionLike, Inspection):
                 trees[:] = [tree for tree in trees if tree is not specialisation]
         except BaseException as error:
             trace.discard()
+            if trace.left_to_python:
+                observer.put_back()
+                return None
             # What code in between has made another error of counts, too.
             refused = error if isinstance(error, UnsupportedError) else observer.complaint
             if refused is None or not isinstance(error, Exception):
@@ -281,6 +285,8 @@ class CompiledFunction(FunctionLike, Inspection):
             token = set_mode(Mode(call.grad, trace))
             try:
                 returned = self._run_recorded(call)
+                if trace.left_to_python:
+                    raise LeftToPython
                 left = get_mode().grad
                 trace.grad_left = None if left is call.grad else left
             finally:
@@ -380,6 +386,7 @@ class CompiledFunction(FunctionLike, Inspection):
         tree.root = path[0]
         plan = path[-1].plan
         tree.root.exclusive |= len(path) > 1 and bool(plan.writes or plan.draws)
+        tree.root.tried |= plan.tried
         return path
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:

@@ -38,6 +38,7 @@ class Plan:
     grad_left  the gradient mode that a call leaves behind, if it is another than before
     programs  see autograd_call.call_programs; each with the places of what its gradient reads of the
               forward: the depth among what was run, and the position
+    tried     whether a `try` of the user's may catch what a run raises
     steady    see steady.py
     """
 
@@ -62,6 +63,7 @@ class Plan:
     single: int
     freed: tuple[tuple[int, ...], Any] | None
     grad_left: bool | None
+    tried: bool
     steady: Callable[[Any], Any] | None = None
 
 
@@ -101,4 +103,5 @@ def make_plan(final: Segment, recorded: Recorded, programs: list[Any], facts: li
         single=single,
         freed=freed,
         grad_left=trace.grad_left,
+        tried=trace.tried,
     )

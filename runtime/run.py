@@ -31,11 +31,13 @@ class AnotherAnswer(Exception):
         self.fact = fact
 
 
-class SharedOutside(Exception):
-    """A step writes memory that NumPy code outside has, and another of its inputs lies there, too.
+class OnlyTheFunction(Exception):
+    """No recording is right for this call, only the function itself. Nothing has been written yet."""
 
-    Nothing has been written yet. A graph has one value for each input, so only the function itself is
-    right here.
+
+class SharedOutside(OnlyTheFunction):
+    """A step writes memory that NumPy code outside has, and another of its inputs lies there, too: a graph
+    has one value for each input.
     """
 
 
@@ -59,10 +61,15 @@ class Runner(Committer):
         on), a condition on one, which stands on the edge, be the other way round.
         """
         assert root is not None, "a tree is walked once it has a path"
-        if not root.exclusive:
-            return self._walk(root, call, path)
-        with STATE_LOCK:  # what segments read or draw, no other thread moves before the end
-            return self._walk(root, call, path)
+        try:
+            if not root.exclusive:
+                return self._walk(root, call, path)
+            with STATE_LOCK:  # what segments read or draw, no other thread moves before the end
+                return self._walk(root, call, path)
+        except Exception as error:
+            if not root.tried or isinstance(error, OnlyTheFunction):
+                raise
+            raise OnlyTheFunction from error  # one that a `try` of the user's may catch
 
     def _walk(
         self, root: Segment, call: Call, path: list[Segment] | None
@@ -172,7 +179,7 @@ class Runner(Committer):
     def finish_plainly(self, segment: Segment, plan: Plan, run: Run) -> Any:
         # Names that are bound, gradients that are made and state that is written unread cannot be
         # put back later.
-        late = self.jax and (plan.effects or plan.kept or plan.unread)
+        late = self.jax and (plan.effects or plan.kept or plan.unread or plan.tried)
         if late:
             raise_pending()  # of earlier calls
         arrays = self.fetch_final(segment, run)

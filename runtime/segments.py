@@ -116,6 +116,7 @@ class Segment:
     guard_line: str = ""  # of the user's, where Python asked
     children: dict[Any, Segment] = field(default_factory=dict)
     exclusive: bool = False  # of a first one with children: whether a path from it writes or draws
+    tried: bool = False  # of a first one: whether a path from it is, see Plan
     final: bool = False
     plan: Any = None
     depth: int = 0  # of a final one: how many others are before it

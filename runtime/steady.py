@@ -28,7 +28,7 @@ def steady_step(
     """
     updated, sources = plan.updated, segment.fetch
     if (
-        updated is None or plan.programs or plan.single < 0
+        updated is None or plan.programs or plan.single < 0 or plan.tried
         or plan.host or plan.switched or plan.kept or sources.storages or sources.imports
     ):  # fmt: skip
         return None

@@ -8,13 +8,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
-from opcode import opmap
 from types import CodeType, FrameType
 from typing import Any
 
 import numpy
 
 from tracegrad.ir.loc import Loc
+from tracegrad.tracer.bytecode import asks_for_variables, may_catch
 
 # A checkout and an installed package both keep the stages beside or inside one folder; tests and
 # examples that happen to stand in the same checkout are user code.
@@ -34,12 +34,7 @@ _scope: ContextVar[tuple[str, ...]] = ContextVar("tracegrad_scope", default=())
 # By names of files and functions: a code object as a key would live as long as the cache.
 _locs: dict[tuple[str, int, str, tuple[str, ...]], Loc] = {}
 _own_files: dict[str, bool] = {}
-_JUMPS_BACK = frozenset(number for name, number in opmap.items() if "JUMP_BACKWARD" in name)
-_EXTENDED_ARG = opmap["EXTENDED_ARG"]
 _OPTIMIZED = 0x1  # inspect.CO_OPTIMIZED: a function, whose variables stand in no dict
-_LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
-_ASK_FOR_VARIABLES = frozenset({"locals", "vars", "dir", "eval", "exec"})  # of the builtins
-_ASK_FOR_FRAMES = frozenset({"_getframe", "currentframe"})
 _HELD_BY_FRAME_ALONE = 3  # references: the frame's, a variable's, the question's
 _CACHE_SIZE = 50_000  # of each; a notebook has a file name of its own for every cell
 
@@ -78,6 +73,13 @@ def user_frames(outermost: int) -> Iterator[FrameType]:
         if not is_own_code(frame.f_code):
             yield frame
         frame = frame.f_back
+
+
+def is_tried(outermost: int) -> bool:
+    """Whether an error that is raised now may end in an `except` of the user's, in a frame inside that of
+    this id.
+    """
+    return any(may_catch(frame.f_code, frame.f_lasti) for frame in user_frames(outermost))
 
 
 def variables(frame: FrameType) -> dict[str, Any]:
@@ -132,39 +134,6 @@ def _line(code: CodeType, line: int) -> Loc:
             _locs.clear()
         loc = _locs[key] = Loc(_shown(code), line, code.co_qualname, ".".join(key[3]))
     return loc
-
-
-def asks_for_variables(code: CodeType) -> bool:
-    """Whether a function may look at its own variables other than by their names."""
-    if not _ASK_FOR_FRAMES.isdisjoint(code.co_names):
-        return True
-    return not _ASK_FOR_VARIABLES.isdisjoint(code.co_names) and any(
-        code.co_names[argument >> 1] in _ASK_FOR_VARIABLES  # the last bit says how it is called
-        for _, number, argument in instructions(code) if number == _LOAD_GLOBAL
-    )  # fmt: skip
-
-
-def instructions(code: CodeType) -> Iterator[tuple[int, int, int]]:
-    """Offset, number and argument of each. By the bytes: a recording watches what Python's own `dis`
-    does.
-    """
-    extended = 0
-    for offset, (number, argument) in enumerate(zip(code.co_code[::2], code.co_code[1::2])):
-        argument |= extended << 8
-        extended = argument if number == _EXTENDED_ARG else 0
-        yield 2 * offset, number, argument
-
-
-def lines_in_loops(code: CodeType) -> frozenset[int | None]:
-    """The lines of a function that a loop in it runs again."""
-    back = [
-        (offset + 2 - 2 * distance, offset)
-        for offset, number, distance in instructions(code) if number in _JUMPS_BACK
-    ]  # fmt: skip
-    return frozenset(
-        line for start, end, line in code.co_lines()
-        if any(first < end and start <= last for first, last in back)
-    )  # fmt: skip
 
 
 def start_of(code: CodeType) -> Loc:

@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 import tracegrad as tg
 from tests.runtime.test_loops import Loop, assert_same, given
-from tracegrad.tracer.locate import asks_for_variables
+from tracegrad.tracer.bytecode import asks_for_variables
 
 
 class Thing:

@@ -6,7 +6,7 @@ around it; where there is none, the graph runs at once and plain values will do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -68,6 +68,14 @@ class NestedTrace(Trace):
 
     def node_of(self, tensor: Tensor) -> Node:
         return tensor._traced.node if self._is_mine(tensor) else self.cell_of(tensor).nodes[0]
+
+    def try_now(self, outputs: Iterable[Node], operands: Iterable[Node]) -> None:
+        """No values are known here: a run that fails is left to Python."""
+        outermost: Trace = self
+        while outermost.outer is not None:
+            outermost = outermost.outer
+        if outermost is not self and outermost._may_be_caught(outputs, operands):
+            outermost.tried = True
 
     # -- Python's side ---------------------------------------------------------------------------
 

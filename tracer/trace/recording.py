@@ -23,10 +23,12 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import INPUT, Node, postorder
 from tracegrad.ir.types import TensorType
+from tracegrad.passes.hazards import hazards
+from tracegrad.tracer.bytecode import lines_in_loops
 from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.eager import check_stored, run_eager_only
 from tracegrad.tracer.errors import ShapeError
-from tracegrad.tracer.locate import here, lines_in_loops, user_frame, user_frames, variables
+from tracegrad.tracer.locate import here, is_tried, user_frame, user_frames, variables
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import get_mode
@@ -44,6 +46,13 @@ NumberAt = tuple[str, int, int, int, type]
 MAX_CONSTANT_BYTES = 64 * 1024  # a larger NumPy operand is an input of the graph, not a constant
 
 
+class LeftToPython(BaseException):
+    """What a `try` of the user's is around fails for the values of this call: the function itself runs.
+
+    Not an Exception: it is not for the recorded function to catch.
+    """
+
+
 class Trace(TraceAutograd):
     """The recording of one call.
 
@@ -55,6 +64,7 @@ class Trace(TraceAutograd):
     varied            the places where another one was met later: a loop's counter, say
     varying           places whose numbers are inputs, so that turns, paths and calls are equal programs;
                       keys of attributes among them (see Place)
+    tried             whether what may fail for its values stands in a `try` of the user's
     outer             the trace that a nested one (cond, vmap) belongs to
     """
 
@@ -72,6 +82,8 @@ class Trace(TraceAutograd):
         self._numbers_used: Counter[tuple[str, int, int]] = Counter()
         self.slots: dict[int, Any] = {}
         self.attribute_names: dict[int, str] = {}
+        self.tried = False
+        self.left_to_python = False
         self._values: dict[Node, np.ndarray] = {}
         self._called_from = id(user_frame())
         self._looping: dict[CodeType, frozenset[int | None]] = {}
@@ -132,7 +144,27 @@ class Trace(TraceAutograd):
                     ops.detach(n) if any(n is m for m in nodes) and self.is_tracked(n) else n
                     for n in outputs
                 )
+        self.try_now(outputs, nodes)
         return op.pack([self.fresh(node) for node in outputs])
+
+    def try_now(self, outputs: Iterable[Node], operands: Iterable[Node]) -> None:
+        """Compute what may fail for its values, if the user's code would go on then.
+
+        Raises LeftToPython.
+        """
+        if not self._may_be_caught(outputs, operands):
+            return
+        self.tried = True
+        try:
+            self.evaluate(outputs)
+        except Exception:
+            self.left_to_python = True  # should an `except:` catch even this
+            raise LeftToPython from None
+
+    def _may_be_caught(self, outputs: Iterable[Node], operands: Iterable[Node]) -> bool:
+        known = set(operands)
+        new = [n for n in postorder(outputs, stop=known.__contains__) if n not in known]
+        return any(map(hazards, new)) and is_tried(self._called_from)
 
     def weak(self, operand: Any, name: str, nodes: list[Node]) -> Any:
         if isinstance(operand, TracedNumber):

@@ -1,0 +1,184 @@
+"""A `try` around what may fail for its values: compiled functions go on where eager mode does."""
+
+import contextlib
+import dis
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+from tests.runtime.programs import BACKENDS
+from tracegrad.tracer.bytecode import exception_table, may_catch
+
+
+def jitter(matrix):
+    """As Gaussian processes do it."""
+    for k in range(6):
+        try:
+            return tg.linalg.cholesky(matrix + (k > 0) * 10.0 ** (k - 3) * tg.eye(2))
+        except np.linalg.LinAlgError:
+            pass
+    raise RuntimeError("no factor is large enough")
+
+
+def by_type(x, place):
+    try:
+        return x[place] * 2
+    except IndexError:
+        return x * 0 - 1
+
+
+def of_a_function_called(x, place):
+    def inner():
+        return x[place]
+
+    try:
+        with tg.no_grad():
+            found = inner()
+    except (KeyError, IndexError):
+        found = tg.zeros(1)
+    return found + 1
+
+
+def suppressed(x, place):
+    found = tg.zeros(1)
+    with contextlib.suppress(IndexError):
+        found = x[place]
+    return found + 1
+
+
+def every_error(x, place):
+    try:
+        found = x[place]
+    except:  # noqa: E722  (even what is no Exception)
+        found = tg.zeros(1)
+    return found + 1
+
+
+def not_caught(x, place):
+    try:
+        found = x[place]
+    finally:
+        one = 1
+    return found + one
+
+
+def of_another_type(x, place):
+    try:
+        return x[place]
+    except KeyError:
+        return x
+
+
+def written(x, place):
+    found = x.clone()
+    try:
+        found[place] = 5.0
+    except IndexError:
+        found[0] = 7.0
+    return found
+
+
+def before_a_branch(x, place):
+    try:
+        found = x[place]
+    except IndexError:
+        found = tg.zeros(1)
+    return found * 2 if found.sum() > 1 else found - 1
+
+
+def divided(x, place):
+    try:
+        return x.sum() + 6 // place
+    except ZeroDivisionError:
+        return x.sum()
+
+
+def in_a_branch_of_the_graph(x, place):
+    try:
+        return tg.cond(x.sum() > 0, lambda: x[place] + 1, lambda: x[:1])
+    except IndexError:
+        return x
+
+
+FUNCTIONS = [
+    by_type, of_a_function_called, suppressed, every_error, not_caught, of_another_type, written,
+    before_a_branch, divided, in_a_branch_of_the_graph,
+]  # fmt: skip
+PLACES = {"found first": (1, 2, 9, 0, 9, 3, 8), "not found first": (8, 9, 0, 9, 1, 0)}
+
+
+def outcome(function, *arguments):
+    try:
+        return function(*arguments).tolist()
+    except Exception as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_goes_on_as_in_eager_mode(function, places, backend):
+    compiled = tg.compile(function, backend=backend, fullgraph=True)
+    x = tg.arange(8.0) + 1
+    for place in places:
+        place = tg.tensor([place])
+        assert outcome(compiled, x, place) == outcome(function, x, place)
+    assert compiled.stats()["compiles"] in (1, 3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_factor_that_is_large_enough(backend):
+    compiled = tg.compile(jitter, backend=backend, fullgraph=True)
+    for ones in ([1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [3.0, 1.0], [1.0, 1.0]):
+        matrix = tg.tensor([ones, ones[::-1]])
+        found, expected = compiled(matrix).tolist(), jitter(matrix).tolist()
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert compiled.stats()["compiles"] == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_training_step_is_made_once_on_either_way(backend):
+    def run(compile):
+        weight = tg.nn.Parameter(tg.ones(8))
+        opt = tg.optim.Adam([weight], 0.1)
+        drawn = tg.Generator().manual_seed(0)
+
+        @compile
+        def step(x, place):
+            opt.zero_grad()
+            noise = tg.rand(1, generator=drawn)
+            try:
+                loss = (weight[place] * x[place] * noise).sum()
+            except IndexError:
+                loss = weight.sum() * 0.5 * noise.sum()
+            loss.backward()
+            opt.step()
+            return loss
+
+        x = tg.arange(8.0)
+        losses = [step(x, tg.tensor([place])).item() for place in (1, 9, 2, 8, 8, 0)]
+        return losses, weight.tolist(), opt.state[weight]["step"]
+
+    losses, weight, count = run(lambda f: f)
+    found = run(tg.compile(backend=backend, fullgraph=True))
+    np.testing.assert_allclose(found[0], losses, rtol=1e-6)
+    np.testing.assert_allclose(found[1], weight, rtol=1e-6)
+    assert float(found[2]) == float(count) == 6
+
+
+def test_who_catches_is_read_from_the_instructions():
+    """The exception table as Python's `dis` reads it; a `with` or a `finally` alone catches nothing."""
+    codes = [f.__code__ for f in (*FUNCTIONS, jitter, outcome)]
+    for code in codes:
+        entries = [(e.start, e.end, e.target) for e in dis.Bytecode(code).exception_entries]
+        assert list(exception_table(code)) == entries
+
+    def with_only(x):
+        with tg.no_grad():
+            return x[0]
+
+    for function, catches in ((by_type, True), (suppressed, True), (every_error, True),
+                              (not_caught, False), (with_only, False)):  # fmt: skip
+        found = [i.offset for i in dis.get_instructions(function) if i.opname == "BINARY_SUBSCR"]
+        assert found and all(may_catch(function.__code__, at) is catches for at in found)

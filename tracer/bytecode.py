@@ -1,0 +1,103 @@
+"""What the instructions of a user's function tell: which lines loops run again, who catches errors.
+
+By the bytes: a recording watches what Python's own `dis` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from opcode import opmap, opname
+from types import CodeType
+
+_JUMPS_BACK = frozenset(number for name, number in opmap.items() if "JUMP_BACKWARD" in name)
+_EXTENDED_ARG = opmap["EXTENDED_ARG"]
+_LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
+_ASK_FOR_VARIABLES = frozenset({"locals", "vars", "dir", "eval", "exec"})  # of the builtins
+_ASK_FOR_FRAMES = frozenset({"_getframe", "currentframe"})
+# How a handler goes on when it is `except SomeError`, and when it is anything else.
+_ASKS_WHICH = frozenset({"CHECK_EXC_MATCH", "CHECK_EG_MATCH"})
+_ASKS_NOTHING = ("STORE", "POP_JUMP", "RERAISE", "RETURN", "COPY")
+
+
+def instructions(code: CodeType) -> Iterator[tuple[int, int, int]]:
+    """Offset, number and argument of each."""
+    extended = 0
+    for offset, (number, argument) in enumerate(zip(code.co_code[::2], code.co_code[1::2])):
+        argument |= extended << 8
+        extended = argument if number == _EXTENDED_ARG else 0
+        yield 2 * offset, number, argument
+
+
+def lines_in_loops(code: CodeType) -> frozenset[int | None]:
+    """The lines of a function that a loop in it runs again."""
+    back = [
+        (offset + 2 - 2 * distance, offset)
+        for offset, number, distance in instructions(code) if number in _JUMPS_BACK
+    ]  # fmt: skip
+    return frozenset(
+        line for start, end, line in code.co_lines()
+        if any(first < end and start <= last for first, last in back)
+    )  # fmt: skip
+
+
+def asks_for_variables(code: CodeType) -> bool:
+    """Whether a function may look at its own variables other than by their names."""
+    if not _ASK_FOR_FRAMES.isdisjoint(code.co_names):
+        return True
+    return not _ASK_FOR_VARIABLES.isdisjoint(code.co_names) and any(
+        code.co_names[argument >> 1] in _ASK_FOR_VARIABLES  # the last bit says how it is called
+        for _, number, argument in instructions(code) if number == _LOAD_GLOBAL
+    )  # fmt: skip
+
+
+def may_catch(code: CodeType, offset: int) -> bool:
+    """Whether an error at `offset` may end in an `except` of the function itself.
+
+    `with suppress(...)` counts; other context managers, and `finally`, let errors through.
+    """
+    entries = list(exception_table(code))
+    met: set[int] = set()
+    while True:
+        targets = [target for start, end, target in entries if start <= offset < end]
+        if not targets or targets[-1] in met:
+            return False
+        offset = targets[-1]
+        met.add(offset)
+        if _is_except(code, offset):
+            return True
+
+
+def exception_table(code: CodeType) -> Iterator[tuple[int, int, int]]:
+    """Which instructions (from, to before) have which handler, as offsets.
+
+    The format: Objects/exception_handling_notes.txt of CPython.
+    """
+    table = iter(code.co_exceptiontable)
+
+    def number(first: int) -> int:
+        value = first & 63
+        while first & 64:
+            first = next(table)
+            value = value << 6 | first & 63
+        return value
+
+    for first in table:
+        start = number(first)
+        length, target, _ = (number(next(table)) for _ in range(3))
+        yield 2 * start, 2 * (start + length), 2 * target
+
+
+def _is_except(code: CodeType, handler: int) -> bool:
+    """Whether a handler is an `except`, not the end of a `with` or a `finally`."""
+    names = [opname[number] for offset, number, _ in instructions(code) if offset >= handler]
+    names = [name for name in names if name not in ("CACHE", "PUSH_EXC_INFO", "NOP")]
+    if names[0] == "WITH_EXCEPT_START":
+        return "suppress" in code.co_names
+    if names[0] == "POP_TOP":  # `except:`
+        return True
+    for name in names:
+        if name in _ASKS_WHICH:
+            return True
+        if name.startswith(_ASKS_NOTHING):
+            return False
+    return False
