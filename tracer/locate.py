@@ -25,6 +25,7 @@ _OWN = tuple(
     f"{folder}{os.sep}" for folder in (*(f"{_ROOT}{os.sep}{s}" for s in _STAGES), _PACKAGE)
 )
 
+_NUMPY = os.path.dirname(numpy.__file__) + os.sep
 # The standard library, and the folder of packages, which is elsewhere in a virtual environment.
 _INSTALLED = tuple(
     os.path.dirname(file) + os.sep for file in (os.__file__, os.path.dirname(numpy.__file__))
@@ -58,10 +59,17 @@ def is_installed(code: CodeType) -> bool:
     return code.co_filename.startswith(_INSTALLED)
 
 
+def is_between(code: CodeType) -> bool:
+    """Whether a line of it is none of the user's: the library's, and NumPy's, which asks a tensor for its
+    values.
+    """
+    return is_own_code(code) or code.co_filename.startswith(_NUMPY)
+
+
 def user_frame() -> FrameType | None:
     """The innermost frame of user code."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and is_own_code(frame.f_code):
+    while frame is not None and is_between(frame.f_code):
         frame = frame.f_back
     return frame
 
@@ -70,7 +78,7 @@ def user_frames(outermost: int) -> Iterator[FrameType]:
     """The frames of user code inside that of this id, the innermost first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and id(frame) != outermost:
-        if not is_own_code(frame.f_code):
+        if not is_between(frame.f_code):
             yield frame
         frame = frame.f_back
 
@@ -102,7 +110,7 @@ def variables(frame: FrameType) -> dict[str, Any]:
 def warn(message: str) -> None:
     """A UserWarning at the user's line."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and is_own_code(frame.f_code):
+    while frame.f_back is not None and is_between(frame.f_code):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)
 

@@ -325,10 +325,16 @@ class Tensor(Attached):
         return export(self)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        array = self.numpy() if not self.requires_grad else self.detach().numpy()
+        array = self.numpy()
         if dtype is not None and array.dtype != dtype:
             return array.astype(dtype)
         return array.copy() if copy else array
+
+    def __array_wrap__(self, array: np.ndarray, context: Any = None, scalar: bool = False) -> Tensor:
+        """What NumPy's functions return for a tensor; truth values become uint8, as in PyTorch."""
+        from tracegrad.tracer.creation import tensor
+
+        return tensor(array.astype(np.uint8) if array.dtype == np.bool_ else array)
 
     __array_priority__ = 1000  # NumPy arrays on the left leave arithmetic to us
 

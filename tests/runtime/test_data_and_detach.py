@@ -189,6 +189,34 @@ def test_new_data_is_state_of_the_graph(backend: str) -> None:
     assert results[0] == pytest.approx(results[1])
 
 
+def test_data_updated_in_place_is_state_of_the_graph(backend: str) -> None:
+    """`w.data -= lr * w.grad`, as tutorials write it: what is assigned is the memory that was there."""
+    results = []
+    for lib, compile_ in (
+        (torch, lambda f: f),
+        (tg, lambda f: f),
+        (tg, lambda f: tg.compile(f, backend=backend, fullgraph=True)),
+    ):
+        w, view_of = lib.ones(3, requires_grad=True), lib.zeros(2, 3)
+        row = view_of[0]
+
+        def step(x: Any, w: Any = w, row: Any = row) -> Any:
+            loss = (w * x).square().sum()
+            loss.backward()
+            w.data -= 0.1 * w.grad.data
+            w.grad.data.zero_()
+            row.data += x
+            return loss.detach()
+
+        run = compile_(step)
+        found = [run(lib.full((3,), value)).item() for value in (1.0, 2.0, 0.5)]
+        results.append((found, w.tolist(), view_of.tolist(), w.requires_grad))
+    for other in results[1:]:
+        assert other[0] == pytest.approx(results[0][0])
+        assert other[1] == pytest.approx(results[0][1])
+        assert other[2:] == results[0][2:]
+
+
 @pytest.mark.parametrize("value", [tg.ones(3).half(), tg.ones(1)], ids=["dtype", "shape"])
 def test_data_from_outside_is_replaced_by_eager(value: Any) -> None:
     w = tg.zeros(3)

@@ -308,8 +308,12 @@ class TraceBuffers(Tracking):
     def take_over(self, target: Tensor, value: Tensor) -> None:
         """`target.data = value`: from then on PyTorch's tensor is the value's memory. Here it is a copy,
         where nobody can tell: the value is new, and seen by nobody else; nor is the target's memory.
+
+        After `p.data -= update` it is the same memory still.
         """
         cell, source = self.cell_of(target), self.cell_of(value)
+        if source is cell and place_of(value)[0] == place_of(target)[0]:
+            return
         storage = target._storage
         elsewhere = [m for m in storage.members() if m is not target] if storage is not None else []
         if source.owner is not None or elsewhere or is_seen(cell):
