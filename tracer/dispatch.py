@@ -216,7 +216,7 @@ class UserOp:
             operands = operands[: -attrs.count(MOVED)]
             attrs = tuple(next(moved) if a is MOVED else a for a in attrs)
         for k, name in self._whole:
-            if isinstance(attrs[k], float):
+            if isinstance(attrs[k], (float, bool)):
                 raise ArgumentError(f"{self.shown}(): {name} is {attrs[k]!r}, not an integer")
         try:
             named = dict(zip(self._static_names, attrs))

@@ -330,7 +330,9 @@ class Tensor(Attached):
             return array.astype(dtype)
         return array.copy() if copy else array
 
-    def __array_wrap__(self, array: np.ndarray, context: Any = None, scalar: bool = False) -> Tensor:
+    def __array_wrap__(
+        self, array: np.ndarray, context: Any = None, scalar: bool = False
+    ) -> Tensor:
         """What NumPy's functions return for a tensor; truth values become uint8, as in PyTorch."""
         from tracegrad.tracer.creation import tensor
 

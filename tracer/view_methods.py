@@ -335,6 +335,10 @@ def several(input: Tensor, steps: Steps) -> tuple[Tensor, ...]:
 
 
 def chunking(input: Shape, chunks: int, dim: int) -> Steps:
+    if isinstance(chunks, (float, bool)):
+        raise ArgumentError(
+            f"chunk(): chunks is {chunks!r}, not an integer", fix="give an integer: n // 2"
+        )
     if chunks <= 0:
         raise InvalidValueError(f"chunk into {chunks} pieces", fix="give a number above 0")
     size = input[dimension_of(dim, len(input))]
