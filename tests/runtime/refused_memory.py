@@ -2,6 +2,7 @@
 
 import array
 import collections
+import contextlib
 import contextvars
 import ctypes
 import queue
@@ -150,18 +151,17 @@ def simple_queue(compile):
 
 @falls_back("a sqlite3.Connection from outside is used")
 def database(compile):
-    connection = sqlite3.connect(":memory:")
-    connection.execute("create table scales (value real)")
-    connection.execute("insert into scales values (1.0)")
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("create table scales (value real)")
+        connection.execute("insert into scales values (1.0)")
 
-    def f(x):
-        connection.execute("update scales set value = value + 1")
-        return x * connection.execute("select value from scales").fetchone()[0]
+        def f(x):
+            connection.execute("update scales set value = value + 1")
+            return x * connection.execute("select value from scales").fetchone()[0]
 
-    g = compile(f)
-    for _ in range(3):
-        yield g(ramp(3))
-    connection.close()
+        g = compile(f)
+        for _ in range(3):
+            yield g(ramp(3))
 
 
 @falls_back("argument")
