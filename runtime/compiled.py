@@ -248,7 +248,7 @@ class CompiledFunction(FunctionLike, Inspection):
             # What code in between has made another error of counts, too.
             refused = error if isinstance(error, UnsupportedError) else observer.complaint
             if refused is None or not isinstance(error, Exception):
-                observer.put_back(traced_only=True)
+                observer.put_back()
                 raise
             observer.put_back()
             self._break(refused)

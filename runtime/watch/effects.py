@@ -56,6 +56,13 @@ class Effects:
 
     def find(self) -> None:
         """After the function: fill `found`. Raises UnsupportedError for what cannot be repeated."""
+        changed = self.changed()
+        self.found = [(place, now) for place, _, now in changed]
+        for place, before, now in changed:
+            self._make_slot(place, before, now)
+
+    def changed(self) -> list[tuple[Place, Any, Any]]:
+        """The places bound anew, with what they held before and hold now. Raises UnsupportedError."""
         complain = self.sightings.complain
         if random_state() != self.random_before:
             complain(
@@ -100,10 +107,7 @@ class Effects:
         for place, before, now in changed:
             if now is before and place.key in written:
                 self._add_unchanged(place, before)
-        changed = [(place, before, now) for place, before, now in changed if now is not before]
-        self.found = [(place, now) for place, _, now in changed]
-        for place, before, now in changed:
-            self._make_slot(place, before, now)
+        return [(place, before, now) for place, before, now in changed if now is not before]
 
     def _add_unchanged(self, place: Place, value: Any) -> None:
         """A name was bound to what it held: no run needs to, while it holds that."""
@@ -152,30 +156,23 @@ class Effects:
         kept = [f for f in self.sightings.facts if f.key not in replaced]
         self.sightings.facts = [*kept, slot.fact()]
 
-    def put_back(self, traced_only: bool = False) -> None:
-        """Undo them; with `traced_only`, only where values of the trace were left behind."""
-
-        def wanted(now: Any) -> bool:
-            return not traced_only or holds_traced(now)
-
+    def put_back(self) -> None:
+        """Undo them."""
         for place, held in self._changed_unseen():
             self.watch.stored.setdefault(place.key, (place, held))
         facts = self.sightings.of_values()
         for fact in facts:
             now = fact.place.read()
-            if now is fact.value and not unchanged(fact.snapshot, now) and wanted(now):
+            if now is fact.value and not unchanged(fact.snapshot, now):
                 restored(fact.snapshot)
-        if self.arguments_before is not None and wanted(self.arguments):
+        if self.arguments_before is not None:
             restored(self.arguments_before)
         for fact in facts:
             self.watch.stored.setdefault(fact.place.key, (fact.place, fact.value))
         for place, before in self.watch.stored.values():
-            now = place.read()
-            if now is not before and wanted(now):
-                host = self.trace.host_of(now) if traced_only and is_number(now) else None
-                place.bind(before if host is None else host())
-        if not traced_only:
-            restore_random_state(self.random_before)
+            if place.read() is not before:
+                place.bind(before)
+        restore_random_state(self.random_before)
 
 
 class Slot:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from tracegrad.ir.loc import Loc
@@ -99,6 +100,11 @@ class Observer:
                     self._sightings.facts += cache_facts(function)
             elif isinstance(error, LeakedTensorError):
                 self._code.explain(error)
+            elif isinstance(error, Exception):
+                with suppress(
+                    UnsupportedError
+                ):  # which is a complaint: such a function runs eagerly
+                    self._effects.changed()
         finally:
             self._attributes.uninstall()
         if kind is None:
@@ -124,9 +130,9 @@ class Observer:
             if not (isinstance(fact, Fact) and id(fact.place.holder) in sightings.opened)
         ]  # fmt: skip
 
-    def put_back(self, traced_only: bool = False) -> None:
-        """Undo what the function did to Python's state; with `traced_only`, only what holds the trace."""
-        self._effects.put_back(traced_only)
+    def put_back(self) -> None:
+        """Undo what the function did to Python's state."""
+        self._effects.put_back()
 
 
 def place_of(function: Callable[..., Any]) -> Loc:

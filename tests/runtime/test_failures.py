@@ -73,6 +73,81 @@ def test_exception_while_recording_leaves_everything_as_it_was(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("limits", [(5.0, 5.0, 0.0, 5.0), (0.0, 5.0, 0.0)])
+def test_an_error_of_the_users_leaves_no_half_of_a_step(limits, backend):
+    """What Python alone keeps is undone with the tensors, whether the call before was recorded or not."""
+
+    class Trainer:
+        def __init__(self):
+            self.model = tg.nn.Linear(2, 1)
+            self.optimiser = tg.optim.SGD(self.model.parameters(), 0.1)
+            self.schedule = tg.optim.lr_scheduler.ExponentialLR(self.optimiser, 0.5)
+            self.count, self.log, self.total, self.mean = (
+                0,
+                {"seen": 0.0},
+                tg.zeros(()),
+                tg.zeros(()),
+            )
+
+        def step(self, x, limit):
+            self.count += 1
+            self.log["seen"] += 1.0
+            self.log["last"] = x.sum()
+            self.total.add_(1)
+            self.mean = self.mean * 0.5 + 1
+            self.optimiser.zero_grad()
+            loss = self.model(x).square().mean()
+            loss.backward()
+            self.optimiser.step()
+            self.schedule.step()
+            if loss.detach() > limit:
+                raise FloatingPointError("diverged")
+            return loss
+
+        def state(self):
+            log = {k: float(v) for k, v in self.log.items()}
+            tensors = [t.tolist() for t in (self.total, self.mean, self.model.weight)]
+            return self.count, log, self.schedule.last_epoch, tensors
+
+    trainer, eager = Trainer(), Trainer()
+    eager.model.load_state_dict(trainer.model.state_dict())
+    step = tg.compile(trainer.step, backend=backend, fullgraph=True)
+    for limit in limits:
+        x = tg.full((3, 2), 1.0)
+        before = trainer.state()
+        if limit:
+            step(x, tg.tensor(limit))
+            eager.step(x, limit)
+            after, expected = trainer.state(), eager.state()
+            assert after[:1] + after[2:3] == expected[:1] + expected[2:3]
+            assert after[1] == pytest.approx(expected[1])
+        else:
+            with pytest.raises(FloatingPointError):
+                step(x, tg.tensor(-1.0))
+            assert trainer.state() == before
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_list_that_has_grown_before_an_error_is_kept(backend):
+    """Such a function runs eagerly, so nothing that it notes is lost."""
+    failures = []
+
+    @tg.compile(backend=backend)
+    def checked(x):
+        if x.sum() > 1:
+            failures.append("too large")
+            raise ValueError
+        return x
+
+    assert checked(tg.zeros(1)).item() == 0.0
+    with pytest.warns(UserWarning, match="runs eagerly"), pytest.raises(ValueError):
+        checked(tg.full((1,), 2.0))
+    with pytest.raises(ValueError):
+        checked(tg.full((1,), 3.0))
+    assert failures == ["too large"] * 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_exception_at_run_time_leaves_everything_as_it_was(backend):
     trainer = Trainer()
     step = tg.compile(trainer.step, backend=backend)
