@@ -136,7 +136,7 @@ MISTAKES = {
     "size's kind": (lambda: tg.zeros("a"), "'a', not an integer", "integers"),
     "how many": (lambda: tg.arange(5.0).topk(True), "topk.*: k is True, not an integer", "help"),
     "classes": (lambda: F.one_hot(tg.arange(3), True), "num_classes is True", "help"),
-    "pieces": (lambda: tg.ones(4).chunk(2.0), "chunks is 2.0, not an integer", "n // 2"),
+    "number of pieces": (lambda: tg.ones(4).chunk(2.0), "chunks is 2.0, not an integer", "n // 2"),
     "value's kind": (lambda: tg.full((2,), "a"), "'a', not a number", "number"),
     "strings": (lambda: tg.from_numpy(np.array(["a"])), "from_numpy", "numbers"),
     "length of a number": (lambda: len(tg.tensor(1.0)), "0-d", "numel"),
