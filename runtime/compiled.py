@@ -43,6 +43,7 @@ MAX_SIGNATURES = 256  # signatures kept
 # Ends of a path tree, those included that differ in how often a loop turned; a larger max_paths counts.
 MAX_WAYS = 256
 MAX_VARYING = 256  # numbers of Python's that are inputs because they differ from turn to turn
+MAX_LEFT = 8  # recordings in a row that fail inside a `try` before calls are eager
 MAX_EVENTS = 200  # recordings that `why()` still explains
 _LOOK_AGAIN = object()
 
@@ -70,6 +71,7 @@ class CompiledFunction(FunctionLike, Inspection):
         self._eager_reason = ""
         self._calls = 0
         self._recordings = 0
+        self._left_to_python = 0  # recordings in a row that ended so
         self._record_seconds = 0.0
         self._runner = Runner(settings.backend)
         self._last: Segment | None = None
@@ -244,6 +246,13 @@ class CompiledFunction(FunctionLike, Inspection):
             trace.discard()
             if trace.left_to_python:
                 observer.put_back()
+                self._left_to_python += 1
+                if self._left_to_python > MAX_LEFT:
+                    self._stay_eager(
+                        f"an operation that a `try` is around has failed in {MAX_LEFT} recordings in a row",
+                        "ask before: torch.linalg.cholesky_ex, or an index compared with the size",
+                        trace,
+                    )
                 return None
             # What code in between has made another error of counts, too.
             refused = error if isinstance(error, UnsupportedError) else observer.complaint
@@ -256,6 +265,7 @@ class CompiledFunction(FunctionLike, Inspection):
         else:
             recorded.forget_arguments()
             self._recordings += 1
+            self._left_to_python = 0
             self._given = Given(call.args, call.kwargs)
             self._record_seconds += time.perf_counter() - started
             self._signatures.append(call.signature)

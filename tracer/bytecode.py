@@ -5,6 +5,7 @@ By the bytes: a recording watches what Python's own `dis` does.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from opcode import opmap, opname
 from types import CodeType
@@ -14,9 +15,18 @@ _EXTENDED_ARG = opmap["EXTENDED_ARG"]
 _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 _ASK_FOR_VARIABLES = frozenset({"locals", "vars", "dir", "eval", "exec"})  # of the builtins
 _ASK_FOR_FRAMES = frozenset({"_getframe", "currentframe"})
-# How a handler goes on when it is `except SomeError`, and when it is anything else.
-_ASKS_WHICH = frozenset({"CHECK_EXC_MATCH", "CHECK_EG_MATCH"})
-_ASKS_NOTHING = ("STORE", "POP_JUMP", "RERAISE", "RETURN", "COPY")
+_NOTHING = frozenset({"CACHE", "PUSH_EXC_INFO", "NOP"})
+_GOES_ON = frozenset({"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT"})
+_OUR_MANAGERS = frozenset({"no_grad", "enable_grad", "set_grad_enabled", "inference_mode"})
+# Instructions that name a variable or an attribute: by how many bits their argument is shifted.
+_SHIFT_OF_NAMES = {
+    opmap[name]: shift
+    for name, shift in (
+        ("LOAD_NAME", 0), ("LOAD_GLOBAL", 1), ("LOAD_METHOD", 0),
+        ("LOAD_ATTR", int(sys.version_info >= (3, 12))),
+    )
+    if name in opmap
+}  # fmt: skip
 
 
 def instructions(code: CodeType) -> Iterator[tuple[int, int, int]]:
@@ -51,9 +61,8 @@ def asks_for_variables(code: CodeType) -> bool:
 
 
 def may_catch(code: CodeType, offset: int) -> bool:
-    """Whether an error at `offset` may end in an `except` of the function itself.
-
-    `with suppress(...)` counts; other context managers, and `finally`, let errors through.
+    """Whether an error at `offset` may end in the function itself: in an `except`, in a `with` (but for
+    those of our own), in a `finally` that returns.
     """
     entries = list(exception_table(code))
     met: set[int] = set()
@@ -63,7 +72,7 @@ def may_catch(code: CodeType, offset: int) -> bool:
             return False
         offset = targets[-1]
         met.add(offset)
-        if _is_except(code, offset):
+        if _swallows(code, min(start for start, _, target in entries if target == offset), offset):
             return True
 
 
@@ -87,17 +96,31 @@ def exception_table(code: CodeType) -> Iterator[tuple[int, int, int]]:
         yield 2 * start, 2 * (start + length), 2 * target
 
 
-def _is_except(code: CodeType, handler: int) -> bool:
-    """Whether a handler is an `except`, not the end of a `with` or a `finally`."""
+def _swallows(code: CodeType, start: int, handler: int) -> bool:
+    """Whether a handler, of what stands from `start` on, may let the function go on."""
     names = [opname[number] for offset, number, _ in instructions(code) if offset >= handler]
-    names = [name for name in names if name not in ("CACHE", "PUSH_EXC_INFO", "NOP")]
+    names = [name for name in names if name not in _NOTHING]
     if names[0] == "WITH_EXCEPT_START":
-        return "suppress" in code.co_names
-    if names[0] == "POP_TOP":  # `except:`
-        return True
+        return _OUR_MANAGERS.isdisjoint(_names_of_manager(code, start))
+    if names[:3] == ["COPY", "POP_EXCEPT", "RERAISE"]:  # the end of an `except` that has raised
+        return False
     for name in names:
-        if name in _ASKS_WHICH:
+        if name in _GOES_ON:
             return True
-        if name.startswith(_ASKS_NOTHING):
+        if name == "RERAISE":
             return False
     return False
+
+
+def _names_of_manager(code: CodeType, body: int) -> set[str]:
+    """The names on the line of the `with` whose body begins at `body`."""
+    line = line_at(code, body)  # of the first instruction, which takes what the manager has given
+    return {
+        code.co_names[argument >> _SHIFT_OF_NAMES[number]]
+        for offset, number, argument in instructions(code)
+        if offset < body and number in _SHIFT_OF_NAMES and line_at(code, offset) == line
+    }
+
+
+def line_at(code: CodeType, offset: int) -> int | None:
+    return next((line for start, end, line in code.co_lines() if start <= offset < end), None)

@@ -36,6 +36,7 @@ _scope: ContextVar[tuple[str, ...]] = ContextVar("tracegrad_scope", default=())
 _locs: dict[tuple[str, int, str, tuple[str, ...]], Loc] = {}
 _own_files: dict[str, bool] = {}
 _OPTIMIZED = 0x1  # inspect.CO_OPTIMIZED: a function, whose variables stand in no dict
+_DECORATORS = os.sep + "contextlib.py"  # what it decorates runs inside a `with`
 _HELD_BY_FRAME_ALONE = 3  # references: the frame's, a variable's, the question's
 _CACHE_SIZE = 50_000  # of each; a notebook has a file name of its own for every cell
 
@@ -87,7 +88,15 @@ def is_tried(outermost: int) -> bool:
     """Whether an error that is raised now may end in an `except` of the user's, in a frame inside that of
     this id.
     """
-    return any(may_catch(frame.f_code, frame.f_lasti) for frame in user_frames(outermost))
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and id(frame) != outermost:
+        code = frame.f_code
+        if not is_between(code) or code.co_filename.endswith(_DECORATORS):
+            # An IndexError of `__getitem__` ends a loop over its object.
+            if code.co_name == "__getitem__" or may_catch(code, frame.f_lasti):
+                return True
+        frame = frame.f_back
+    return False
 
 
 def variables(frame: FrameType) -> dict[str, Any]:

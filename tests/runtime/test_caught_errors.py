@@ -101,9 +101,97 @@ def in_a_branch_of_the_graph(x, place):
         return x
 
 
+class Skipping(contextlib.ContextDecorator):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        return kind is not None and issubclass(kind, IndexError)
+
+
+@contextlib.contextmanager
+def skipping():
+    try:
+        yield
+    except IndexError:
+        pass
+
+
+def by_a_manager(x, place):
+    found = tg.zeros(1)
+    with Skipping(), tg.no_grad():
+        found = x[place]
+    return found
+
+
+def by_a_generator(x, place):
+    found = tg.zeros(1)
+    with skipping():
+        found = x[place]
+    return found
+
+
+def by_a_decorator(x, place):
+    found = [tg.zeros(1)]
+
+    @Skipping()
+    def look_up():
+        found.append(x[place])
+
+    look_up()
+    return found[-1]
+
+
+def by_a_stack(x, place):
+    found = tg.zeros(1)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(IndexError))
+        found = x[place]
+    return found
+
+
+def by_returning(x, place):
+    found = tg.zeros(1)
+    try:
+        found = x[place]
+    finally:
+        return found  # noqa: B012  (that is the case)
+
+
+def by_group(x, place):
+    found = tg.zeros(1)
+    try:
+        found = x[place]
+    except* IndexError:
+        pass
+    return found
+
+
+def by_a_type_that_is_chosen(x, place):
+    try:
+        return x[place]
+    except KeyError if x.ndim == 0 else IndexError:  # noqa: B030
+        return tg.zeros(1)
+
+
+class Window:
+    """The old way of iteration: until an IndexError."""
+
+    def __init__(self, values, place):
+        self.values, self.place = values, place
+
+    def __getitem__(self, k):
+        return self.values[self.place + k]
+
+
+def by_iteration(x, place):
+    return sum(Window(x, place), tg.zeros(1))
+
+
 FUNCTIONS = [
     by_type, of_a_function_called, suppressed, every_error, not_caught, of_another_type, written,
-    before_a_branch, divided, in_a_branch_of_the_graph,
+    before_a_branch, divided, in_a_branch_of_the_graph, by_a_manager, by_a_generator, by_a_decorator,
+    by_a_stack, by_returning, by_group, by_a_type_that_is_chosen,
 ]  # fmt: skip
 PLACES = {"found first": (1, 2, 9, 0, 9, 3, 8), "not found first": (8, 9, 0, 9, 1, 0)}
 
@@ -125,6 +213,17 @@ def test_goes_on_as_in_eager_mode(function, places, backend):
         place = tg.tensor([place])
         assert outcome(compiled, x, place) == outcome(function, x, place)
     assert compiled.stats()["compiles"] in (1, 3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_fails_at_every_call_ends_in_eager_calls(backend):
+    compiled = tg.compile(by_iteration, backend=backend)
+    x = tg.arange(8.0)
+    with pytest.warns(UserWarning, match="runs eagerly from now on"):
+        for k in range(12):
+            place = tg.tensor([k])
+            assert compiled(x, place).tolist() == by_iteration(x, place).tolist()
+    assert compiled.stats()["eager"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
