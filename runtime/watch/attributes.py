@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import sys
 import types
+from collections import OrderedDict, defaultdict, deque
 from typing import Any
+
+import numpy as np
 
 from tracegrad.runtime.watch.facts import Place
 from tracegrad.runtime.watch.pictures import ABSENT
@@ -58,7 +61,7 @@ class AttributeWatch:
         if id(owner) in sightings.opened:
             sightings.add_class(kind)
             return value
-        fields = fields_of(owner)
+        fields = None if in_slot(kind, name) else fields_of(owner)
         place = Place("item", fields, name)
         # Numbers that the library keeps for itself are keys, sizes and options.
         of_user = type(value) in (int, float) and not is_own_code(sys._getframe(2).f_code)
@@ -66,13 +69,13 @@ class AttributeWatch:
         if fields is not None and changing and place.key not in self.stored:
             sightings.add_class(kind)
             return self.trace.host_number((id(fields), name), ItemRead(fields, name), name)
-        if isinstance(owner, Observed) and fields is not None and name in fields:
+        if issubclass(kind, Observed) and fields is not None and name in fields:
             if name in kind._host_numbers or self.trace.reached_by_host_action(fields):
                 asked = self._host_value(fields, name, value)
                 if asked is not ABSENT:
                     return asked
         if fields is None:
-            if isinstance(static_attribute(kind, name)[0], types.MemberDescriptorType):
+            if in_slot(kind, name):
                 sightings.add(Place("attribute", owner, name), value, here())
         elif not sightings.has_seen(("item", id(fields), name)):
             if name in fields:
@@ -125,12 +128,13 @@ class AttributeWatch:
     def saw_fields(self, owner: Any, fields: dict) -> None:
         """`vars(owner)` in user code: all its attributes count."""
         sightings = self.sightings
-        if fields and id(owner) not in sightings.born and id(owner) not in sightings.opened:
+        known = fields or id(owner) in sightings.outside  # a new object has nothing yet
+        if known and id(owner) not in sightings.born and id(owner) not in sightings.opened:
             sightings.add(Place("attribute", owner, "__dict__"), fields, here())
 
     def will_store(self, owner: Any, name: str) -> None:
         """A write of `owner.name` is about to happen."""
-        fields = fields_of(owner)
+        fields = None if in_slot(type(owner), name) else fields_of(owner)
         place = Place("attribute", owner, name) if fields is None else Place("item", fields, name)
         if id(owner) in self.sightings.outside and place.key not in self.stored:
             self.stored[place.key] = (place, self.sightings.held(place, place.read()))
@@ -176,7 +180,7 @@ class AttributeWatch:
         if issubclass(cls, Observed):
             return  # inherits the hooks
         for name in ATTRIBUTE_HOOKS:
-            if getattr(cls, name) in (getattr(object, name), _HOOK_FUNCTIONS[name]):
+            if getattr(cls, name) in _USUAL_WAYS or getattr(cls, name) is _HOOK_FUNCTIONS[name]:
                 self._hook(cls, name)
 
     def _hook(self, cls: type, name: str, function: Any = None) -> None:
@@ -200,6 +204,13 @@ class AttributeWatch:
                     if cls.__dict__.get(name) in (function, _tensor_setattr):
                         type.__delattr__(cls, name)
 
+
+# Types of C whose instances have attributes as any object has.
+_BUILTIN = (
+    object, list, tuple, dict, OrderedDict, defaultdict, set, frozenset, deque, int, float, complex, str, bytes,
+    bytearray, BaseException, np.ndarray,
+)  # fmt: skip
+_USUAL_WAYS = frozenset(getattr(cls, name) for cls in _BUILTIN for name in ATTRIBUTE_HOOKS)
 
 _hooked: dict[type, list[AttributeWatch]] = {}
 
@@ -239,6 +250,11 @@ def _tensor_setattr(self: Any, name: str, value: Any) -> None:
 
 _OWN_FIELDS = frozenset({*Tensor.__dict__, *Tensor.__annotations__})
 _HOOK_FUNCTIONS = dict(zip(ATTRIBUTE_HOOKS, (_observed_getattribute, _observed_setattr)))
+
+
+def in_slot(kind: type, name: str) -> bool:
+    """Whether instances keep `name` in one of `__slots__`, not in their dict."""
+    return isinstance(static_attribute(kind, name)[0], types.MemberDescriptorType)
 
 
 def static_attribute(kind: type, name: str) -> tuple[Any, type | None]:

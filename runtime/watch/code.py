@@ -20,6 +20,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from tracegrad.ir.loc import Loc
 from tracegrad.runtime.watch.caches import Filling
 from tracegrad.runtime.watch.effects import holds_traced
 from tracegrad.runtime.watch.facts import Place
@@ -306,11 +307,13 @@ class CodeWatch:
         """For functions that the recording may have made itself: what they hold. It is late for what
         was there before, but the function around them has that, too.
 
-        And for modules that were imported while recording: what was read of them.
+        And for modules that were imported while recording, or met as objects: what was read of them.
         """
         for code, imported in self._imports:
             self._add_imported(code, imported)
         self._add_functions_of(self._unresolved)
+        for module in list(self.sightings.modules.values()):  # handed on, so any code may read them
+            self.sightings.add_module(module, self.sightings.names, Loc(module.__name__, 0))
 
 
 def modules_running(frame: types.FrameType | None) -> Iterator[str]:

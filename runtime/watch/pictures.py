@@ -29,6 +29,7 @@ from tracegrad.tracer.observed import Observed, ReportingDict
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.numbers import same_bits
 
+HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 MAX_ITEMS = 20_000  # values inside one container that are compared at every call
 
 PLAIN = (int, str, bool, bytes, type(None), complex, float)
@@ -83,6 +84,11 @@ class Picture:
             return self.same(value)
         if id(value) in self.met:
             return ("same", value)  # inside itself, or shared: its content is compared once
+        if self.visit is not None and kind.__flags__ & HEAP_TYPE:  # it may have attributes, too
+            self.visit(value)
+        if isinstance(value, np.ma.MaskedArray):
+            self.met[id(value)] = value
+            return ("parts", kind, tuple(map(self.take, parts_of(value))), value)
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
             return ("array", kind, (value.shape, value.dtype, value.tobytes()), value)
         if isinstance(value, np.generic):
@@ -135,6 +141,8 @@ def parts_of(value: Any) -> tuple:
         return (view.mapping if hasattr(view, "mapping") else view._mapping,)
     if isinstance(value, (io.StringIO, io.BytesIO)):
         return (value.getvalue(), value.tell())
+    if isinstance(value, np.ma.MaskedArray):
+        return (value.data, value._mask)
     if isinstance(value, np.ndarray):  # of objects
         return (value.shape, value.ravel().tolist())
     return (value.func, value.args, value.keywords)

@@ -25,7 +25,7 @@ from tracegrad.ir.loc import Loc
 from tracegrad.runtime.inspection import Inspection
 from tracegrad.runtime.watch.facts import CallFact, Fact, HostFact, ItemFact, Place
 from tracegrad.runtime.watch.names import ASKS, names_in
-from tracegrad.runtime.watch.pictures import ABSENT, Picture, TooLargeError
+from tracegrad.runtime.watch.pictures import ABSENT, HEAP_TYPE, Picture, TooLargeError
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import is_own_code, start_of
 from tracegrad.tracer.observed import Observed, Record
@@ -38,7 +38,9 @@ _LIBRARIES = frozenset(
 _PLAIN_LIBRARIES = frozenset(
     {
         "collections",
+        "concurrent",
         "configparser",
+        "contextlib",
         "threading",
         "queue",
         "weakref",
@@ -46,9 +48,9 @@ _PLAIN_LIBRARIES = frozenset(
         "multiprocessing",
     }
 )
+_MAKE_CLASSES = frozenset({"abc", "types", "typing", "unittest"})
 # What their objects say depends on others; they are made in C, so no attribute tells.
 _CONVERSING = frozenset({"_queue", "_socket", "socket", "sqlite3", "_sqlite3", "subprocess"})
-_HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class made by a class statement
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 _FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
 ATTRIBUTE_HOOKS = ("__getattribute__", "__setattr__")  # installed by attributes.py
@@ -67,9 +69,20 @@ def is_library(name: object) -> bool:
 
 def is_user_class(kind: type) -> bool:
     return (
-        bool(kind.__flags__ & _HEAP_TYPE)
-        and (not is_library(kind.__module__) or issubclass(kind, Record))
+        bool(kind.__flags__ & HEAP_TYPE)
+        and (not is_library(kind.__module__) or issubclass(kind, Record) or made_by_a_call(kind))
         and not issubclass(kind, enum.Enum)
+    )
+
+
+def made_by_a_call(kind: type) -> bool:
+    """Whether `make_dataclass`, `types.new_class`, an ABCMeta or a Mock has made a class, which then names
+    the module of that call.
+    """
+    module: Any = sys.modules.get(kind.__module__)
+    return (
+        top_module(kind.__module__) in _MAKE_CLASSES
+        and getattr(module, kind.__qualname__, None) is not kind
     )
 
 
@@ -90,6 +103,7 @@ class Sightings:
     met      ids of all values met so, arguments that lie in such a place too among them
     opened   ids of containers among the arguments that are known by their content
     names    all that the code run so far mentions
+    modules  of the user's, met as objects, by id
     cached   functions under functools.lru_cache, by the code that fills their caches
     """
 
@@ -102,6 +116,7 @@ class Sightings:
         self.met: set[int] = set()
         self.opened: set[int] = set()
         self.names: set[str] = set()
+        self.modules: dict[int, types.ModuleType] = {}
         self.functions: dict[types.CodeType, list[types.FunctionType]] = {}
         self.cached: dict[types.CodeType, functools._lru_cache_wrapper] = {}
         self.complaint: UnsupportedError | None = None
@@ -175,7 +190,12 @@ class Sightings:
     def visit(self, value: Any) -> None:
         """A value that a fact compares by identity: what it holds is watched too."""
         self.met.add(id(value))
-        if isinstance(value, types.ModuleType) or value is None or id(value) in self.outside:
+        if isinstance(value, types.ModuleType):
+            if not is_library(value.__name__):
+                self.note_namespace("item", value.__dict__)
+                self.modules.setdefault(id(value), value)
+            return
+        if value is None or id(value) in self.outside:
             return
         if isinstance(value, Tensor):
             self.outside[id(value)] = value
@@ -239,7 +259,8 @@ class Sightings:
                 self.note_namespace("item", fields)
             if is_user_class(kind):
                 loc = _in_class(kind)
-                self.add(Place("attribute", value, "__class__"), kind, loc)
+                if getattr(value, "__class__", None) is kind:  # it may say that it is another
+                    self.add(Place("attribute", value, "__class__"), kind, loc)
                 if has_own_reads(kind) and hasattr(value, "__dict__"):
                     self.add(Place("attribute", value, "__dict__"), vars(value), loc)
             elif top_module(kind.__module__) in _PLAIN_LIBRARIES:

@@ -12,6 +12,7 @@ from tests.runtime.hazards import (
     control_flow,
     counters,
     dict_items,
+    far_attributes,
     far_places,
     gradients,
     modules,
