@@ -142,7 +142,7 @@ def parts_of(value: Any) -> tuple:
     if isinstance(value, (io.StringIO, io.BytesIO)):
         return (value.getvalue(), value.tell())
     if isinstance(value, np.ma.MaskedArray):
-        return (value.data, value._mask)
+        return (value.data, np.ma.getmask(value))
     if isinstance(value, np.ndarray):  # of objects
         return (value.shape, value.ravel().tolist())
     return (value.func, value.args, value.keywords)

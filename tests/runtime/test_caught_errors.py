@@ -215,6 +215,38 @@ def test_goes_on_as_in_eager_mode(function, places, backend):
     assert compiled.stats()["compiles"] in (1, 3)
 
 
+def quotient(x):
+    try:
+        return tg.ones(1) * (10 / x.item())
+    except ZeroDivisionError:
+        return tg.zeros(1)
+
+
+def remainder(x):
+    try:
+        return tg.ones(1) * (7.0 % x.item() + 9 // x.item())
+    except ZeroDivisionError:
+        return tg.zeros(1)
+
+
+def power(x):
+    try:
+        return tg.ones(1) * (10.0 ** (x.item() * 300))
+    except OverflowError:
+        return tg.zeros(1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("function", [quotient, remainder, power])
+def test_numbers_of_tensors_raise_as_pythons_do(function, backend):
+    compiled = tg.compile(function, backend=backend, fullgraph=True)
+    for value in (2.0, 0.0, 0.125, 0.0, 2.0):
+        np.testing.assert_allclose(
+            compiled(tg.tensor(value)).tolist(), function(tg.tensor(value)).tolist(), rtol=1e-5
+        )
+    assert compiled.stats()["recordings"] <= 3
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_fails_at_every_call_ends_in_eager_calls(backend):
     compiled = tg.compile(by_iteration, backend=backend)

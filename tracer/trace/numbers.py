@@ -86,8 +86,14 @@ class TracedNumber:
             a, b = number, trace.as_number(other)
             if reflected:
                 a, b = b, a
-            if kind in _DIVISIONS and not is_own_code(sys._getframe(2).f_code):
-                trace.guard_divisor(b)
+            if kind in _RAISE and not is_own_code(sys._getframe(2).f_code):
+                if kind in _DIVISIONS:
+                    trace.guard_divisor(b)
+                if trace.is_tried():  # Python is to know whether it raises
+                    if kind == "pow":
+                        return trace.as_number(a._exact("a power") ** b._exact("a power"))
+                    if not b:
+                        raise ZeroDivisionError("division by zero")
             return trace.number(*arithmetic(kind, a, b))
 
     def _compare(self, other: Any, kind: Callable[[Any, Any], bool]) -> Any:
@@ -201,6 +207,7 @@ class TracedNumber:
 
 
 _DIVISIONS = ("truediv", "floordiv", "mod")
+_RAISE = (*_DIVISIONS, "pow")
 # Operands that a number of a graph takes; and those that it takes as what it is in Python.
 _IN_GRAPHS = (int, float, np.bool_, np.integer, np.floating, TracedNumber)
 _NUMBERS = (Number, np.generic, np.ndarray, TracedNumber)

@@ -164,7 +164,11 @@ class Trace(TraceAutograd):
     def _may_be_caught(self, outputs: Iterable[Node], operands: Iterable[Node]) -> bool:
         known = set(operands)
         new = [n for n in postorder(outputs, stop=known.__contains__) if n not in known]
-        return any(map(hazards, new)) and is_tried(self._called_from)
+        return any(map(hazards, new)) and self.is_tried()
+
+    def is_tried(self) -> bool:
+        """Whether an error that is raised now may be caught by the function that is recorded."""
+        return is_tried(self._called_from)
 
     def weak(self, operand: Any, name: str, nodes: list[Node]) -> Any:
         if isinstance(operand, TracedNumber):
