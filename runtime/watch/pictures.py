@@ -45,7 +45,8 @@ _WITH_PARTS = (
 _C_DATA = ctypes.c_int.__mro__[-2]  # the base of all types of ctypes
 _WITH_FIELDS = (dict, os._Environ, types.MappingProxyType, threading.local)
 LEAVES = ("value", "same", "any")  # forms of snapshots with nothing inside
-_DICTS = (dict, OrderedDict, defaultdict)  # those with item assignment of Python's own
+_DICTS = (dict, OrderedDict, defaultdict)
+_ITEM_METHODS = ("__setitem__", "__getitem__", "__delitem__", "__iter__", "get", "pop")
 _NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
 
 
@@ -84,8 +85,9 @@ class Picture:
             return self.same(value)
         if id(value) in self.met:
             return ("same", value)  # inside itself, or shared: its content is compared once
-        if self.visit is not None and kind.__flags__ & HEAP_TYPE:  # it may have attributes, too
-            self.visit(value)
+        if self.visit is not None and kind.__flags__ & HEAP_TYPE:
+            if kind.__dictoffset__ or not issubclass(kind, tuple):  # it has attributes, too
+                self.visit(value)
         if isinstance(value, np.ma.MaskedArray):
             self.met[id(value)] = value
             return ("parts", kind, tuple(map(self.take, parts_of(value))), value)
@@ -197,7 +199,7 @@ def bound_items(taken: tuple, value: Any) -> list[tuple[dict, Any, Any]] | None:
     if form in LEAVES or type(value) is not taken[1]:
         return None
     found: list[tuple[dict, Any, Any]] = []
-    if form == "mapping" and taken[1] in _DICTS:
+    if form == "mapping" and has_plain_items(taken[1]):
         keys, items = taken[2]
         now = list(value)
         if len(now) < len(keys) or not all(map(same_key, keys, now)):
@@ -220,6 +222,16 @@ def bound_items(taken: tuple, value: Any) -> list[tuple[dict, Any, Any]] | None:
             return None
         found += further
     return found
+
+
+def has_plain_items(kind: type) -> bool:
+    """Whether it is a dict with item assignment of Python's own."""
+    return kind in _DICTS or (
+        issubclass(kind, dict)
+        and all(
+            getattr(kind, name) in {getattr(own, name) for own in _DICTS} for name in _ITEM_METHODS
+        )
+    )
 
 
 def without_item(taken: tuple, holder: Any, key: Any) -> tuple:

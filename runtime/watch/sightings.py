@@ -146,7 +146,11 @@ class Sightings:
         such as `functools.cached_property` does: then it is what its namespace held at first sight.
         """
         known = self._namespaces.get(id(place.holder))
-        return now if known is None else known[2].get(place.name, ABSENT)
+        if (
+            known is None or known[0] != place.kind
+        ):  # a dict may be an object, whose fields it holds
+            return now
+        return known[2].get(place.name, ABSENT)
 
     def note_namespace(self, kind: str, holder: Any) -> None:
         """Remember what the places of this kind in `holder` hold now, to notice every write."""

@@ -161,3 +161,64 @@ def masked_array(compile):
     for k in range(3):
         yield g(ramp(2))
         data[0] = k + 2.0
+
+
+@hazard
+def dicts_that_are_their_own_attributes(compile):
+    class Config(dict):
+        def __init__(self, **fields):
+            super().__init__(**fields)
+            self.__dict__ = self
+
+    class Forwarding(dict):
+        __getattr__ = dict.__getitem__
+        __setattr__ = dict.__setitem__
+
+    yield from read_and_written(compile, Config(), Forwarding(n=1.0))
+    nested = Forwarding(inner=Config(n=1.0))
+    g = compile(lambda x: x * nested.inner.n)
+    for k in range(3):
+        nested.inner.n = float(k)
+        yield g(ramp(2))
+
+
+@hazard
+def results_that_are_dicts_with_attributes(compile):
+    """As model hubs return them."""
+
+    class Output(collections.OrderedDict):
+        def __init__(self, **fields):
+            super().__init__(**fields)
+            for name, value in fields.items():
+                object.__setattr__(self, name, value)
+
+    layer = tg.nn.Linear(2, 2)
+    with tg.no_grad():
+        layer.weight.fill_(0.5)
+        layer.bias.fill_(0.25)
+
+    def f(x):
+        y = layer(x)
+        out = Output(loss=y.sum(), logits=y)
+        return out.loss + out["logits"].mean()
+
+    g = compile(f)
+    model = compile(lambda x: Output(loss=layer(x).sum(), logits=layer(x)))
+    for k in range(3):
+        out = model(ramp(3, 2) * k)
+        yield g(ramp(3, 2) * k), out.loss, out["logits"], list(out)
+
+
+@hazard
+def named_tuples(compile):
+    class Pair(collections.namedtuple("Pair", "a b")):
+        scale = 2.0
+
+    plain = collections.namedtuple("plain", "a b")
+    holder = types.SimpleNamespace(pair=Pair(1.0, 2.0), plain=plain(1.0, 2.0))
+    g = compile(lambda x: x * holder.pair.scale * holder.pair.a + holder.plain.b)
+    yield g(ramp(2))
+    Pair.scale = 3.0
+    yield g(ramp(2))
+    holder.pair, holder.plain = Pair(4.0, 5.0), plain(6.0, 7.0)
+    yield g(ramp(2))
