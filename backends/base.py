@@ -57,11 +57,13 @@ class IndexOutOfRange(BackendError, IndexError):
     names_op = False  # an embedding, a loss and x[i] are all a gather: the line says more
 
 
-class IntegerDivisionByZero(BackendError, ZeroDivisionError):
-    """An integer floor_div or rem had a zero divisor; integers have no inf or nan to answer."""
+class DivisionByZero(BackendError, ZeroDivisionError):
+    """An integer floor_div or rem, or a division of numbers read from tensors, had a zero divisor: as
+    Python's numbers, they have no inf or nan to answer.
+    """
 
     code = "TG032"
-    fix = "test the divisor, or divide floats"
+    fix = "test the divisor, or divide tensors of floats"
 
 
 class LinAlgError(BackendError, np.linalg.LinAlgError):
@@ -89,6 +91,7 @@ CHECKS: dict[str, type[BackendError]] = {
     "check": CheckFailed,
     "value": ValueOutOfRange,
     "linalg": LinAlgError,
+    "division": DivisionByZero,
 }
 
 

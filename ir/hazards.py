@@ -14,12 +14,13 @@ ZERO = "zero"  # the divisor of integers: an element may be 0
 DEFINITE = "definite"  # a matrix that may not be positive definite (only its lower triangle counts)
 FINITE = "finite"  # a matrix that may hold an inf or nan
 FINITE_LOWER = "finite_lower"  # the same of its lower triangle
-CHECK, VALUE, LINALG = "check", "value", "linalg"  # the operand of a `check` of this kind: false?
+# The operand of a `check` of this kind: false?
+CHECK, VALUE, LINALG, DIVISION = "check", "value", "linalg", "division"
 TRIPS = "trips"  # a loop that may go on after max_trips
 INSIDE = "inside"  # a node whose sub-graph or decomposition has hazards
 
 KINDS = frozenset(
-    {INDEX, ZERO, DEFINITE, FINITE, FINITE_LOWER, CHECK, VALUE, LINALG, TRIPS, INSIDE}
+    {INDEX, ZERO, DEFINITE, FINITE, FINITE_LOWER, CHECK, VALUE, LINALG, DIVISION, TRIPS, INSIDE}
 )
 
 

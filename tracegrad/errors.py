@@ -3,8 +3,8 @@
 from tracegrad.backends.base import (
     BackendError,
     CheckFailed,
+    DivisionByZero,
     IndexOutOfRange,
-    IntegerDivisionByZero,
     LinAlgError,
     ValueOutOfRange,
 )
@@ -80,7 +80,7 @@ __all__ = [
     "GraphBreakError",
     "InPlaceError",
     "IndexOutOfRange",
-    "IntegerDivisionByZero",
+    "DivisionByZero",
     "InvalidValueError",
     "JaxNotInstalledError",
     "LeakedTensorError",

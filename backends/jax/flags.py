@@ -24,8 +24,8 @@ from jax import lax
 from tracegrad.backends.base import (
     CHECKS,
     BackendError,
+    DivisionByZero,
     IndexOutOfRange,
-    IntegerDivisionByZero,
     KernelError,
     LinAlgError,
 )
@@ -125,7 +125,7 @@ def _error(hazard: Hazard, node: Node) -> BackendError:
     if hazard.kind == kinds_of.INDEX:
         return IndexOutOfRange(f"an index lies outside [0, {hazard.size})", name, loc)
     if hazard.kind == kinds_of.ZERO:
-        return IntegerDivisionByZero("an integer was divided by zero", name, loc)
+        return DivisionByZero("an integer was divided by zero", name, loc)
     if hazard.kind == kinds_of.DEFINITE:
         return LinAlgError("the matrix is not positive definite", name, loc)
     if hazard.kind == kinds_of.TRIPS:

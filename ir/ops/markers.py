@@ -5,7 +5,7 @@ from __future__ import annotations
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
-from tracegrad.ir.hazards import CHECK, LINALG, VALUE, Hazard
+from tracegrad.ir.hazards import CHECK, DIVISION, LINALG, VALUE, Hazard
 from tracegrad.ir.ops.base import equal_types, no_flops, register, tensor, traits
 from tracegrad.ir.ops.traits import CHEAP, EFFECT, IDENTITY_MARKER, VIEW
 from tracegrad.ir.types import TensorType, bool_
@@ -44,7 +44,7 @@ rebind = register(
 )
 
 
-KINDS = (CHECK, VALUE, LINALG)  # what a check that fails raises: see backends/base.py
+KINDS = (CHECK, VALUE, LINALG, DIVISION)  # what a check that fails raises: see backends/base.py
 
 
 def _check_type(x: TensorType, message: str, kind: str) -> TensorType:
@@ -56,7 +56,7 @@ def _check_type(x: TensorType, message: str, kind: str) -> TensorType:
 
 
 # x; where it is false at run time an error with `message` and the user's line is raised. Kind
-# "check" is raised when the call ends; "value" and "linalg" where the op that asks for them would
+# "check" is raised when the call ends; the others where the op that asks for them would
 # raise: on JAX at the next synchronisation, so that they cost a training loop no wait.
 check = register(
     Op(

@@ -48,6 +48,7 @@ _READERS = frozenset({
     "importlib", "_frozen_importlib", "_frozen_importlib_external", "zipimport", "linecache", "warnings",
     "logging", "encodings", "locale", "inspect",
 })  # fmt: skip
+_FINALIZERS = frozenset({"weakref", "multiprocessing.util"})  # run when an object happens to die
 _STAGES = tuple(
     f"tracegrad.{stage}." for stage in ("ir", "passes", "backends", "tracer", "runtime")
 )
@@ -138,10 +139,11 @@ class CodeWatch:
 
     def _called(self, frame: types.FrameType) -> None:
         code = frame.f_code
-        if code in self._collector_codes:
+        module = frame.f_globals.get("__name__") or ""
+        if code in self._collector_codes or (code.co_name == "__call__" and module in _FINALIZERS):
             self._skipped = frame
             return
-        if (frame.f_globals.get("__name__") or "").startswith(_STAGES):
+        if module.startswith(_STAGES):
             self._of_no_interest.add(code)  # nor are the objects it makes: they are of the trace
             return
         if code.co_name == "__init__" and code.co_argcount:

@@ -248,6 +248,42 @@ def test_numbers_of_tensors_raise_as_pythons_do(function, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_number_divided_by_zero_is_an_error_of_the_run(backend):
+    """Without a `try` there is one graph, which checks the divisor."""
+    weight = tg.nn.Parameter(tg.ones(2))
+    opt = tg.optim.SGD([weight], 0.5)
+
+    @tg.compile(backend=backend, fullgraph=True)
+    def step(x, count):
+        opt.zero_grad()
+        loss = (
+            (weight * x).sum() * (1 / count.sum().item())
+            + 6.0 % count[0].item()
+            + 6 // count[0].item()
+        )
+        loss.backward()
+        opt.step()
+        return loss
+
+    step(tg.ones(2), tg.ones(2))
+    before = weight.tolist()
+    with pytest.raises(ZeroDivisionError, match="test_caught_errors.py"):
+        step(tg.ones(2), tg.zeros(2)).item()
+        weight.tolist()
+    assert weight.tolist() == before == [0.75, 0.75]
+    step(tg.ones(2), tg.full((2,), 2.0))
+    assert weight.tolist() == [0.625, 0.625]
+    assert step.stats()["compiles"] == 1
+
+    @tg.compile(backend=backend)
+    def by_a_constant(x):
+        return x.item() / 0
+
+    with pytest.raises(ZeroDivisionError):
+        by_a_constant(tg.ones(()))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_fails_at_every_call_ends_in_eager_calls(backend):
     compiled = tg.compile(by_iteration, backend=backend)
     x = tg.arange(8.0)

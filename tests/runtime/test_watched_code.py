@@ -5,8 +5,10 @@ from __future__ import annotations
 import cProfile
 import gc
 import importlib
+import multiprocessing.util
 import pstats
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -178,3 +180,29 @@ def test_functions_of_its_own_are_looked_for_once(monkeypatch: pytest.MonkeyPatc
     )
     assert step(tg.ones(2)).tolist() == [5.0, 5.0]
     assert len(searched) == 1 and len(searched[0]) == 2
+
+
+@pytest.mark.parametrize("finalize", [multiprocessing.util.Finalize, weakref.finalize])
+def test_what_runs_because_an_object_dies_is_no_part_of_the_function(finalize: Any) -> None:
+    """The end of a data loader's worker, say, that falls into a recording: it empties a registry."""
+
+    class Worker:
+        def __init__(self) -> None:
+            self.itself = self
+            finalize(self, lambda *_: None, *([()] if finalize is not weakref.finalize else []))
+
+    @tg.compile(fullgraph=True)
+    def f(x: Any) -> Any:
+        gc.collect()
+        return x * 2
+
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            Worker()
+        assert f(tg.ones(2)).tolist() == [2.0, 2.0]
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -19,6 +19,7 @@ import numpy as np
 from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node
+from tracegrad.ir.hazards import DIVISION
 from tracegrad.ir.types import bool_, f64, i64
 from tracegrad.tracer.errors import LeakedTensorError
 from tracegrad.tracer.locate import here, is_own_code
@@ -94,6 +95,8 @@ class TracedNumber:
                         return trace.as_number(a._exact("a power") ** b._exact("a power"))
                     if not b:
                         raise ZeroDivisionError("division by zero")
+                elif kind in _DIVISIONS:
+                    b = b._not_zero()
             return trace.number(*arithmetic(kind, a, b))
 
     def _compare(self, other: Any, kind: Callable[[Any, Any], bool]) -> Any:
@@ -122,6 +125,19 @@ class TracedNumber:
 
     def __pos__(self) -> Any:
         return self._binary(0, "add", False) if self.category == "bool" else self
+
+    def _not_zero(self) -> TracedNumber:
+        """As a divisor: the run raises DivisionByZero where it is 0. Raises ZeroDivisionError."""
+        if self.node.op is ops.constant:
+            if not self.node.attrs.value.splat:
+                raise ZeroDivisionError("division by zero")
+            return self
+        if self.trace.host_of(self) is not None:  # Python was asked
+            return self
+        ok = ops.bitwise_not(ops.eq(self.node, ops.splat(0, self.node.type)))
+        passed = ops.check(ok, message="a number was divided by zero", kind=DIVISION)
+        divisor = ops.where(passed, self.node, ops.splat(1, self.node.type))
+        return TracedNumber(self.trace, divisor, self.category)
 
     def _numeric(self) -> Node:
         return ops.cast(self.node, dtype=i64) if self.category == "bool" else self.node

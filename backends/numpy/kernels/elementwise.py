@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.backends.base import IntegerDivisionByZero
+from tracegrad.backends.base import DivisionByZero
 from tracegrad.backends.numpy.kernels import special
 from tracegrad.backends.numpy.kernels.registry import KERNELS, Array, array, is_half, kernel, narrow
 
@@ -102,7 +102,7 @@ for _name, _function in WIDENED.items():
 
 def _refuse_zero(divisor: Array) -> None:
     if divisor.dtype.kind in "iub" and not divisor.all():
-        raise IntegerDivisionByZero("integer division by zero; test the divisor, or divide floats")
+        raise DivisionByZero("integer division by zero; test the divisor, or divide floats")
 
 
 def _float_division(function: Callable[..., Any], x: Array, y: Array) -> Array:
