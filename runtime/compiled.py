@@ -43,7 +43,7 @@ MAX_SIGNATURES = 256  # signatures kept
 # Ends of a path tree, those included that differ in how often a loop turned; a larger max_paths counts.
 MAX_WAYS = 256
 MAX_VARYING = 256  # numbers of Python's that are inputs because they differ from turn to turn
-MAX_LEFT = 8  # recordings in a row that fail inside a `try` before calls are eager
+MAX_LEFT = 8  # calls in a row that fail inside a `try` of what they record before all are eager
 MAX_EVENTS = 200  # recordings that `why()` still explains
 _LOOK_AGAIN = object()
 
@@ -71,7 +71,7 @@ class CompiledFunction(FunctionLike, Inspection):
         self._eager_reason = ""
         self._calls = 0
         self._recordings = 0
-        self._left_to_python = 0  # recordings in a row that ended so
+        self._left_to_python = (0, 0)  # how many calls in a row that ended so, the last of them
         self._record_seconds = 0.0
         self._runner = Runner(settings.backend)
         self._last: Segment | None = None
@@ -246,10 +246,12 @@ class CompiledFunction(FunctionLike, Inspection):
             trace.discard()
             if trace.left_to_python:
                 observer.put_back()
-                self._left_to_python += 1
-                if self._left_to_python > MAX_LEFT:
+                count, last = self._left_to_python
+                count = count + 1 if last == self._calls - 1 else 1
+                self._left_to_python = count, self._calls
+                if count >= MAX_LEFT:
                     self._stay_eager(
-                        f"an operation that a `try` is around has failed in {MAX_LEFT} recordings in a row",
+                        f"an operation that a `try` is around has failed in {MAX_LEFT} calls in a row",
                         "ask before: torch.linalg.cholesky_ex, or an index compared with the size",
                         trace,
                     )
@@ -265,7 +267,6 @@ class CompiledFunction(FunctionLike, Inspection):
         else:
             recorded.forget_arguments()
             self._recordings += 1
-            self._left_to_python = 0
             self._given = Given(call.args, call.kwargs)
             self._record_seconds += time.perf_counter() - started
             self._signatures.append(call.signature)

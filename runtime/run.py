@@ -61,6 +61,8 @@ class Runner(Committer):
         on), a condition on one, which stands on the edge, be the other way round.
         """
         assert root is not None, "a tree is walked once it has a path"
+        if root.tried and self.jax:
+            raise_pending()  # of earlier calls, which no `try` of this function is around
         try:
             if not root.exclusive:
                 return self._walk(root, call, path)

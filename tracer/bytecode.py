@@ -17,6 +17,8 @@ _ASK_FOR_VARIABLES = frozenset({"locals", "vars", "dir", "eval", "exec"})  # of 
 _ASK_FOR_FRAMES = frozenset({"_getframe", "currentframe"})
 _NOTHING = frozenset({"CACHE", "PUSH_EXC_INFO", "NOP"})
 _GOES_ON = frozenset({"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT"})
+_CLEAN_UP = ["COPY", "POP_EXCEPT", "RERAISE"]  # the end of a handler that has raised
+_ENTERS = frozenset({"BEFORE_WITH", "BEFORE_ASYNC_WITH", "LOAD_SPECIAL"})
 _OUR_MANAGERS = frozenset({"no_grad", "enable_grad", "set_grad_enabled", "inference_mode"})
 # Instructions that name a variable or an attribute: by how many bits their argument is shifted.
 _SHIFT_OF_NAMES = {
@@ -62,18 +64,25 @@ def asks_for_variables(code: CodeType) -> bool:
 
 def may_catch(code: CodeType, offset: int) -> bool:
     """Whether an error at `offset` may end in the function itself: in an `except`, in a `with` (but for
-    those of our own), in a `finally` that returns.
+    those of our own), in a `finally` that returns. Errs on the side of True.
     """
     entries = list(exception_table(code))
     met: set[int] = set()
-    while True:
-        targets = [target for start, end, target in entries if start <= offset < end]
-        if not targets or targets[-1] in met:
-            return False
-        offset = targets[-1]
-        met.add(offset)
-        if _swallows(code, min(start for start, _, target in entries if target == offset), offset):
+    while (handler := handler_of(entries, offset)) is not None and handler not in met:
+        met.add(handler)
+        begins = min(start for start, _, target in entries if target == handler)
+        if _swallows(code, entries, begins, handler):
             return True
+        offset = handler
+    return False
+
+
+Entries = list[tuple[int, int, int]]
+
+
+def handler_of(entries: Entries, offset: int) -> int | None:
+    """Where an error at `offset` goes."""
+    return next((target for start, end, target in reversed(entries) if start <= offset < end), None)
 
 
 def exception_table(code: CodeType) -> Iterator[tuple[int, int, int]]:
@@ -96,30 +105,42 @@ def exception_table(code: CodeType) -> Iterator[tuple[int, int, int]]:
         yield 2 * start, 2 * (start + length), 2 * target
 
 
-def _swallows(code: CodeType, start: int, handler: int) -> bool:
-    """Whether a handler, of what stands from `start` on, may let the function go on."""
-    names = [opname[number] for offset, number, _ in instructions(code) if offset >= handler]
-    names = [name for name in names if name not in _NOTHING]
+def _swallows(code: CodeType, entries: Entries, begins: int, handler: int) -> bool:
+    """Whether a handler, of what stands from `begins` on, may let the function go on."""
+    named = [
+        (offset, opname[number]) for offset, number, _ in instructions(code) if offset >= handler
+    ]
+    body = [(offset, name) for offset, name in named if name not in _NOTHING]
+    names = [name for _, name in body]
     if names[0] == "WITH_EXCEPT_START":
-        return _OUR_MANAGERS.isdisjoint(_names_of_manager(code, start))
-    if names[:3] == ["COPY", "POP_EXCEPT", "RERAISE"]:  # the end of an `except` that has raised
+        return _OUR_MANAGERS.isdisjoint(_names_of_manager(code, begins))
+    if names[:3] == _CLEAN_UP:
         return False
-    for name in names:
-        if name in _GOES_ON:
-            return True
-        if name == "RERAISE":
+    end = handler_of(entries, body[0][0])  # where it cleans up after itself
+    inside = [target for _, _, target in entries if target > handler and target != end]
+    for k, (offset, name) in enumerate(body):
+        if offset == end:
             return False
+        if name in _GOES_ON and names[k - 1 : k + 2] != _CLEAN_UP:
+            return True
+        if name == "RERAISE" and offset < min(inside, default=offset + 1):
+            return False  # it is its own, not that of a handler inside it
     return False
 
 
 def _names_of_manager(code: CodeType, body: int) -> set[str]:
-    """The names on the line of the `with` whose body begins at `body`."""
+    """The names in the `with` item whose body begins at `body`: those on its line, after the item before."""
     line = line_at(code, body)  # of the first instruction, which takes what the manager has given
-    return {
-        code.co_names[argument >> _SHIFT_OF_NAMES[number]]
-        for offset, number, argument in instructions(code)
-        if offset < body and number in _SHIFT_OF_NAMES and line_at(code, offset) == line
-    }
+    names: set[str] = set()
+    of_item: set[str] = set()
+    for offset, number, argument in instructions(code):
+        if offset >= body or line_at(code, offset) != line:
+            continue
+        if opname[number] in _ENTERS:
+            names, of_item = of_item or names, set()
+        elif number in _SHIFT_OF_NAMES:
+            of_item.add(code.co_names[argument >> _SHIFT_OF_NAMES[number]])
+    return names
 
 
 def line_at(code: CodeType, offset: int) -> int | None:

@@ -88,15 +88,23 @@ def is_tried(outermost: int) -> bool:
     """Whether an error that is raised now may end in an `except` of the user's, in a frame inside that of
     this id.
     """
-    frame: FrameType | None = sys._getframe(1)
+    frame = catching_frame(sys._getframe(1))
     while frame is not None and id(frame) != outermost:
+        # An IndexError of `__getitem__` ends a loop over its object.
+        if frame.f_code.co_name == "__getitem__" or may_catch(frame.f_code, frame.f_lasti):
+            return True
+        frame = catching_frame(frame.f_back)
+    return False
+
+
+def catching_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame, from this one on, of user code or of a decorator of contextlib's."""
+    while frame is not None:
         code = frame.f_code
         if not is_between(code) or code.co_filename.endswith(_DECORATORS):
-            # An IndexError of `__getitem__` ends a loop over its object.
-            if code.co_name == "__getitem__" or may_catch(code, frame.f_lasti):
-                return True
+            return frame
         frame = frame.f_back
-    return False
+    return None
 
 
 def variables(frame: FrameType) -> dict[str, Any]:

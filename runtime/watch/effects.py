@@ -165,8 +165,9 @@ class Effects:
             now = fact.place.read()
             if now is fact.value and not unchanged(fact.snapshot, now):
                 restored(fact.snapshot)
-        if self.arguments_before is not None:
-            restored(self.arguments_before)
+        before = self.arguments_before
+        if before is not None and not unchanged(before, self.arguments):
+            restored(before)
         for fact in facts:
             self.watch.stored.setdefault(fact.place.key, (fact.place, fact.value))
         for place, before in self.watch.stored.values():

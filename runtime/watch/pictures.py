@@ -301,6 +301,8 @@ def restored(taken: tuple) -> Any:
         value.clear()
         value.update(content[1])
     elif form == "array" and value.flags.writeable:
+        if value.shape != content[0]:
+            value.resize(content[0], refcheck=False)
         value[...] = np.frombuffer(content[2], content[1]).reshape(content[0])
     elif form == "bytes" and bytes(value) != content:
         put_back_bytes(value, content)
@@ -311,11 +313,17 @@ def restored(taken: tuple) -> Any:
             value.truncate()
             value.write(parts[0])
             value.seek(parts[1])
+        elif isinstance(value, np.ma.MaskedArray):
+            if np.ma.getmask(value) is not parts[1]:
+                value.mask = parts[1]
         elif isinstance(value, np.ndarray):
             for k, item in enumerate(parts[1]):
                 value.flat[k] = item
-        elif isinstance(value, ContextVar) and parts[0] is not value.get(ABSENT):
-            value.set(parts[0])  # none before: only who set it could take it away
+        elif (
+            isinstance(value, ContextVar) and parts[0] is not ABSENT
+        ):  # else only its token would do
+            if parts[0] is not value.get(ABSENT):
+                value.set(parts[0])
     return value
 
 

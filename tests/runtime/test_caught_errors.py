@@ -2,6 +2,7 @@
 
 import contextlib
 import dis
+import threading
 
 import numpy as np
 import pytest
@@ -174,6 +175,43 @@ def by_a_type_that_is_chosen(x, place):
         return tg.zeros(1)
 
 
+def with_a_lock_in_the_handler(x, place):
+    try:
+        return x[place]
+    except:  # noqa: E722
+        with threading.Lock():
+            found = x[:1] - 1
+        return found
+
+
+def with_a_finally_in_the_handler(x, place):
+    try:
+        return x[place]
+    except:  # noqa: E722
+        try:
+            found = x[:1] - 1
+        finally:
+            found = x[:1] - 2
+        return found
+
+
+def with_a_loop_in_the_handler(x, place):
+    try:
+        return x[place]
+    except:  # noqa: E722
+        for k in range(3):
+            if k:
+                break
+        return x[: sum([1 for _ in range(1)])]
+
+
+def beside_our_own(x, place):
+    found = tg.zeros(1)
+    with tg.no_grad(), contextlib.suppress(IndexError):
+        found = x[place]
+    return found
+
+
 class Window:
     """The old way of iteration: until an IndexError."""
 
@@ -190,8 +228,9 @@ def by_iteration(x, place):
 
 FUNCTIONS = [
     by_type, of_a_function_called, suppressed, every_error, not_caught, of_another_type, written,
-    before_a_branch, divided, in_a_branch_of_the_graph, by_a_manager, by_a_generator, by_a_decorator,
-    by_a_stack, by_returning, by_group, by_a_type_that_is_chosen,
+    before_a_branch, divided, in_a_branch_of_the_graph, by_a_manager, by_a_generator,
+    by_a_decorator, by_a_stack, with_a_lock_in_the_handler, with_a_finally_in_the_handler,
+    with_a_loop_in_the_handler, beside_our_own, by_returning, by_group, by_a_type_that_is_chosen,
 ]  # fmt: skip
 PLACES = {"found first": (1, 2, 9, 0, 9, 3, 8), "not found first": (8, 9, 0, 9, 1, 0)}
 
@@ -281,6 +320,55 @@ def test_a_number_divided_by_zero_is_an_error_of_the_run(backend):
 
     with pytest.raises(ZeroDivisionError):
         by_a_constant(tg.ones(()))
+
+
+def test_an_error_of_an_earlier_call_is_not_swallowed():
+    """XLA tells late; no `try` of the second function is around the first."""
+    first = tg.compile(lambda x, place: x[place] * 2, backend="jax")
+    second = tg.compile(by_type, backend="jax")
+    x, good = tg.arange(8.0), tg.tensor([1])
+    first(x, good)
+    second(x, good)
+    first(x, tg.tensor([9]))
+    with pytest.raises(IndexError):
+        second(x, good)
+    assert second(x, good).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_numbers_in_a_branch_of_the_graph_raise_none_while_recording(backend):
+    def branch(x):
+        try:
+            return x * (1.0 / x.sum().item())
+        except ZeroDivisionError:
+            return x
+
+    compiled = tg.compile(
+        lambda x: tg.cond(x.sum() > -1, lambda: branch(x), lambda: x),
+        backend=backend,
+        fullgraph=True,
+    )
+    for value in (2.0, 4.0):
+        assert compiled(tg.full((1,), value)).tolist() == branch(tg.full((1,), value)).tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_failures_now_and_then_leave_a_function_compiled(backend):
+    compiled = tg.compile(by_type, backend=backend)
+    good, bad = tg.tensor([1]), tg.tensor([9])
+    for k in range(12):
+        for _ in range(2):
+            assert compiled(tg.arange(8.0), good).tolist() == [2.0]
+        assert compiled(tg.arange(4.0 + k % 2), bad).tolist() == [-1.0] * (4 + k % 2)
+    assert not compiled.stats()["eager"]
+
+
+def test_what_stands_around_the_compiled_function_is_no_concern_of_it():
+    around = Skipping()(tg.compile(lambda x, place: x[place], backend="jax"))
+    around(tg.arange(8.0), tg.tensor([1]))
+    compiled = around.__wrapped__
+    ((tree,),) = compiled._cache.values()
+    assert not tree.root.tried
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

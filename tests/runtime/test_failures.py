@@ -1,6 +1,7 @@
 """A call that fails leaves everything as it was, and tensors of its trace say where they come from."""
 
 import collections
+import contextvars
 
 import numpy as np
 import pytest
@@ -451,3 +452,36 @@ def test_a_branch_on_what_lies_out_of_range_is_not_taken(backend):
     assert compiled.stats()["recordings"] == recordings
     compiled(tg.ones(3), tg.tensor([2, 1]))
     assert state.tolist() == [20.0, 20.0]
+
+
+def test_arguments_of_numpy_are_as_they_were():
+    """Masked ones too, and one whose shape was set before the error."""
+    masked, plain = np.ma.masked_array([1.0, 2.0, 3.0], [0, 1, 0]), np.ma.masked_array([1.0, 2.0])
+    f = tg.compile(lambda x, m: x + float(m.sum()))
+    assert f(tg.ones(1), masked).tolist() == [5.0] and f(tg.ones(1), plain).tolist() == [4.0]
+    assert masked.data.tolist() == [1.0, 2.0, 3.0] and masked.mask.tolist() == [False, True, False]
+
+    @tg.compile
+    def reshaped(x, array):
+        array.resize((3, 2), refcheck=False)
+        array[0] = 7.0
+        raise KeyError("stop")
+
+    array = np.zeros((2, 3))
+    with pytest.warns(UserWarning, match="runs eagerly"), pytest.raises(KeyError):
+        reshaped(tg.ones(1), array)
+    assert array.tolist() == [[7.0, 7.0], [0.0, 0.0], [0.0, 0.0]]  # by the eager call
+
+
+def test_a_context_variable_that_had_no_value_gets_none_of_ours():
+    variable = contextvars.ContextVar("variable")
+
+    @tg.compile
+    def f(x):
+        factor = variable.get(1.0)
+        variable.set(5.0)
+        return x * factor
+
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        f(tg.ones(1))
+    assert variable.get() == 5.0

@@ -13,11 +13,12 @@ import numpy as np
 
 from tracegrad.ir.graph import Node, placeholder, postorder
 from tracegrad.ir.types import TensorType
+from tracegrad.passes.hazards import hazards
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.numbers import TracedNumber
-from tracegrad.tracer.trace.recording import Trace
+from tracegrad.tracer.trace.recording import Trace, new_nodes
 from tracegrad.tracer.trace.traced import Cell
 
 
@@ -71,11 +72,17 @@ class NestedTrace(Trace):
 
     def try_now(self, outputs: Iterable[Node], operands: Iterable[Node]) -> None:
         """No values are known here: a run that fails is left to Python."""
+        if any(map(hazards, new_nodes(outputs, operands))):
+            self.is_tried()
+
+    def is_tried(self) -> bool:
+        """Nothing is asked here: the recording around it notes that a run may be left to Python."""
         outermost: Trace = self
         while outermost.outer is not None:
             outermost = outermost.outer
-        if outermost is not self and outermost._may_be_caught(outputs, operands):
+        if outermost is not self and outermost.is_tried():
             outermost.tried = True
+        return False
 
     # -- Python's side ---------------------------------------------------------------------------
 

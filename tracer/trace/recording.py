@@ -10,6 +10,7 @@ gradients (tracking.py), memory (buffers.py), Python's side (host.py), the rever
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
@@ -28,7 +29,14 @@ from tracegrad.tracer.bytecode import lines_in_loops
 from tracegrad.tracer.dispatch import Weak
 from tracegrad.tracer.eager import check_stored, run_eager_only
 from tracegrad.tracer.errors import ShapeError
-from tracegrad.tracer.locate import here, is_tried, user_frame, user_frames, variables
+from tracegrad.tracer.locate import (
+    catching_frame,
+    here,
+    is_tried,
+    user_frame,
+    user_frames,
+    variables,
+)
 from tracegrad.tracer.operands import as_tensor_operand
 from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import get_mode
@@ -86,6 +94,9 @@ class Trace(TraceAutograd):
         self.left_to_python = False
         self._values: dict[Node, np.ndarray] = {}
         self._called_from = id(user_frame())
+        self._caught_outside = id(
+            catching_frame(sys._getframe(1))
+        )  # so errors there are no concern
         self._looping: dict[CodeType, frozenset[int | None]] = {}
         self._asked_at: set[_loc.Loc] = set()
 
@@ -152,7 +163,7 @@ class Trace(TraceAutograd):
 
         Raises LeftToPython.
         """
-        if not self._may_be_caught(outputs, operands):
+        if not (any(map(hazards, new_nodes(outputs, operands))) and self.is_tried()):
             return
         self.tried = True
         try:
@@ -161,14 +172,9 @@ class Trace(TraceAutograd):
             self.left_to_python = True  # should an `except:` catch even this
             raise LeftToPython from None
 
-    def _may_be_caught(self, outputs: Iterable[Node], operands: Iterable[Node]) -> bool:
-        known = set(operands)
-        new = [n for n in postorder(outputs, stop=known.__contains__) if n not in known]
-        return any(map(hazards, new)) and self.is_tried()
-
     def is_tried(self) -> bool:
         """Whether an error that is raised now may be caught by the function that is recorded."""
-        return is_tried(self._called_from)
+        return is_tried(self._caught_outside)
 
     def weak(self, operand: Any, name: str, nodes: list[Node]) -> Any:
         if isinstance(operand, TracedNumber):
@@ -338,3 +344,9 @@ class Trace(TraceAutograd):
                 values[item.node] = item.array()
         evaluate_nodes(postorder(nodes, stop=values.__contains__), values)
         return [values[node] for node in nodes]
+
+
+def new_nodes(outputs: Iterable[Node], operands: Iterable[Node]) -> list[Node]:
+    """What an op has made."""
+    known = set(operands)
+    return [n for n in postorder(outputs, stop=known.__contains__) if n not in known]
