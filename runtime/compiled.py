@@ -252,7 +252,7 @@ class CompiledFunction(FunctionLike, Inspection):
                 if count >= MAX_LEFT:
                     self._stay_eager(
                         f"an operation that a `try` is around has failed in {MAX_LEFT} calls in a row",
-                        "ask before: torch.linalg.cholesky_ex, or an index compared with the size",
+                        "ask before it fails (an index compared with the size, say), or keep it outside",
                         trace,
                     )
                 return None

@@ -101,9 +101,8 @@ class Observer:
             elif isinstance(error, LeakedTensorError):
                 self._code.explain(error)
             elif isinstance(error, Exception):
-                with suppress(
-                    UnsupportedError
-                ):  # which is a complaint: such a function runs eagerly
+                # What cannot be repeated becomes the complaint: such a function runs eagerly.
+                with suppress(UnsupportedError):
                     self._effects.changed()
         finally:
             self._attributes.uninstall()

@@ -319,10 +319,9 @@ def restored(taken: tuple) -> Any:
         elif isinstance(value, np.ndarray):
             for k, item in enumerate(parts[1]):
                 value.flat[k] = item
-        elif (
-            isinstance(value, ContextVar) and parts[0] is not ABSENT
-        ):  # else only its token would do
-            if parts[0] is not value.get(ABSENT):
+        elif isinstance(value, ContextVar):
+            # To take a first value away needs the token of who set it.
+            if parts[0] is not ABSENT and parts[0] is not value.get(ABSENT):
                 value.set(parts[0])
     return value
 

@@ -146,9 +146,8 @@ class Sightings:
         such as `functools.cached_property` does: then it is what its namespace held at first sight.
         """
         known = self._namespaces.get(id(place.holder))
-        if (
-            known is None or known[0] != place.kind
-        ):  # a dict may be an object, whose fields it holds
+        # A dict may be an object and hold its own fields: its attributes are no items of it.
+        if known is None or known[0] != place.kind:
             return now
         return known[2].get(place.name, ABSENT)
 
