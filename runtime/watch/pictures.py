@@ -12,6 +12,7 @@ import ctypes
 import enum
 import functools
 import io
+import math
 import operator
 import os
 import threading
@@ -301,8 +302,10 @@ def restored(taken: tuple) -> Any:
         value.clear()
         value.update(content[1])
     elif form == "array" and value.flags.writeable:
-        if value.shape != content[0]:
+        if value.size != math.prod(content[0]):
             value.resize(content[0], refcheck=False)
+        elif value.shape != content[0]:
+            value.shape = content[0]  # resize refuses views with gaps
         value[...] = np.frombuffer(content[2], content[1]).reshape(content[0])
     elif form == "bytes" and bytes(value) != content:
         put_back_bytes(value, content)

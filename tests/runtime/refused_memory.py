@@ -9,6 +9,8 @@ import queue
 import sqlite3
 import struct
 
+import numpy as np
+
 import tracegrad as tg
 from tests.runtime.hazards.registry import falls_back
 from tests.runtime.programs import ramp
@@ -120,6 +122,19 @@ def memory_seen_in_steps(compile):
     g = compile(f)
     for _ in range(3):
         yield g(ramp(3)), list(memory)
+
+
+@falls_back("is changed")
+def shape_of_an_array_with_gaps(compile):
+    numbers = np.arange(12, dtype=np.float32)[::2]
+
+    def f(x):
+        numbers.shape = (2, 3) if numbers.ndim == 1 else (6,)
+        return x * float(numbers.flat[1]) * numbers.ndim
+
+    g = compile(f)
+    for _ in range(3):
+        yield g(ramp(3)), numbers.shape
 
 
 @falls_back("is changed")
