@@ -230,7 +230,7 @@ def call_programs(recorded: Recorded, grad: bool, compiler: Compiler) -> list[Ca
     # State written with gradients has a history afterwards, as in eager.
     reached |= {
         index for _, index in recorded.writes
-        if recorded.outputs[index] in trace.active and not trace.is_freed(recorded.outputs[index])
+        if recorded.outputs[index] in trace.active and recorded.outputs[index] not in trace.walked.nodes
     }  # fmt: skip
     leaves = {r.index for r in made if r.kind == "output" and r.leaf}
     indices = sorted(reached - leaves) if grad else []

@@ -169,7 +169,7 @@ class ResultReader:
             traced.chain,
             tracked=tracked,
             unwritable=leaf._unwritable,
-            freed=tracked and trace.is_freed(traced.node),
+            freed=tracked and traced.node in trace.walked.nodes,
             leaf=base in trace.leaf_of,
             parts=[] if gradient is None else [self.of(gradient, f"{name}.grad")],
         )

@@ -1,4 +1,6 @@
-"""A walk backwards frees what it has passed, not what is behind its targets; as in PyTorch."""
+"""A walk backwards frees what the gradients it has passed keep, not what is behind its targets; as in
+PyTorch.
+"""
 
 import pytest
 import torch
@@ -57,3 +59,77 @@ def test_what_was_passed_is_freed(mode):
     run = twice if mode == "eager" else tg.compile(twice, backend=mode)
     with pytest.raises(tg.errors.GradientError, match="second time"):
         run(x)
+
+
+def once_before_a_loop(t, w, x):
+    """What is arranged of the weights before a loop, each turn with a walk of its own."""
+    flat, across = w.view(-1), w.t()
+    both = t.cat([flat, t.stack([flat[1:], flat[:-1]]).reshape(-1)])
+    for scale in (1.0, 2.0, 3.0):
+        loss = flat.pow(2).sum() + ((x @ across) * scale).sum() + both.sin().mean()
+        loss.backward()
+    return w.grad
+
+
+def values_for_later_walks(t, w, x):
+    """A sum keeps nothing, but its value is what others read."""
+    shifted = w + 1
+    product, exponential = (shifted * shifted).sum(), shifted.exp().sum()
+    product.backward()
+    exponential.backward()
+    shifted.sum().backward()
+    return w.grad
+
+
+def to_an_intermediate(t, w, x):
+    flat = w.view(-1)
+    (of_flat,) = t.autograd.grad(flat.exp().sum(), flat)
+    (flat * of_flat).sum().backward()
+    flat.sin().sum().backward()
+    return w.grad
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "program", [once_before_a_loop, values_for_later_walks, to_an_intermediate]
+)
+def test_what_keeps_nothing_is_walked_again(program, mode):
+    test_behind_the_targets_all_is_left(program, mode)
+
+
+TWICE = {  # what is walked twice, and whether PyTorch lets it
+    "w + 1": True, "1 - w": True, "-w": True, "w + t.ones(4) * 2": True, "w.mean()": True, "w.sum(0)": True,
+    "w.clone()": True, "w.double()": True, "w[1:3]": True, "w[1]": True, "w.expand(2, 4)": True,
+    "w.cumsum(0)": True, "w.roll(1).flip(0)": True, "w.split(2)[0]": True, "w.unbind()[2]": True,
+    "w.unfold(0, 2, 1)": True, "w.view(2, 2).diagonal()": True, "t.cat([w, w])": True,
+    "t.nn.functional.pad(w, (1, 2))": True, "w.unsqueeze(0).repeat(2, 1)": True,
+    "t.as_strided(w, (2,), (2,))": True, "t.nn.functional.dropout(w, 0.5, False)": True,
+    "w * 2": False, "w / 2": False, "w * t.ones(4)": False, "w.abs()": False, "w.relu()": False,
+    "w.square()": False, "w[t.tensor([0, 1])]": False, "t.where(w > 2, w, -w)": False,
+    "w.softmax(0)": False, "w.max(0).values": False, "w.norm()": False, "w @ t.ones(4)": False,
+    "t.nn.functional.layer_norm(w, (4,))": False, "w.std()": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("text", TWICE)
+def test_second_walks_are_barred_where_pytorch_bars_them(text, mode):
+    def run(t, compile):
+        w = t.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
+
+        def twice():
+            total = eval(text, {"t": t, "w": w}).sum()
+            total.backward()
+            total.backward()
+            return w.grad
+
+        return compile(twice)().tolist()
+
+    compile = (lambda f: f) if mode == "eager" else lambda f: tg.compile(f, backend=mode)
+    if TWICE[text]:
+        assert run(tg, compile) == pytest.approx(run(torch, lambda f: f))
+        return
+    with pytest.raises(RuntimeError, match="second time"):
+        run(torch, lambda f: f)
+    with pytest.raises(tg.errors.GradientError, match="second time"):
+        run(tg, compile)

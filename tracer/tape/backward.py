@@ -18,6 +18,7 @@ from tracegrad.tracer.state import get_mode, no_grad, set_grad_enabled
 from tracegrad.tracer.tape.compiled import compiled_for
 from tracegrad.tracer.tape.entries import FREED, LEAF, Entry, Tape
 from tracegrad.tracer.tape.hooks import any_registered, hooks_of, registered, replaced, retained_by
+from tracegrad.tracer.tape.kept import drop, keepers
 from tracegrad.tracer.tape.refused import (
     checked_cotangent,
     no_gradient_wanted,
@@ -156,27 +157,34 @@ def run(
 
     to_all  whether these are all leaves
     """
-    found = cotangents_of(targets, tape, cotangents, create_graph)
-    if not (create_graph if retain_graph is None else retain_graph):
-        tape.free(None if to_all else targets)
-    return found
-
-
-def cotangents_of(
-    targets: list[Entry], tape: Tape, cotangents: list[Any], create_graph: bool
-) -> list[Any]:
     hooks = None
     if any_registered():
         hooks = run_hooks
         refuse_between_results(tape, registered())
+    compiled = None if create_graph or hooks else compiled_for(tape, targets)
+    if compiled is not None:
+        found = compiled(tape.order, cotangents)
+    else:
+        found = cotangents_of(targets, tape, cotangents, create_graph, hooks)
+    if not (create_graph if retain_graph is None else retain_graph):
+        drop(
+            tape,
+            keepers(tape) if compiled is None else compiled.keepers,
+            None if to_all else targets,
+        )
+    return found
+
+
+def cotangents_of(
+    targets: list[Entry], tape: Tape, cotangents: list[Any], create_graph: bool, hooks: Any
+) -> list[Any]:
+    """Entry by entry."""
     if create_graph:
         with set_grad_enabled(True):  # wherever it is asked for
             found = walk(tape, cotangents, targets, recorded_gradients(tape), hooks)
         given = set(map(id, cotangents))  # of a leaf that is itself the root
         gradients: list[Any] = [found.get(target) for target in targets]
         return [gradient.clone() if id(gradient) in given else gradient for gradient in gradients]
-    if hooks is None and (compiled := compiled_for(tape, targets)) is not None:
-        return compiled(tape.order, cotangents)
     found = walk(tape, cotangents, targets, entry_gradients, hooks)
     separate(targets, found, cotangents)
     return [found.get(target) for target in targets]

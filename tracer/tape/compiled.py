@@ -20,6 +20,7 @@ from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import LRU, WEAK_DTYPE, compile_for_numpy
 from tracegrad.tracer.tape.entries import Entry, Tape, program_of, weak_category
+from tracegrad.tracer.tape.kept import keepers
 from tracegrad.tracer.tape.walk import to_parents, vjp_of, walk
 
 COMPILED_SIZE = 256  # structures kept compiled
@@ -74,6 +75,7 @@ class CompiledBackward:
         inputs, found, self.reads = backward_graph(tape, targets)
         # A target that no gradient reaches has no output.
         self.present = tuple(node is not None for node in found)
+        self.keepers = keepers(tape)
         self.run = compile_for_numpy(
             Graph(inputs, tuple(node for node in found if node is not None), name="backward")
         )

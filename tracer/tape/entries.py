@@ -129,6 +129,11 @@ def program_of(entry: Entry) -> Program:
     return program_for(kind.op, kind.attrs, tuple(spec_of(parent) for parent in entry.parents))
 
 
+def tracked(parent: Any) -> bool:
+    """Whether an operand wants a gradient."""
+    return isinstance(parent, Entry) and parent.kind is not CONSTANT
+
+
 def spec_of(parent: Any) -> Any:
     if parent is None:
         return None
@@ -176,13 +181,3 @@ class Tape:
             if any(parent in leads for parent in entry.parents):
                 leads.add(entry)
                 yield entry
-
-    def free(self, targets: Iterable[Entry] | None = None) -> None:
-        """Drop what a second walk would read: of what a walk to the targets has passed, of everything if
-        these are all leaves.
-        """
-        for entry in self.order if targets is None else list(self.passed(targets)):
-            if entry.kind is not LEAF and entry.kind is not CONSTANT:
-                entry.kind = FREED
-                entry.parents = ()
-                entry.value = entry.saved = None

@@ -13,7 +13,7 @@ from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.dispatch import apply
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import VJP, WEAK_DTYPE, Program
-from tracegrad.tracer.tape.entries import CONSTANT, LEAF, Entry, Part, Tape, program_of
+from tracegrad.tracer.tape.entries import CONSTANT, LEAF, Entry, Part, Tape, program_of, tracked
 from tracegrad.tracer.tensor import Tensor, wrap
 
 # (entry, cotangents of its outputs by number, entries worth reaching) -> (parent, cotangent) pairs
@@ -165,10 +165,6 @@ def vjp_from_operands(
     flags = tuple(k in received for k in range(len(program.types)))
     given = [received[k] for k, has in enumerate(flags) if has]
     return program.vjp(wanted, flags, save=False), given
-
-
-def tracked(parent: Any) -> bool:
-    return isinstance(parent, Entry) and parent.kind is not CONSTANT
 
 
 def operand_values(entry: Entry, program: Program, reads: tuple[int, ...]) -> list[np.ndarray]:

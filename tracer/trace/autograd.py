@@ -66,14 +66,9 @@ class TraceAutograd(TraceHost):
         self.given: list[Node] = []
         self.unread: list[Node] = []
         self.grads: dict[int, GradSlot] = {}
-        self._freed: set[Node] = set()
         self._older: set[Node] = set()  # there before the last walk under create_graph
         self.hooks: dict[Node, list[Any]] = {}  # of the trace's own tensors
         self._retaining: dict[int, Tensor] = {}  # tensors with history that keep their gradient
-
-    def is_freed(self, node: Node) -> bool:
-        """Whether a backward without retain_graph has walked through `node`."""
-        return node in self._freed
 
     def adopt(self, tensor: Tensor) -> Tensor:
         """A tensor just made from Python values: a constant of the graph."""
@@ -151,7 +146,7 @@ class TraceAutograd(TraceHost):
             order = postorder(roots, stop=lambda n: n not in active)
             leads = leading_nodes(order, wrt, active)
             walked = {n for n in order if n in active and not leads.isdisjoint(n.inputs)}
-            if walked & self._freed:
+            if self.walked.bars(walked, self.is_tracked):
                 raise walked_before()
             if create:
                 self._older = set(postorder([*roots, *cotangents]))
@@ -163,7 +158,7 @@ class TraceAutograd(TraceHost):
                 else:
                     found = reverse(roots, cotangents, wrt, active=active)
             if not (create if retain is None else retain):
-                self._freed |= walked
+                self.walked.nodes |= walked
             if create:
                 self.track_gradients([n for n in found if n is not None])
         return found

@@ -214,7 +214,7 @@ class TraceBuffers(Tracking):
         with _loc.at(here()):
             node = emit_chain(tensor._chain, base)
         if tensor._entry is not None:
-            self.mark_active((node,), (base,))
+            self.mark_view(node, base)
         return node
 
     def leaked(self, tensor: Tensor) -> None:
@@ -230,7 +230,7 @@ class TraceBuffers(Tracking):
         with _loc.at(here()):
             result_node = step.emit(node)
         if grad:
-            self.mark_active((result_node,), (node,))
+            self.mark_view(result_node, node)
         result = bare(Tensor)
         result._traced = TracedValue(self, cell, (*chain, step), family, result_node, grad)
         cell.seen_by.append(ref(result))

@@ -150,6 +150,8 @@ class Trace(TraceAutograd):
                     for n in outputs
                 )
                 self.mark_active(outputs, nodes)
+                if not self.active.isdisjoint(outputs):
+                    self.walked.note_call(outputs, op, attrs, tuple(values))
             else:
                 outputs = tuple(
                     ops.detach(n) if any(n is m for m in nodes) and self.is_tracked(n) else n

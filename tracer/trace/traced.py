@@ -83,7 +83,7 @@ class TracedValue:
             with _loc.at(here()):
                 self._node = emit_chain(self.chain, base)
             if self.with_grad:
-                self.trace.mark_active((self._node,), (base,))
+                self.trace.mark_view(self._node, base)
             self.version = self.cell.version
         return self._node
 

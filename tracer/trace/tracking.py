@@ -11,6 +11,7 @@ from tracegrad.passes.autodiff import carries_gradient
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.walked import Walked
 
 
 @dataclass(eq=False)
@@ -31,12 +32,14 @@ class Tracking:
     active   nodes between a leaf and a result
     leaf_of  leaf nodes: a tensor that is written has one for every value it took
     leaves   by the id of their tensor
+    walked   what backwards have passed
     """
 
     def __init__(self) -> None:
         self.active: set[Node] = set()
         self.leaf_of: dict[Node, LeafRecord] = {}
         self.leaves: dict[int, LeafRecord] = {}
+        self.walked = Walked()
 
     def is_tracked(self, node: Node) -> bool:
         return node in self.active or node in self.leaf_of
@@ -56,6 +59,12 @@ class Tracking:
                 continue
             if any(map(self.is_tracked, node.inputs)) and carries_gradient(node):
                 self.active.add(node)
+
+    def mark_view(self, view: Node, base: Node) -> None:
+        """`mark_active` for what rearranges the elements of `base`."""
+        self.mark_active((view,), (base,))
+        if view in self.active:
+            self.walked.note_view(view, base)
 
     def add_leaf(self, node: Node, tensor: Tensor, outer: bool = False) -> LeafRecord:
         record = self.leaves.get(id(tensor))
