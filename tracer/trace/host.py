@@ -6,7 +6,6 @@ step is run again by every call, in order with the reads.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -251,12 +250,6 @@ class TraceHost(TraceBuffers):
             return known
         formula = self.host_formula(number.node)
         return formula if formula is not None and formula.reads else None
-
-    def guard_divisor(self, number: TracedNumber) -> None:
-        """Raises ZeroDivisionError, as Python does; of a number that only the graph knows nothing is asked."""
-        host = self.host_of(number)
-        if host is not None and not self.guard_host(host, operator.ne, 0):
-            raise ZeroDivisionError("division by zero")
 
     def guard_late(self, node: Node) -> np.ndarray | None:
         """A node's value after a host action, if it follows from numbers that Python reads."""

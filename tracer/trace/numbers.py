@@ -89,14 +89,9 @@ class TracedNumber:
                 a, b = b, a
             if kind in _RAISE and not is_own_code(sys._getframe(2).f_code):
                 if kind in _DIVISIONS:
-                    trace.guard_divisor(b)
-                if trace.is_tried():  # Python is to know whether it raises
-                    if kind == "pow":
-                        return trace.as_number(a._exact("a power") ** b._exact("a power"))
-                    if not b:
-                        raise ZeroDivisionError("division by zero")
-                elif kind in _DIVISIONS:
-                    b = b._not_zero()
+                    b = b._as_divisor()
+                elif trace.is_tried():  # Python is to know whether it raises
+                    return trace.as_number(a._exact("a power") ** b._exact("a power"))
             return trace.number(*arithmetic(kind, a, b))
 
     def _compare(self, other: Any, kind: Callable[[Any, Any], bool]) -> Any:
@@ -126,18 +121,25 @@ class TracedNumber:
     def __pos__(self) -> Any:
         return self._binary(0, "add", False) if self.category == "bool" else self
 
-    def _not_zero(self) -> TracedNumber:
-        """As a divisor: the run raises DivisionByZero where it is 0. Raises ZeroDivisionError."""
-        if self.node.op is ops.constant:
-            if not self.node.attrs.value.splat:
-                raise ZeroDivisionError("division by zero")
-            return self
-        if self.trace.host_of(self) is not None:  # Python was asked
+    def _as_divisor(self) -> TracedNumber:
+        """Raises ZeroDivisionError, as Python does, where Python can know or has to: in a `try`.
+        Elsewhere the run raises DivisionByZero.
+        """
+        trace = self.trace
+        if (host := trace.host_of(self)) is not None:
+            known = trace.guard_host(host, operator.ne, 0)
+        elif self.node.op is ops.constant:
+            known = bool(self.node.attrs.value.splat)
+        else:
+            known = bool(self) if trace.is_tried() else None
+        if known is False:
+            raise ZeroDivisionError("division by zero")
+        if known:
             return self
         ok = ops.bitwise_not(ops.eq(self.node, ops.splat(0, self.node.type)))
         passed = ops.check(ok, message="a number was divided by zero", kind=DIVISION)
         divisor = ops.where(passed, self.node, ops.splat(1, self.node.type))
-        return TracedNumber(self.trace, divisor, self.category)
+        return TracedNumber(trace, divisor, self.category)
 
     def _numeric(self) -> Node:
         return ops.cast(self.node, dtype=i64) if self.category == "bool" else self.node
