@@ -48,6 +48,8 @@ class BackendError(TracegradError, RuntimeError):
 class KernelError(BackendError):
     """A kernel stopped for its own reason (no memory, a bad argument); the cause is chained."""
 
+    unexpected = True
+
 
 class IndexOutOfRange(BackendError, IndexError):
     """gather, scatter, take_along or scatter_along was given an index outside its axis."""

@@ -5,6 +5,7 @@ class TracegradError(Exception):
     """Base of every error of the library's own. `code` has a paragraph in docs/errors.md."""
 
     code = "TG000"
+    unexpected = False  # whether code of the library's own has failed, not what it was given
 
 
 class IRError(TracegradError):

@@ -9,6 +9,7 @@ import numpy as np
 
 from tracegrad.ir import ops
 from tracegrad.ir.const import Const
+from tracegrad.ir.errors import TracegradError
 from tracegrad.ir.graph import Graph, Node, emit, rebuild
 from tracegrad.ir.loc import at
 from tracegrad.ir.ops.traits import CONTROL, EFFECT, ELEMENTWISE, IDENTITY_MARKER, SOURCE, VIEW
@@ -86,7 +87,9 @@ class Fold(Pass):
             return None
         try:
             (array,) = self.evaluate(Graph((), (node,), name="fold"), [])
-        except (ArithmeticError, RuntimeError):
+        except TracegradError as error:
+            if error.unexpected:
+                raise
             return None  # it fails at run time as well, with the user's line
         return Const(array)
 

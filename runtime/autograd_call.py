@@ -51,6 +51,7 @@ class CallProgram(Program):
         with _loc.at(graph.outputs[0].loc):
             self.joint = self.vjp(self.wanted, flags)
         self.saved = self.joint.saved
+        self.reads = frozenset(self.joint.needs_in)
 
     def _derive(
         self, wanted: tuple[bool, ...], with_cotangent: tuple[bool, ...], save: bool
@@ -89,7 +90,7 @@ class CallProgram(Program):
         places  where the run has the values that the gradient reads, see Plan.programs
         """
         parents = []
-        reads = set(self.joint.needs_in)
+        reads = self.reads
         call, before = run.call, run.before
         for k, item in enumerate(plan.inputs):
             held = item.kind in ("state", "argument", "slot")
@@ -98,7 +99,7 @@ class CallProgram(Program):
             if owner is not None:
                 if owner.__class__ is Storage:
                     seen_through = (
-                        call.tensors[int(item.name[3:])] if item.kind == "argument" else item.tensor
+                        call.tensors[item.position] if item.kind == "argument" else item.tensor
                     )
                     family = self.families.get(item.node, seen_through._family)
                     entry = owner.entries.get(family)
@@ -147,7 +148,7 @@ class CallProgram(Program):
             return entry
         entry = owner._const or owner._constant()
         if item.kind == "argument":
-            storage = run.call.tensors[int(item.name[3:])]._storage
+            storage = run.call.tensors[item.position]._storage
             if storage is not None:  # a view given by value
                 storage.watch(entry)
         return entry
@@ -157,7 +158,7 @@ class CallProgram(Program):
         written = {id(item) for item, _ in plan.writes}
         return {
             id(item): on_numpy(runner.owner_of(item, run)).copy()
-            for k, item in enumerate(plan.inputs) if id(item) in written and k in self.joint.needs_in
+            for k, item in enumerate(plan.inputs) if k in self.reads and id(item) in written
         }  # fmt: skip
 
     @staticmethod

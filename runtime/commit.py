@@ -47,7 +47,7 @@ class Committer:
 
     def owner_of(self, item: Input, run: Run) -> Any:
         if item.kind == "argument":
-            return run.call.owners[int(item.name[3:])]
+            return run.call.owners[item.position]
         # What stood under a name when the run began: the commit may bind the name anew.
         owner = item.source if item.kind != "slot" else run.found[id(item.source)]
         if owner.__class__ is not Storage and owner._storage is not None:

@@ -71,6 +71,7 @@ class CompiledFunction(FunctionLike, Inspection):
         self._eager_reason = ""
         self._calls = 0
         self._recordings = 0
+        self._python_calls = 0  # that the function itself has answered, for an error it may catch
         self._left_to_python = (0, 0)  # how many calls in a row that ended so, the last of them
         self._record_seconds = 0.0
         self._runner = Runner(settings.backend)
@@ -106,6 +107,8 @@ class CompiledFunction(FunctionLike, Inspection):
                     "it writes a tensor made by from_numpy, and another such tensor lies in the same memory",
                     "call from_numpy once and make the other one a view of that tensor, or copy it",
                 )
+            else:
+                self._python_calls += 1
         return self.function(*args, **kwargs)
 
     def _answer(self, call: Call) -> Any:
@@ -246,6 +249,7 @@ class CompiledFunction(FunctionLike, Inspection):
             trace.discard()
             if trace.left_to_python:
                 observer.put_back()
+                self._python_calls += 1
                 count, last = self._left_to_python
                 count = count + 1 if last == self._calls - 1 else 1
                 self._left_to_python = count, self._calls
@@ -325,6 +329,8 @@ class CompiledFunction(FunctionLike, Inspection):
         containers as what they are.
         """
         if by_memory:
+            if len(self._by_memory) >= MAX_SIGNATURES:
+                self._by_memory.clear()  # each is found again by one recording
             self._by_memory.add(call.key)
             return Call(call.args, call.kwargs, call.grad, True, call.by_identity)
         opened: Any = call.opened

@@ -62,6 +62,7 @@ class Inspection:
     _events: list[Event]
     _compiler: Any
     _calls: int
+    _python_calls: int
     _recordings: int
     _record_seconds: float
     _eager_reason: str
@@ -105,10 +106,14 @@ class Inspection:
         return self._lowered().source
 
     def stats(self) -> dict[str, Any]:
-        """Counts and seconds: calls, recordings, compiles (distinct executables), seconds."""
+        """Counts and seconds: calls, recordings, compiles (distinct executables), seconds.
+
+        python_calls  those that the function itself answered, as an operation had failed in a `try`
+        """
         return {
             "calls": self._calls,
             "recordings": self._recordings,
+            "python_calls": self._python_calls,
             "compiles": self._compiler.compiles,
             "record_seconds": self._record_seconds,
             "compile_seconds": self._compiler.seconds,
@@ -124,6 +129,10 @@ class Inspection:
             for k, event in enumerate(self._events, forgotten)
             for line in (f"recording {k}: {event.reason}", *(f"  {note}" for note in event.noticed))
         ]
+        if self._python_calls:
+            lines.append(
+                f"ran as Python: {self._python_calls} calls, in which an operation in a `try` has failed"
+            )
         if self._eager_reason:
             lines.append(f"eager: {self._eager_reason}")
         return "\n".join(lines) or f"{self.name} has not been called yet"

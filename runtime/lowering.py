@@ -146,21 +146,21 @@ def placement(graph: Graph, options: dict[str, Any]) -> dict[str, Any]:
     given = options.get("input_specs")
     if not given:
         return {}
-    of_argument = {f"arg{k}": spec for k, spec in enumerate(given)}
+    of_argument = {f"arg{k}": (k, spec) for k, spec in enumerate(given)}
     specs = []
     for name, role, node in zip(graph.input_names, graph.input_roles, graph.inputs):
-        spec = of_argument.get(name) if role == "argument" else None
+        position, spec = of_argument.get(name, (-1, None)) if role == "argument" else (-1, None)
         if spec is not None:
-            check_spec(name, tuple(spec), node.shape, options.get("mesh"))
+            check_spec(position, tuple(spec), node.shape, options.get("mesh"))
         specs.append(None if spec is None else tuple(spec))
     return {"input_specs": tuple(specs)}
 
 
 def check_spec(
-    name: str, spec: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | None
+    position: int, spec: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | None
 ) -> None:
     """Raise ArgumentError or ShapeError, in the user's words, where an argument cannot be cut so."""
-    which = f"input_specs: {spec} for tensor argument {name[3:]} of shape {list(shape)}"
+    which = f"input_specs: {spec} for tensor argument {position} of shape {list(shape)}"
     axes = mesh.shape if mesh is not None else {}
     if unknown := [axis for axis in spec if axis is not None and axis not in axes]:
         raise ArgumentError(

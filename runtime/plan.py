@@ -25,9 +25,10 @@ class Plan:
     host      the same with the actions, and what was asked after one, among them; empty if there are none
     draws     how often each random stream is drawn from
     writes    captured state and the outputs that hold its new values
-    unread    outputs among them whose old value the last program does not read, so cannot hand back
+    places    where the last program reads what is written: inputs, -1 where it does not
+    unread    outputs among the writes whose old value the last program does not read, so cannot hand back
+    updated   the writes again, if each is to a captured tensor
     families  see Recorded
-    updated   the same, if every write is to a captured tensor
     grads     what happens to gradients; of these,
     unset     (fields of the tensor, where its gradient was dropped or None) where it becomes None
     kept      those that become a tensor, and those of arguments
@@ -47,9 +48,10 @@ class Plan:
     host: list[HostRead | HostAction | HostGuard]
     draws: list[tuple[Any, int]]
     writes: list[tuple[Input, int]]
+    places: list[int]
     unread: set[int]
-    families: dict[int, int]
     updated: UpdatedTensors | None
+    families: dict[int, int]
     grads: list[GradWrite]
     unset: list[tuple[dict[str, Any], str | None]]
     kept: list[GradWrite]
@@ -78,7 +80,9 @@ def make_plan(final: Segment, recorded: Recorded, programs: list[Any], facts: li
         if results[0].freed:
             type_ = recorded.outputs[single].type
             freed = (type_.shape, type_.dtype.np)
-    places = iter(final.saved)
+    saved = iter(final.saved)
+    position = {id(source): k for k, source in enumerate(final.sources)}
+    places = [position.get(id(item), -1) for item, _ in recorded.writes]
     reads = [item for item in trace.host if isinstance(item, HostRead)]
     unset = [grad for grad in recorded.grads if grad.argument < 0 and grad.kind != "set"]
     return Plan(
@@ -88,8 +92,9 @@ def make_plan(final: Segment, recorded: Recorded, programs: list[Any], facts: li
         draws=trace.random_draws,
         writes=recorded.writes,
         unread={index for _, index in recorded.writes} - final.lowered.graph.updates.keys(),
+        places=places,
+        updated=updated_tensors(final, recorded.writes, places),
         families=recorded.families,
-        updated=updated_tensors(final, recorded),
         grads=recorded.grads,
         unset=[(grad.tensor.__dict__, grad.where or None) for grad in unset],
         kept=[grad for grad in recorded.grads if grad.argument >= 0 or grad.kind == "set"],
@@ -99,7 +104,7 @@ def make_plan(final: Segment, recorded: Recorded, programs: list[Any], facts: li
         switched=recorded.switched,
         slots=list(trace.slots.values()),
         inputs=list(trace.inputs),
-        programs=[(program, list(islice(places, len(program.saved)))) for program in programs],
+        programs=[(program, list(islice(saved, len(program.saved)))) for program in programs],
         single=single,
         freed=freed,
         grad_left=trace.grad_left,

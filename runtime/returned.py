@@ -64,7 +64,7 @@ class Returned:
         if owner.__class__ is not Storage:
             return self.seen_of(owner, result)
         given = item.kind == "argument"
-        through = self.call.tensors[int(item.name[3:])] if given else item.tensor
+        through = self.call.tensors[item.position] if given else item.tensor
         return self.seen_of(owner.base(through._family), result)
 
     # -- what is made ----------------------------------------------------------------------------

@@ -258,14 +258,12 @@ class Runner(Committer):
             self.check_apart(segment, plan, arrays, written, run)
         if self.jax:
             return  # new values are arrays of their own
-        for (item, _), owner in zip(plan.writes, owners):
+        for position, owner in zip(plan.places, owners):
             protect_saved(owner)
             for member in owner.members()[:1] if owner.__class__ is Storage else [owner]:
                 writable(member)
-            array = owner.array if owner.__class__ is Storage else owner._data
-            for k, source in enumerate(segment.sources):
-                if source is item:
-                    arrays[k] = array
+            if position >= 0:
+                arrays[position] = owner.array if owner.__class__ is Storage else owner._data
 
     def check_apart(
         self, segment: Segment, plan: Plan, arrays: list[Any], written: list[Storage], run: Run

@@ -61,7 +61,7 @@ class Sources:
         self.order = sorted(range(len(sources)), key=grouped.__getitem__) if moved else None
         state = [s.source for s in sources if isinstance(s, Input) and s.kind == "state"]
         self.arguments = [
-            int(s.name[3:]) for s in sources if isinstance(s, Input) and s.kind == "argument"
+            s.position for s in sources if isinstance(s, Input) and s.kind == "argument"
         ]
         self.tensors = [s for s in state if not isinstance(s, Storage)]
         self.fields = [tensor.__dict__ for tensor in self.tensors]

@@ -206,9 +206,9 @@ class Call:
         for position, tensor in enumerate(self.tensors):
             owner = self.owners[position]
             if owner is tensor or owner is tensor._storage:
-                trace.declare_argument(tensor, f"arg{position}")
+                trace.declare_argument(tensor, position)
             else:
-                trace.declare_view(tensor, owner, f"arg{position}")
+                trace.declare_view(tensor, owner, position)
 
 
 def is_given_by_value(tensor: Tensor) -> bool:

@@ -12,6 +12,7 @@ from tracegrad.runtime.segments import Segment, Sources
 from tracegrad.tracer.bundle import Bundle, Bundled, value_in_xla
 from tracegrad.tracer.storage import Storage, protect_saved, settle
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.buffers import Input
 
 # Fields of a tensor by which more than its own `_jax` may hold or want its value.
 _OTHER_HOLDERS = frozenset({"_data", "_storage", "_const"})
@@ -87,16 +88,19 @@ def picker(positions: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
     return itemgetter(*positions)
 
 
-def updated_tensors(final: Segment, recorded: Any) -> UpdatedTensors | None:
-    """What a recording updates, if all of it is captured tensors."""
-    positions = {id(source): k for k, source in enumerate(final.sources)}
-    places = []
-    for item, index in recorded.writes:
-        if item.kind != "state" or not isinstance(item.source, Tensor) or id(item) not in positions:
+def updated_tensors(
+    final: Segment, writes: list[tuple[Input, int]], places: list[int]
+) -> UpdatedTensors | None:
+    """What a recording updates, if all of it is captured tensors; see Plan for `writes` and `places`."""
+    tensors = []
+    for (item, index), position in zip(writes, places):
+        if item.kind != "state" or not isinstance(item.source, Tensor) or position < 0:
             return None
-        places.append((item.source, positions[id(item)], index))
-    places.sort(key=lambda place: place[1])  # as they are read: then nothing has to be put in order
-    final.fetch.updated = UpdatedTensors(final.fetch, places)
+        tensors.append((item.source, position, index))
+    tensors.sort(
+        key=lambda place: place[1]
+    )  # as they are read: then nothing has to be put in order
+    final.fetch.updated = UpdatedTensors(final.fetch, tensors)
     return final.fetch.updated
 
 

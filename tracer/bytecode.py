@@ -19,7 +19,15 @@ _NOTHING = frozenset({"CACHE", "PUSH_EXC_INFO", "NOP"})
 _GOES_ON = frozenset({"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT"})
 _CLEAN_UP = ["COPY", "POP_EXCEPT", "RERAISE"]  # the end of a handler that has raised
 _ENTERS = frozenset({"BEFORE_WITH", "BEFORE_ASYNC_WITH", "LOAD_SPECIAL"})
-_OUR_MANAGERS = frozenset({"no_grad", "enable_grad", "set_grad_enabled", "inference_mode"})
+_OUR_MANAGERS = frozenset({
+    "no_grad", "enable_grad", "set_grad_enabled", "inference_mode", "autocast"
+})  # fmt: skip
+_LOADS = frozenset({
+    "LOAD_NAME", "LOAD_GLOBAL", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLASSDEREF",
+    "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
+})  # fmt: skip
+_ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
+_CALLS = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 # Instructions that name a variable or an attribute: by how many bits their argument is shifted.
 _SHIFT_OF_NAMES = {
     opmap[name]: shift
@@ -43,13 +51,21 @@ def instructions(code: CodeType) -> Iterator[tuple[int, int, int]]:
 def lines_in_loops(code: CodeType) -> frozenset[int | None]:
     """The lines of a function that a loop in it runs again."""
     back = [
-        (offset + 2 - 2 * distance, offset)
+        (after_caches(code, offset) - 2 * distance, offset)
         for offset, number, distance in instructions(code) if number in _JUMPS_BACK
     ]  # fmt: skip
     return frozenset(
         line for start, end, line in code.co_lines()
         if any(first < end and start <= last for first, last in back)
     )  # fmt: skip
+
+
+def after_caches(code: CodeType, offset: int) -> int:
+    """Where the instruction after that at `offset` stands: from Python 3.13 on jumps have inline caches."""
+    offset += 2
+    while code.co_code[offset : offset + 1] == b"\0":  # CACHE
+        offset += 2
+    return offset
 
 
 def asks_for_variables(code: CodeType) -> bool:
@@ -113,7 +129,7 @@ def _swallows(code: CodeType, entries: Entries, begins: int, handler: int) -> bo
     body = [(offset, name) for offset, name in named if name not in _NOTHING]
     names = [name for _, name in body]
     if names[0] == "WITH_EXCEPT_START":
-        return _OUR_MANAGERS.isdisjoint(_names_of_manager(code, begins))
+        return not _is_ours(code, begins)
     if names[:3] == _CLEAN_UP:
         return False
     end = handler_of(entries, body[0][0])  # where it cleans up after itself
@@ -128,19 +144,27 @@ def _swallows(code: CodeType, entries: Entries, begins: int, handler: int) -> bo
     return False
 
 
-def _names_of_manager(code: CodeType, body: int) -> set[str]:
-    """The names in the `with` item whose body begins at `body`: those on its line, after the item before."""
+def _is_ours(code: CodeType, body: int) -> bool:
+    """Whether the `with` item whose body begins at `body` is one call of a manager of ours, by its name:
+    what stands on its line, after the item before.
+    """
     line = line_at(code, body)  # of the first instruction, which takes what the manager has given
-    names: set[str] = set()
-    of_item: set[str] = set()
+    item: list[tuple[str, str]] = []  # instructions, and what they name
+    following: list[tuple[str, str]] = []
     for offset, number, argument in instructions(code):
         if offset >= body or line_at(code, offset) != line:
             continue
-        if opname[number] in _ENTERS:
-            names, of_item = of_item or names, set()
-        elif number in _SHIFT_OF_NAMES:
-            of_item.add(code.co_names[argument >> _SHIFT_OF_NAMES[number]])
-    return names
+        name = opname[number]
+        if name in _ENTERS:
+            item, following = following or item, []
+        elif name in _LOADS or name in _ATTRIBUTES or name in _CALLS:
+            shift = _SHIFT_OF_NAMES.get(number)
+            following.append((name, "" if shift is None else code.co_names[argument >> shift]))
+    calls = sum(name in _CALLS for name, _ in item)
+    path = 1
+    while path < len(item) and item[path][0] in _ATTRIBUTES:
+        path += 1
+    return calls == 1 and item[path - 1][1] in _OUR_MANAGERS
 
 
 def line_at(code: CodeType, offset: int) -> int | None:

@@ -12,6 +12,7 @@ from tracegrad.backends.base import BackendError, KernelError, LinAlgError, Unsu
 from tracegrad.backends.numpy.kernels import KERNELS
 from tracegrad.backends.numpy.kernels.registry import Array
 from tracegrad.ir.graph import INPUT, Graph, Node, Op, placeholder
+from tracegrad.ir.ops import OPS
 from tracegrad.ir.types import TupleType
 
 # One entry a node: (node, values that no later node reads). Graphs never change, so plans keep.
@@ -108,6 +109,8 @@ def decomposition(node: Node) -> Graph:
         result = op.decompose(*inputs, **node.attrs)
         outputs = result if isinstance(result, tuple) else (result,)
         graph = Graph(inputs, outputs, name=op.name)
+        if OPS.get(op.name) is not op:  # of one call, whose recording its VJP may hold
+            return graph
         if len(_decompositions) >= _DECOMPOSITIONS_KEPT:
             _decompositions.clear()
         _decompositions[key] = graph

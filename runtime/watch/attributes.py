@@ -7,6 +7,7 @@ time; threads that do not record pass through them untouched.
 from __future__ import annotations
 
 import sys
+import threading
 import types
 from collections import OrderedDict, defaultdict, deque
 from typing import Any
@@ -184,25 +185,27 @@ class AttributeWatch:
                 self._hook(cls, name)
 
     def _hook(self, cls: type, name: str, function: Any = None) -> None:
-        users = _hooked.setdefault(cls, [])
-        if name not in cls.__dict__:
-            try:
-                type.__setattr__(cls, name, function or _HOOK_FUNCTIONS[name])
-            except TypeError:
-                return
-        if self not in users:
-            users.append(self)
+        with _hooking:
+            users = _hooked.setdefault(cls, [])
+            if name not in cls.__dict__:
+                try:
+                    type.__setattr__(cls, name, function or _HOOK_FUNCTIONS[name])
+                except TypeError:
+                    return
+            if self not in users:
+                users.append(self)
 
     def uninstall(self) -> None:
         self.trace.watch = None
-        for cls, users in list(_hooked.items()):
-            if self in users:
-                users.remove(self)
-            if not users:
-                del _hooked[cls]
-                for name, function in _HOOK_FUNCTIONS.items():
-                    if cls.__dict__.get(name) in (function, _tensor_setattr):
-                        type.__delattr__(cls, name)
+        with _hooking:
+            for cls, users in list(_hooked.items()):
+                if self in users:
+                    users.remove(self)
+                if not users:
+                    del _hooked[cls]
+                    for name, function in _HOOK_FUNCTIONS.items():
+                        if cls.__dict__.get(name) in (function, _tensor_setattr):
+                            type.__delattr__(cls, name)
 
 
 # Types of C whose instances have attributes as any object has.
@@ -213,6 +216,7 @@ _BUILTIN = (
 _USUAL_WAYS = frozenset(getattr(cls, name) for cls in _BUILTIN for name in ATTRIBUTE_HOOKS)
 
 _hooked: dict[type, list[AttributeWatch]] = {}
+_hooking = threading.RLock()  # two functions may be recorded at once, in two threads
 
 
 def _observed_getattribute(self: Any, name: str) -> Any:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.op_samples import SAMPLES
-from tracegrad.backends.numpy import interpret
+from tracegrad.backends.base import KernelError
+from tracegrad.backends.numpy import KERNELS, interpret
 from tracegrad.ir import (
     Graph,
     IRTypeError,
@@ -140,6 +141,19 @@ def test_inputs_that_a_program_refuses_show_nothing() -> None:
     check = Check(2, interpret, lambda graph, seed: [np.full((3, 3), -1, np.float32)])
     after = Pipeline((Simplify(),), (check,)).run(graph)
     assert names(after) == ["input", "cholesky"]
+
+
+def test_a_kernel_that_is_wrong_is_not_taken_for_a_program_that_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exp(x: Any) -> Any:
+        raise TypeError("wrong in itself")
+
+    monkeypatch.setitem(KERNELS, "exp", exp)
+    with pytest.raises(KernelError, match="wrong in itself"):
+        Pipeline((CSE(), Doubles()), (Check(2, interpret, make_inputs),)).run(one_op())
+    with pytest.raises(KernelError, match="wrong in itself"):
+        Fold(interpret).run(Graph((), (ops.exp(ops.splat(1, TensorType((2,), f32))),)))
 
 
 def test_generated_inputs_suit_their_roles() -> None:

@@ -212,6 +212,29 @@ def beside_our_own(x, place):
     return found
 
 
+@contextlib.contextmanager
+def forgiving(inner):
+    try:
+        with inner:
+            yield
+    except IndexError:
+        pass
+
+
+def around_our_own(x, place):
+    found = tg.zeros(1)
+    with forgiving(tg.no_grad()):
+        found = x[place]
+    return found
+
+
+def ours_or_another(x, place):
+    found = tg.zeros(1)
+    with tg.no_grad() if x.ndim > 1 else contextlib.suppress(IndexError):
+        found = x[place]
+    return found
+
+
 class Window:
     """The old way of iteration: until an IndexError."""
 
@@ -230,7 +253,8 @@ FUNCTIONS = [
     by_type, of_a_function_called, suppressed, every_error, not_caught, of_another_type, written,
     before_a_branch, divided, in_a_branch_of_the_graph, by_a_manager, by_a_generator,
     by_a_decorator, by_a_stack, with_a_lock_in_the_handler, with_a_finally_in_the_handler,
-    with_a_loop_in_the_handler, beside_our_own, by_returning, by_group, by_a_type_that_is_chosen,
+    with_a_loop_in_the_handler, beside_our_own, around_our_own, ours_or_another,
+    by_returning, by_group, by_a_type_that_is_chosen,
 ]  # fmt: skip
 PLACES = {"found first": (1, 2, 9, 0, 9, 3, 8), "not found first": (8, 9, 0, 9, 1, 0)}
 
@@ -361,6 +385,8 @@ def test_failures_now_and_then_leave_a_function_compiled(backend):
             assert compiled(tg.arange(8.0), good).tolist() == [2.0]
         assert compiled(tg.arange(4.0 + k % 2), bad).tolist() == [-1.0] * (4 + k % 2)
     assert not compiled.stats()["eager"]
+    assert compiled.stats()["python_calls"] == 12
+    assert "ran as Python: 12 calls" in compiled.why()
 
 
 def test_what_stands_around_the_compiled_function_is_no_concern_of_it():

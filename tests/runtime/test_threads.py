@@ -7,6 +7,9 @@ import pytest
 
 import tracegrad as tg
 from tests.runtime.programs import BACKENDS
+from tracegrad.runtime.watch import attributes
+from tracegrad.tracer.observed import Observed
+from tracegrad.tracer.trace.recording import Trace
 
 
 def in_four_threads(work):
@@ -151,3 +154,35 @@ def test_threads_that_meet_at_a_call_that_cannot_be_recorded_warn_once():
         for thread in threads:
             thread.join()
     assert found == [[2.0, 2.0]] * 3 and len(warned) == 1
+
+
+def test_hooks_are_not_taken_away_between_two_steps_of_another_recording(monkeypatch):
+    """One recording ends while another puts its hooks in."""
+    first = attributes.AttributeWatch(Trace())
+    first.install()
+    inside, gone = threading.Event(), threading.Event()
+
+    class Slow(list):
+        def __contains__(self, watch):
+            if threading.current_thread() is threading.main_thread() and not inside.is_set():
+                inside.set()
+                gone.wait(0.3)
+            return super().__contains__(watch)
+
+    users = {cls: Slow(users) for cls, users in attributes._hooked.items()}
+    monkeypatch.setattr(attributes, "_hooked", users)
+
+    def end():
+        inside.wait()
+        first.uninstall()
+        gone.set()
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    second = attributes.AttributeWatch(Trace())
+    second.install()
+    ending.join()
+    assert attributes._hooked[Observed] == [second]
+    assert "__getattribute__" in vars(Observed)
+    second.uninstall()
+    assert "__getattribute__" not in vars(Observed)

@@ -308,3 +308,14 @@ def test_a_parameter_frozen_inside_the_step_gets_no_gradient(backend):
     for _ in range(2):
         assert [t.tolist() for t in compiled(data(2))] == plain == [[[0.0, 1.0]]] * 2
     assert compiled.stats()["recordings"] == 1
+
+
+def test_the_signatures_whose_memory_matters_are_bounded():
+    def write(x):
+        x += 1
+        return x * 1
+
+    step = tg.compile(write)
+    for size in range(1, 300):
+        step(tg.zeros(size + 1)[1:])
+    assert len(step._by_memory) <= 256

@@ -7,6 +7,7 @@ import tracegrad as tg
 from tracegrad.ir.graph import Graph
 from tracegrad.tracer import eager, locate, program, views
 from tracegrad.tracer.tape import compiled as compiled_backward
+from tracegrad.tracer.trace.recording import Trace
 
 
 def graphs_alive():
@@ -62,3 +63,30 @@ def test_code_that_was_located_is_freed(monkeypatch):
     for number in range(5):
         exec(compile("locate.here()", f"<cell of {number}>", "exec"), {"locate": locate})
     assert len(locate._own_files) <= locate._CACHE_SIZE
+
+
+def test_the_recording_of_a_users_function_is_freed():
+    """Its op is one of this recording alone, whose gradient is the user's backward."""
+
+    class Double(tg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, ct):
+            return ct * 2
+
+    def once():
+        step = tg.compile(lambda x: Double.apply(x) if Double.apply(x).sum() > 0 else x)
+        step(tg.ones(3, requires_grad=True)).sum().backward()
+
+    def traces_alive():
+        gc.collect()
+        return sum(type(thing) is Trace for thing in gc.get_objects())
+
+    once()
+    before = traces_alive()
+    for _ in range(3):
+        once()
+    assert traces_alive() <= before

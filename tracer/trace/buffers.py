@@ -33,10 +33,11 @@ from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain, mark_
 class Input:
     """One input of the trace.
 
-    kind    "argument", "state", "random" or "host"
-    source  the captured Tensor or Storage, the generator, or the HostRead
-    key     identifies the same input in another recording of the function
-    tensor  for arguments and state: a tensor through which the storage was reached
+    kind      "argument", "state", "random", "host", or "slot" (state of an optimiser, found by its name)
+    source    the captured Tensor or Storage, the generator, the HostRead, or the slot
+    key       identifies the same input in another recording of the function
+    tensor    for arguments and state: a tensor through which the storage was reached
+    position  of an argument, among the call's tensors
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Input:
     name: str
     key: tuple
     tensor: Any = None
+    position: int = -1
 
 
 class TakenOver(NamedTuple):
@@ -101,20 +103,20 @@ class TraceBuffers(Tracking):
 
     # -- capturing -------------------------------------------------------------------------------
 
-    def declare_argument(self, tensor: Tensor, name: str) -> None:
-        """An argument of the call, before it runs; aliases of an earlier one share its input."""
+    def declare_argument(self, tensor: Tensor, position: int) -> None:
+        """A tensor among the call's arguments, before it runs; aliases of an earlier one share its input."""
         self._arguments.add(id(tensor))
         if tensor._storage is not None:
             self._arguments.add(id(tensor._storage))
-        self.cell_of(tensor, "argument", name)
+        self.cell_of(tensor, position)
 
-    def declare_view(self, view: Tensor, stand_in: Tensor, name: str) -> None:
+    def declare_view(self, view: Tensor, stand_in: Tensor, position: int) -> None:
         """A view as an argument by value: `stand_in` holds its elements, and its place in memory is
         nobody's business. So batches cut from one big tensor need one recording, not one each.
         """
         self._views[id(view)] = stand_in
         self._behind[id(view._storage)] = view._storage
-        self.declare_argument(stand_in, name)
+        self.declare_argument(stand_in, position)
         if not view._data.flags.c_contiguous:
             self.cells[id(stand_in)].strides = view._data.strides
 
@@ -142,7 +144,8 @@ class TraceBuffers(Tracking):
     def stand_in_of(self, tensor: Tensor) -> Tensor:
         return self._views.get(id(tensor), tensor)
 
-    def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
+    def cell_of(self, tensor: Tensor, position: int = -1) -> Cell:
+        """The tensor's, captured at first sight; `position`: of an argument."""
         traced = tensor._traced
         if traced is not None:
             if traced.trace is not self:
@@ -163,19 +166,22 @@ class TraceBuffers(Tracking):
             self.touched_by_capture[id(owner)] = owner
         if cell is None:
             self._owners.append((owner, tensor))
-            if owner is tensor and kind != "argument":
+            if owner is tensor and position < 0:
                 # A storage that it gets later matters to compiled calls; where an argument lies is in
                 # each call's key.
                 tensor._captured = True
             base = owner.array if isinstance(owner, Storage) else None
-            if isinstance(owner, Storage) and kind != "argument":
+            if isinstance(owner, Storage) and position < 0:
                 owner.captured = True
             shape = base.shape if base is not None else tuple(tensor.shape)
             dtype = dtype_of(base.dtype) if base is not None else tensor.dtype
             loc = here()
             node = placeholder(TensorType(shape, dtype), loc)
-            key = (kind, name) if kind == "argument" else (kind, id(owner))
-            self.inputs.append(Input(kind, node, owner, reader_of(owner), name, key, tensor))
+            kind, place = ("argument", position) if position >= 0 else ("state", id(owner))
+            name = f"arg{position}" if position >= 0 else ""
+            self.inputs.append(
+                Input(kind, node, owner, reader_of(owner), name, (kind, place), tensor, position)
+            )
             cell = self.cells[id(owner)] = Cell(node, owner, tensor._family)
             if isinstance(owner, Storage):
                 cell.strides = owner.odd_strides

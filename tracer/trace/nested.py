@@ -53,7 +53,7 @@ class NestedTrace(Trace):
         self._stand_ins.add(tensor._traced.cell)
         return tensor
 
-    def cell_of(self, tensor: Tensor, kind: str = "state", name: str = "") -> Cell:
+    def cell_of(self, tensor: Tensor, position: int = -1) -> Cell:
         traced = tensor._traced
         if self._is_mine(tensor):
             return traced.cell
