@@ -88,6 +88,13 @@ class ValueOutOfRange(BackendError):
     fix = "print the smallest and the largest value of the tensors on that line"
 
 
+class TooManyTrips(BackendError):
+    """The condition of a bounded loop still holds after its last trip."""
+
+    code = "TG036"
+    fix = "raise max_trips, or look at what the condition reads"
+
+
 # What a `check` node raises, by its kind.
 CHECKS: dict[str, type[BackendError]] = {
     "check": CheckFailed,

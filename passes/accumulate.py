@@ -13,10 +13,17 @@ from tracegrad.ir.types import TensorType, f32, f64
 from tracegrad.passes.base import Pass
 from tracegrad.passes.patterns import is_splat, splat_value
 
+
+def _by_steps(c: Node, x: Node, y: Node, factor: Node) -> Node:
+    scale = ops.broadcast_to(factor, shape=c.shape, dims=())
+    return ops.add(c, ops.mul(scale, ops.matmul(x, y)))
+
+
 # (c, x, y, 0-d factor) -> c + factor * (x @ y). Made here, gone after code generation; in no saved graph.
 ACCUMULATE = Op(
     "accumulate",
     infer=lambda c, x, y, factor: tensor(c),
+    decompose=_by_steps,
     not_differentiable="is made after differentiation",
 )
 

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 from numpy import ndarray
 
 from tracegrad.backends.base import Mesh, Options
+from tracegrad.backends.checks import checks
 from tracegrad.backends.optimise import optimise
 from tracegrad.ir.fingerprint import labels
 from tracegrad.ir.graph import Graph
@@ -117,7 +118,7 @@ class Compiler:
             from tracegrad.backends import jax as backend
         else:
             from tracegrad.backends import numpy as backend  # type: ignore[no-redef]
-        final = optimise(graph, self.backend, (history, timing, *checks()))
+        final = optimise(graph, self.backend, (history, timing, *checks(require_loc=True)))
         passed = time.perf_counter()
         key = self.key(final, donate)
         shared = self._executables.get(key)
@@ -178,15 +179,3 @@ def check_spec(
                 why=f"the mesh axis {axis!r} has {axes[axis]} devices, which hold parts of one shape",
                 fix="pad the batch, or leave the last one of an epoch out: DataLoader(..., drop_last=True)",
             )
-
-
-def checks() -> tuple[Any, ...]:
-    """The verifying observer at the level of TRACEGRAD_CHECK (0: none)."""
-    from tracegrad.passes.observers import Check, check_level
-
-    level = check_level()
-    if level == 0:
-        return ()
-    from tracegrad.backends.numpy import interpret
-
-    return (Check(level, interpret, require_loc=True),)

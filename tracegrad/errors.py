@@ -6,6 +6,7 @@ from tracegrad.backends.base import (
     DivisionByZero,
     IndexOutOfRange,
     LinAlgError,
+    TooManyTrips,
     ValueOutOfRange,
 )
 from tracegrad.backends.jax.errors import JaxNotInstalledError
@@ -93,6 +94,7 @@ __all__ = [
     "SerializationError",
     "ShapeError",
     "StateDictError",
+    "TooManyTrips",
     "TracegradError",
     "UnsupportedError",
     "ValueOutOfRange",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracegrad.backends import numpy as numpy_backend
+from tracegrad.backends.checks import checks
 from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.exact import exact
@@ -366,7 +367,7 @@ def compile_for_numpy(graph: Graph) -> Any:
     """Optimise and compile a graph for NumPy (eager gradients, heavy eager ops)."""
     from tracegrad.backends.optimise import optimise
 
-    return numpy_backend.compile(optimise(graph))
+    return numpy_backend.compile(optimise(graph, observers=checks(require_loc=True)))
 
 
 def evaluate_nodes(order: Iterable[Node], values: dict[Node, Any]) -> None:

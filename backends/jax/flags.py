@@ -26,8 +26,8 @@ from tracegrad.backends.base import (
     BackendError,
     DivisionByZero,
     IndexOutOfRange,
-    KernelError,
     LinAlgError,
+    TooManyTrips,
 )
 from tracegrad.ir import hazards as kinds_of
 from tracegrad.ir.graph import Graph, Node
@@ -129,12 +129,8 @@ def _error(hazard: Hazard, node: Node) -> BackendError:
     if hazard.kind == kinds_of.DEFINITE:
         return LinAlgError("the matrix is not positive definite", name, loc)
     if hazard.kind == kinds_of.TRIPS:
-        return KernelError(
-            f"the loop's condition still holds after max_trips={node.attrs['max_trips']}; "
-            "raise the bound",
-            name,
-            loc,
-        )
+        bound = node.attrs["max_trips"]
+        return TooManyTrips(f"the loop's condition still holds after max_trips={bound}", name, loc)
     return LinAlgError(
         "the matrix holds an inf or nan, so the factorisation does not converge", name, loc
     )

@@ -27,7 +27,8 @@ from tracegrad.backends.base import (
     LinAlgError,
     Options,
 )
-from tracegrad.backends.numpy import (
+from tracegrad.backends.checks import checks
+from tracegrad.backends.numpy import (  # noqa: F401  (they register their emitters)
     codegen_contract,
     codegen_fast,
     codegen_fused,
@@ -50,6 +51,7 @@ from tracegrad.ir.graph import Graph, Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.passes.accumulate import Accumulate
+from tracegrad.passes.base import Pass, Pipeline
 from tracegrad.passes.cleanup import DropFences
 from tracegrad.passes.fuse import Fuse, FuseRules
 from tracegrad.passes.join_pads import JoinPads
@@ -63,16 +65,12 @@ from tracegrad.passes.plan_memory import (
 )
 from tracegrad.passes.schedule import schedule
 
-# imported to register their emitters
-assert codegen_contract and codegen_fast and codegen_fused and codegen_moves and codegen_reduce
-assert codegen_structure
-
 Array = np.ndarray[Any, Any]
 Run = Callable[[Sequence[Array]], list[Array]]
 
+__all__ = ["CLAIMED", "NumpyExecutable", "compile"]
 PROGRAMS_KEPT = 256
 SMALL_RESULT = 4096  # bytes below which alignment buys nothing
-__all__ = ["CLAIMED", "NumpyExecutable", "compile"]
 POISON = 0xFF  # nan in every float, -1 in every integer, not a bool
 
 
@@ -166,12 +164,19 @@ def poison(block: Array) -> None:
     block.fill(POISON)
 
 
+def numpy_passes(options: Options) -> tuple[Pass, ...]:
+    """What this backend does to a graph, after the passes of every backend: it makes the loops."""
+    return (
+        DropFences(),
+        JoinPads(),
+        *([Accumulate()] if blas.gemms() else []),
+        *([Fuse(fuse_rules(options.tile_bytes))] if options.fuse else []),
+    )
+
+
 def lowered(graph: Graph, options: Options) -> Graph:
-    """What the planner sees: the graph with its loops made."""
-    graph = JoinPads().run(DropFences().run(graph))
-    if blas.gemms():
-        graph = Accumulate().run(graph)
-    return Fuse(fuse_rules(options.tile_bytes)).run(graph) if options.fuse else graph
+    """What the planner sees."""
+    return Pipeline(numpy_passes(options), checks()).run(graph)
 
 
 def steps_of(graph: Graph, options: Options) -> list[Node]:
@@ -331,6 +336,7 @@ class NumpyExecutable:
         return KernelError(message, node.op.name, node.loc)
 
 
+_numbers = count(1)  # of generated texts
 _programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
 _programs_lock = threading.Lock()
 
@@ -363,6 +369,3 @@ def inner_labels(graph: Graph) -> tuple[Any, ...]:
     """
     values = (value for node in graph.nodes for value in node.attrs.values())
     return tuple(labels(value) for value in values if isinstance(value, Graph))
-
-
-_numbers = count(1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.backends.base import KernelError
+from tracegrad.backends.base import TooManyTrips
 from tracegrad.backends.numpy.codegen_writer import Writer, emits
 from tracegrad.ir.graph import Node
 
@@ -28,9 +28,7 @@ def while_loop(
     trips = 0
     while condition(carry)[0]:
         if trips == max_trips:
-            raise KernelError(
-                f"the loop's condition still holds after max_trips={max_trips}; raise the bound"
-            )
+            raise TooManyTrips(f"the loop's condition still holds after max_trips={max_trips}")
         carry = body(carry)
         trips += 1
     for out, value in zip(outs, carry):

@@ -22,6 +22,7 @@ from tracegrad.backends.base import (
     LinAlgError,
     Mesh,
     Options,
+    TooManyTrips,
     UnsupportedOp,
 )
 from tracegrad.backends.jax.settings import prune
@@ -270,7 +271,7 @@ def test_while_loop_and_its_bound():
         run(counting(None), np.array(start, np.float32), np.array(stop, np.float32))
     zero, five = np.array(0, np.float32), np.array(5, np.float32)
     run(counting(5), zero, five)
-    with pytest.raises(KernelError, match="max_trips=4"):
+    with pytest.raises(TooManyTrips, match="max_trips=4"):
         backend.compile(counting(4))([zero, five])
 
 

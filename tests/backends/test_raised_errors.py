@@ -10,9 +10,9 @@ from tracegrad.backends.base import (
     BackendError,
     DivisionByZero,
     IndexOutOfRange,
-    KernelError,
     LinAlgError,
     Options,
+    TooManyTrips,
 )
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
@@ -86,7 +86,7 @@ NEVER = np.ones(4, np.float32)
 def test_the_condition_of_a_loop_raises(bound):
     assert [int(x) for x in same_everywhere(search(bound), FOUND, 0)] == [2, 2]
     assert [int(x) for x in same_everywhere(search(bound), FOUND, 2)] == [2, 0]
-    wanted = KernelError if bound == 2 else IndexOutOfRange
+    wanted = TooManyTrips if bound == 2 else IndexOutOfRange
     assert same_everywhere(search(bound), NEVER, 0) is wanted
     assert same_everywhere(search(bound), NEVER, 4) is IndexOutOfRange  # before the first trip
     assert same_everywhere(search(bound), FOUND, -1) is IndexOutOfRange
@@ -96,7 +96,7 @@ def test_the_bound_counts_trips():
     for bound, start in ((0, 2), (1, 1), (2, 0)):
         assert [int(x) for x in same_everywhere(search(bound), FOUND, start)] == [2, bound]
     for bound, start in ((0, 1), (1, 0)):
-        assert same_everywhere(search(bound), FOUND, start) is KernelError
+        assert same_everywhere(search(bound), FOUND, start) is TooManyTrips
 
 
 def in_a_branch() -> Graph:
@@ -144,7 +144,7 @@ def test_a_loop_in_a_branch_a_scan_and_a_loop_raises():
     zeros = np.array([0, 1, 0, 0], np.float32)
     assert [int(x) for x in same_everywhere(in_a_loop(None), zeros, 0)] == [3, 2]
     assert same_everywhere(in_a_loop(None), FOUND, 0) is IndexOutOfRange
-    assert same_everywhere(in_a_loop(1), zeros, 0) is KernelError
+    assert same_everywhere(in_a_loop(1), zeros, 0) is TooManyTrips
 
 
 def test_a_loop_on_xla_does_not_go_on_from_garbage():

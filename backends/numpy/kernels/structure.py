@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.backends.base import CHECKS, KernelError
+from tracegrad.backends.base import CHECKS, TooManyTrips
 from tracegrad.backends.numpy.kernels.registry import Array, kernel
 from tracegrad.ir.graph import Graph
 
@@ -45,9 +45,7 @@ def while_loop(*carry: Array, cond: Graph, body: Graph, max_trips: int | None) -
     values, trips = list(carry), 0
     while _run(cond, values)[0]:
         if max_trips is not None and trips == max_trips:
-            raise KernelError(
-                f"the loop's condition still holds after max_trips={max_trips}; raise the bound"
-            )
+            raise TooManyTrips(f"the loop's condition still holds after max_trips={max_trips}")
         values = _run(body, values)
         trips += 1
     return tuple(values)
