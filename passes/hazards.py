@@ -26,6 +26,19 @@ def hazards(node: Node) -> list[Hazard]:
     return found
 
 
+def dropped(before: Graph, after: Graph) -> list[Node]:
+    """Nodes of `before` that may raise, of whose lines nothing in `after` does: a rule has found that their
+    values do not matter (`0 * table[i]` of integers), but the error does.
+    """
+    left = {line for node in after.nodes if hazards(node) for line in _lines(node)}
+    return [node for node in before.nodes if hazards(node) and left.isdisjoint(_lines(node))]
+
+
+def _lines(node: Node) -> Iterator[tuple[str, int]]:
+    for loc in (node.loc, *node.loc.also):
+        yield loc.file, loc.line
+
+
 def may_raise(graph: Graph) -> bool:
     return any(hazards(node) for node in graph.nodes)
 

@@ -231,10 +231,10 @@ def call_programs(recorded: Recorded, grad: bool, compiler: Compiler) -> list[Ca
     # State written with gradients has a history afterwards, as in eager.
     reached |= {
         index for _, index in recorded.writes
-        if recorded.outputs[index] in trace.active and recorded.outputs[index] not in trace.walked.nodes
+        if recorded.outputs[index] in trace.active and index not in recorded.freed
     }  # fmt: skip
     leaves = {r.index for r in made if r.kind == "output" and r.leaf}
-    indices = sorted(reached - leaves) if grad else []
+    indices = sorted(reached - leaves)
     # A path whose results carry no gradients may begin with the segments of one whose results do.
     alike = grad and trace.guards
     if not indices and not alike:

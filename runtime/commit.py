@@ -145,6 +145,10 @@ class Committer:
         for item, index in plan.writes:
             if index in entries:
                 self.rebase(self.owner_of(item, run), plan.families[index], entries[index])
+        for item, index, shape, dtype in plan.ended:
+            self.rebase(
+                self.owner_of(item, run), plan.families[index], Entry(FREED, (), shape, dtype)
+            )
         returned = Returned(self, plan, outputs, run, entries)
         leaves = returned.values(plan.results)
         # All values before the first name: one may be the old value of another.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -16,8 +16,11 @@ from numpy import ndarray
 from tracegrad.backends.base import Mesh, Options
 from tracegrad.backends.checks import checks
 from tracegrad.backends.optimise import optimise
+from tracegrad.ir import ops
 from tracegrad.ir.fingerprint import labels
-from tracegrad.ir.graph import Graph
+from tracegrad.ir.graph import Graph, Node
+from tracegrad.ir.types import TupleType
+from tracegrad.passes.hazards import dropped, may_raise
 from tracegrad.passes.observers import History, Timing
 from tracegrad.tracer.errors import ArgumentError, ShapeError
 from tracegrad.tracer.program import LRU
@@ -46,6 +49,17 @@ class Lowered:
     def memory(self) -> Any:
         """What a run of it needs."""
         return self.executable.memory
+
+
+def with_unread(graph: Graph, values: Sequence[Node]) -> Graph:
+    """The graph with further outputs, which nobody reads."""
+    count = len(values)
+    return replace(
+        graph,
+        outputs=(*graph.outputs, *values),
+        output_names=(*graph.output_names, *(f"unread{k}" for k in range(count))),
+        output_roles=(*graph.output_roles, *["unread"] * count),
+    )
 
 
 def hands_on(graph: Graph) -> bool:
@@ -110,6 +124,16 @@ class Compiler:
         """Equal for graphs that share an executable."""
         return (graph.fingerprint(), donate, *placement(graph, self.options).values())
 
+    def _unread_errors(self, graph: Graph, final: Graph) -> Sequence[Node]:
+        """What the passes have left out though it may raise; of nodes with several results, the first."""
+        values = tuple(
+            ops.proj(node, index=0) if isinstance(node.type, TupleType) else node
+            for node in dropped(graph, final)
+        )
+        # Most is ruled out as soon as its constants are known.
+        alone = Graph(graph.inputs, values, graph.input_names, (), graph.input_roles)
+        return values if values and may_raise(optimise(alone, self.backend)) else ()
+
     def _lower(self, graph: Graph, donate: tuple[int, ...]) -> Lowered:
         options = Options(donate=donate, **{**self.options, **placement(graph, self.options)})
         history, timing = History(), Timing()
@@ -119,6 +143,9 @@ class Compiler:
         else:
             from tracegrad.backends import numpy as backend  # type: ignore[no-redef]
         final = optimise(graph, self.backend, (history, timing, *checks(require_loc=True)))
+        if errors := self._unread_errors(graph, final):
+            graph, history, timing = with_unread(graph, errors), History(), Timing()
+            final = optimise(graph, self.backend, (history, timing, *checks(require_loc=True)))
         passed = time.perf_counter()
         key = self.key(final, donate)
         shared = self._executables.get(key)

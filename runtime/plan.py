@@ -29,6 +29,7 @@ class Plan:
     unread    outputs among the writes whose old value the last program does not read, so cannot hand back
     updated   the writes again, if each is to a captured tensor
     families  see Recorded
+    ended     written state whose graph the call itself has walked backwards, with its output and type
     grads     what happens to gradients; of these,
     unset     (fields of the tensor, where its gradient was dropped or None) where it becomes None
     kept      those that become a tensor, and those of arguments
@@ -52,6 +53,7 @@ class Plan:
     unread: set[int]
     updated: UpdatedTensors | None
     families: dict[int, int]
+    ended: list[tuple[Input, int, tuple[int, ...], Any]]
     grads: list[GradWrite]
     unset: list[tuple[dict[str, Any], str | None]]
     kept: list[GradWrite]
@@ -74,7 +76,7 @@ def make_plan(final: Segment, recorded: Recorded, programs: list[Any], facts: li
     single, freed = -1, None
     if (
         len(results) == 1 and results[0].kind == "output" and not results[0].chain
-        and not recorded.effects and not programs and recorded.treedef.is_leaf()
+        and not recorded.effects and not programs and not recorded.freed and recorded.treedef.is_leaf()
     ):  # fmt: skip
         single = results[0].index
         if results[0].freed:
@@ -95,6 +97,11 @@ def make_plan(final: Segment, recorded: Recorded, programs: list[Any], facts: li
         places=places,
         updated=updated_tensors(final, recorded.writes, places),
         families=recorded.families,
+        ended=[
+            (item, index, recorded.outputs[index].type.shape, recorded.outputs[index].dtype.np)
+            for item, index in recorded.writes
+            if index in recorded.freed
+        ],
         grads=recorded.grads,
         unset=[(grad.tensor.__dict__, grad.where or None) for grad in unset],
         kept=[grad for grad in recorded.grads if grad.argument >= 0 or grad.kind == "set"],

@@ -86,6 +86,8 @@ class Recorded:
     writes: list[tuple[Input, int]] = field(default_factory=list)
     # Of outputs that are written: the family of the storage whose history they have.
     families: dict[int, int] = field(default_factory=dict)
+    # Of those, the ones whose graph has been walked backwards already.
+    freed: set[int] = field(default_factory=set)
     grads: list[GradWrite] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     # Tensors (arguments by position) that want gradients after the call, or do no more.

@@ -169,7 +169,7 @@ class ResultReader:
             traced.chain,
             tracked=tracked,
             unwritable=leaf._unwritable,
-            freed=tracked and traced.node in trace.walked.nodes,
+            freed=tracked and trace.is_freed(traced.node),
             leaf=base in trace.leaf_of,
             parts=[] if gradient is None else [self.of(gradient, f"{name}.grad")],
         )
@@ -305,6 +305,8 @@ def finish(
             index = recorded.add(cell.nodes[family], f"new_{item.name}", f"state:{item.name}")
             recorded.writes.append((item, index))
             recorded.families[index] = family
+            if cell.nodes[family] in trace.active and trace.is_freed(cell.nodes[family]):
+                recorded.freed.add(index)
     recorded.switched = [
         (tensor if (k := reader.given.get(id(tensor))) is None else k, tensor._entry is not None)
         for tensor, before in trace.switched.values()

@@ -57,6 +57,18 @@ class WrongFileError(SerializationError):
     code = "TG023"
 
 
+class UnreadableFileError(SerializationError, OSError):
+    """The system does not let the file be read."""
+
+    code = "TG027"
+
+
+class MissingFileError(UnreadableFileError, FileNotFoundError):
+    """There is no such file."""
+
+    code = "TG028"
+
+
 class DataLoaderError(UserError, RuntimeError):
     """A data set, sampler or collate function cannot be used as asked."""
 
@@ -87,6 +99,7 @@ __all__ = [
     "LeakedTensorError",
     "LinAlgError",
     "MissingExtraError",
+    "MissingFileError",
     "MissingNameError",
     "MissingVJPError",
     "NothingCompiledError",
@@ -96,6 +109,7 @@ __all__ = [
     "StateDictError",
     "TooManyTrips",
     "TracegradError",
+    "UnreadableFileError",
     "UnsupportedError",
     "ValueOutOfRange",
     "WrongFileError",

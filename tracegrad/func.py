@@ -61,9 +61,7 @@ def grad_and_value(
                     fix="reduce it: lambda x: f(x).sum(), or take the whole Jacobian: func.jacrev",
                 )  # fmt: skip
             outer = recording and (
-                get_mode().trace is not None
-                or any(not leaf.is_leaf for leaf in leaves)
-                or _connected(value, leaves)
+                any(not leaf.is_leaf for leaf in leaves) or _connected(value, leaves)
             )
             parts = iter(_gradients([value], leaves, [ones_like(value)], create=outer))
             gradients = [
@@ -72,7 +70,7 @@ def grad_and_value(
         gradient = gradients[0] if isinstance(argnums, int) else tuple(gradients)
         if not outer:
             value = value.detach()
-        return (gradient, (value, aux)) if has_aux else (gradient, value)
+        return (gradient, (value, _outside(aux, leaves))) if has_aux else (gradient, value)
 
     return transformed
 
@@ -93,11 +91,26 @@ def _connected(value: Tensor, leaves: list[Tensor]) -> bool:
     """
     from tracegrad.tracer.tape.entries import LEAF, Tape
 
+    trace = get_mode().trace
+    if trace is not None:
+        return trace.depends_on_others(value, leaves)
     if value._entry is None:
         return False
     own = {leaf._entry for leaf in leaves}
     reached = Tape([value._entry]).order
     return any(entry.kind is LEAF and entry not in own for entry in reached)
+
+
+def _outside(aux: Any, leaves: list[Tensor]) -> Any:
+    """What a function gave beside its value, without the history that only the leaves have."""
+    parts, treedef = flatten(aux)
+    kept = any(not leaf.is_leaf for leaf in leaves)
+    return treedef.unflatten([
+        part.detach()
+        if isinstance(part, Tensor) and part.requires_grad and not (kept or _connected(part, leaves))
+        else part
+        for part in parts
+    ])  # fmt: skip
 
 
 def grad(
@@ -135,12 +148,10 @@ def _run_on(
     result = func(*treedef.unflatten(leaves))
     output, aux = result if has_aux else (result, None)
     values, structure = _leaves(output, f"{what} of a function that returned")
-    outer = (
-        get_mode().trace is not None
-        or any(not leaf.is_leaf for leaf in leaves)
-        or any(_connected(value, leaves) for value in values)
+    outer = any(not leaf.is_leaf for leaf in leaves) or any(
+        _connected(value, leaves) for value in values
     )
-    return values, structure, aux, outer
+    return values, structure, _outside(aux, leaves), outer
 
 
 def _gradients(

@@ -22,7 +22,14 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 import tracegrad as tg
-from tracegrad.errors import ArgumentError, CorruptFileError, SerializationError, WrongFileError
+from tracegrad.errors import (
+    ArgumentError,
+    CorruptFileError,
+    MissingFileError,
+    SerializationError,
+    UnreadableFileError,
+    WrongFileError,
+)
 from tracegrad.ir.types import DType, dtype_named, dtype_of
 from tracegrad.nn.parameter import Buffer, Parameter
 from tracegrad.tracer import Size, Tensor, no_grad
@@ -44,7 +51,8 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
     """Write `obj` to a path (atomically: a crash leaves the old file) or to an open binary file.
 
     `obj`: tensors, numbers, strings, bytes, None, dtypes, NumPy arrays, in dicts, lists, tuples,
-    sets. Raises SerializationError, naming the place, for anything else.
+    sets. Of a tensor with history (a loss) the values; it comes back as a leaf. Raises
+    SerializationError, naming the place, for anything else.
     """
     _check_file(f, "write")
     writer = _Writer()
@@ -116,7 +124,7 @@ class _Writer:
         if isinstance(obj, bytes):
             return {"t": "bytes", "v": base64.b64encode(obj).decode()}
         if isinstance(obj, Tensor):
-            return self.encode_tensor(obj, where)
+            return self.encode_tensor(obj)
         if isinstance(obj, np.ndarray):
             return self.encode_array(obj, "ndarray")
         return self.encode_container(obj, where)
@@ -152,17 +160,11 @@ class _Writer:
             fix="save model.state_dict(), optimizer.state_dict(), vars(args) instead of the objects",
         )
 
-    def encode_tensor(self, tensor: Tensor, where: str) -> Any:
+    def encode_tensor(self, tensor: Tensor) -> Any:
         """A tensor, or a reference to one met before."""
         known = self._tensors.get(id(tensor))
         if known is not None:
             return {"t": "again", "v": known}
-        if not tensor.is_leaf:
-            raise SerializationError(
-                f"cannot save {where}: a tensor with history (it came out of an operation)",
-                why="the graph behind it is not part of the file",
-                fix="save tensor.detach()",
-            )
         self._tensors[id(tensor)] = len(self._tensors)
         self._kept.append(tensor)
         encoded = self.encode_array(tensor.detach().numpy(), "tensor")
@@ -215,7 +217,8 @@ def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool =
     """Read what `save` wrote. Nothing in the file is executed, whatever `weights_only` says.
 
     `map_location`: a device, a dict of devices or a function; tensors are on the CPU in any case.
-    Raises FileNotFoundError, WrongFileError (not a file of `save`) or CorruptFileError (damaged).
+    Raises MissingFileError, UnreadableFileError (an OSError), WrongFileError (not a file of `save`)
+    or CorruptFileError (damaged).
     """
     import zipfile
 
@@ -230,10 +233,11 @@ def load(f: PathLike | IO[bytes], map_location: Any = None, weights_only: bool =
             manifest, buffers = _read_archive(archive, name)
     except zipfile.BadZipFile as error:
         raise _not_a_zip(f, name, error) from error
+    except SerializationError:
+        raise
     except _DAMAGE as error:
-        real = isinstance(error, OSError) and error.errno != errno.EINVAL
-        if real or isinstance(error, SerializationError):
-            raise
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise _unreadable(name, error) from None
         raise CorruptFileError(
             f"{name} is damaged: {error}", fix="copy or save the file again"
         ) from error
@@ -254,6 +258,14 @@ def _check_file(f: Any, use: str) -> None:
             f"the file is of type {type(f).__name__}, a path or an open binary file is needed",
             fix="tg.save(obj, path) and tg.load(path) take the path last",
         )
+
+
+def _unreadable(name: str, error: Any) -> UnreadableFileError:
+    if isinstance(error, FileNotFoundError):
+        fix = f"look at the path, and at the folder that the program runs in: {os.getcwd()}"
+        return MissingFileError(f"there is no file {name}", fix=fix)
+    fix = "give the path of a file that may be read"
+    return UnreadableFileError(f"cannot read {name}: {error.strerror or error}", fix=fix)
 
 
 def _not_a_zip(f: Any, name: str, error: Exception) -> SerializationError:

@@ -22,10 +22,10 @@ from tracegrad.tracer.locate import here
 from tracegrad.tracer.program import program_for
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.storage import Storage, protect_saved, storage_of, writable
-from tracegrad.tracer.tape.entries import Constant, Entry, Leaf
+from tracegrad.tracer.tape.entries import Constant, Cut, Entry, Leaf
 from tracegrad.tracer.tape.hooks import retain_of_new_value
 from tracegrad.tracer.tensor import Tensor, metadata_changes, wrap
-from tracegrad.tracer.views import IDENTITY, WriteBack, view_entry
+from tracegrad.tracer.views import IDENTITY, UNDER_NO_GRAD, WriteBack, view_entry
 
 
 def write(target: Tensor, value: Tensor) -> Tensor:
@@ -126,6 +126,8 @@ def rebase_family(storage: Storage, family: int, entry: Entry | None) -> None:
             derived = entry
             for step in member._chain:
                 derived = view_entry(step, derived)  # type: ignore[arg-type]
+            if member._unwritable is UNDER_NO_GRAD and derived is not None:
+                derived = Cut(derived.shape, derived.dtype)
             member._entry = derived
             storage.watch(derived)
             if member._retains_grad:

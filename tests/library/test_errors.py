@@ -71,6 +71,17 @@ MISTAKES = {
         "reshape",
     ),
     "float indices": (lambda: nn.Embedding(5, 2)(tg.tensor([1.0])), "integer indices", "dtypes"),
+    "embedding of a vector": (
+        lambda: F.embedding(tg.tensor([0]), tg.ones(3)),
+        r"weight \[V, D\], not one of shape \[3\]",
+        "shapes",
+    ),
+    "float condition": (
+        lambda: tg.where(tg.ones(2), 1.0, 2.0),
+        "bool condition, not float32",
+        "dtypes",
+    ),
+    "float mask": (lambda: tg.ones(2).masked_select(tg.ones(2)), "bool mask", "mask != 0"),
     "no gradient": (
         lambda: tg.ones(3).sum().backward(),
         "does not require grad",

@@ -24,6 +24,15 @@ def values(tree):
     return tree.detach().numpy()
 
 
+def histories(tree):
+    """Whether tensors carry gradients, in the same structure."""
+    if isinstance(tree, (tuple, list)):
+        return [histories(item) for item in tree]
+    if isinstance(tree, dict):
+        return {key: histories(item) for key, item in tree.items()}
+    return tree.requires_grad
+
+
 def same(ours, theirs):
     if isinstance(theirs, list):
         assert len(ours) == len(theirs)
@@ -108,14 +117,20 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-def test_transform(name, compiled):
+@pytest.mark.parametrize("mode", ["eager", "numpy", "jax"])
+def test_transform(name, mode):
     program = PROGRAMS[name]
-    theirs = values(program(torch, double(torch), double(torch, T)))
-    run = tg.compile(lambda x, t: program(tg, x, t), backend="numpy") if compiled else None
+    theirs = program(torch, double(torch), double(torch, T))
+
+    def ours(x, t):
+        return program(tg, x, t)
+
+    run = ours if mode == "eager" else tg.compile(ours, backend=mode)
     x, t = double(tg), double(tg, T)
-    for _ in range(2 if compiled else 1):
-        same(values(run(x, t) if compiled else program(tg, x, t)), theirs)
+    for _ in range(2):
+        found = run(x, t)
+        same(values(found), values(theirs))
+        assert histories(found) == histories(theirs)
 
 
 def test_results_have_no_history_unless_something_outside_wants_it():

@@ -135,9 +135,13 @@ def test_what_cannot_be_saved(obj, match, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_history_and_cycles_cannot_be_saved():
-    with pytest.raises(SerializationError, match="detach"):
-        round_trip(tg.ones(2, requires_grad=True) * 2)
+def test_a_loss_comes_back_as_a_leaf():
+    """PyTorch's usual checkpoint has the loss in it, with its history."""
+    loss = round_trip({"loss": tg.ones(2, requires_grad=True) * 2})["loss"]
+    assert loss.tolist() == [2, 2] and loss.requires_grad and loss.is_leaf
+
+
+def test_cycles_cannot_be_saved():
     loop = []
     loop.append(loop)
     with pytest.raises(SerializationError, match="contains itself"):
@@ -179,8 +183,12 @@ def test_saved_files_have_ordinary_permissions(tmp_path):
 
 
 def test_wrong_files(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as missing:
         tg.load(tmp_path / "nothing")
+    with pytest.raises(OSError) as unreadable:
+        tg.load(tmp_path)
+    for caught in (missing, unreadable):
+        assert isinstance(caught.value, SerializationError) and "fix:" in str(caught.value)
     (tmp_path / "text").write_text("hello")
     with pytest.raises(WrongFileError, match="not a file written by tracegrad.save"):
         tg.load(tmp_path / "text")

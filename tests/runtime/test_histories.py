@@ -149,3 +149,65 @@ def test_a_gradient_with_a_history_is_left_by_eager(backend: str) -> None:
         function()
     (found,) = tg.autograd.grad(w.grad.square().sum() + w.sum(), [w])
     assert found.tolist() == pytest.approx([1.972, 5.5])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_function_that_turns_gradients_on_is_called_under_no_grad(backend: str) -> None:
+    weight = tg.ones(3, requires_grad=True)
+
+    @tg.compile(backend=backend, fullgraph=True)
+    def total(x: Any) -> Any:
+        with tg.enable_grad():
+            return (weight * x).sum()
+
+    for count in (1, 2):
+        with tg.no_grad():
+            result = total(tg.ones(3))
+        assert result.requires_grad
+        result.backward()
+        assert weight.grad.tolist() == [count] * 3
+        assert total(tg.ones(3)).requires_grad
+
+
+def written_argument(lib: Any, w: Any, given: Any) -> None:
+    given.mul_(w)
+    (given * given).sum().backward()
+
+
+def written_state(lib: Any, w: Any, given: Any) -> None:
+    given.add_(w * w)
+    (given * 1.0).sum().backward()
+
+
+def written_with_sums(lib: Any, w: Any, given: Any) -> None:
+    """Nothing is kept for these gradients: they may be asked for again."""
+    given.add_(w)
+    given.sum().backward()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("program", [written_argument, written_state, written_with_sums])
+def test_what_is_written_and_walked_backwards_keeps_that_it_has_a_history(
+    program: Callable[..., None], captured: bool, backend: str
+) -> None:
+    """As in PyTorch, so that a second walk is an error there too, or is refused: never another gradient."""
+    found = []
+    for lib in (torch, tg):
+        w, given = lib.ones(3, requires_grad=True), lib.full((3,), 2.0)
+
+        def step(x: Any, lib: Any = lib, w: Any = w, given: Any = given) -> None:
+            program(lib, w, given if captured else x)
+
+        run = step if lib is torch else tg.compile(step, backend=backend)
+        run(given)
+        found.append([given.requires_grad, given.is_leaf, given.tolist(), w.grad.tolist()])
+        if program is written_with_sums:
+            (given * 2).sum().backward()
+            found[-1].append(w.grad.tolist())
+        else:
+            with pytest.raises(RuntimeError, match="second time"):
+                (given * 1.0).sum().backward()
+    with pytest.raises(tg.errors.GradientError, match="computed outside it|second time"):
+        run(given)
+    assert found[0] == found[1]

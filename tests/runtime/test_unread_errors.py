@@ -51,6 +51,36 @@ def test_of_several_results_too(backend, decompose):
         checked(tg.full((2, 2), float("nan"))).item()
 
 
+NUMBERS = tg.tensor([1, 2, 3])
+UNIMPORTANT = {
+    "times zero": lambda i: NUMBERS[i] * 0,
+    "minus itself": lambda i: (lambda a: a - a)(NUMBERS[i]),
+    "sliced away": lambda i: tg.cat([NUMBERS[i], NUMBERS])[1:],
+    "both the same": lambda i: tg.where(NUMBERS[i] > 1, tg.ones(1), tg.ones(1)),
+    "filled with what is there": lambda i: tg.ones(3).index_fill_(0, i, 1.0),
+    "the other part": lambda i: tg.complex(tg.ones(1), tg.ones(3)[i]).real,
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", UNIMPORTANT)
+def test_of_what_does_not_matter_to_the_result(name, backend):
+    """Simplified away, the values are; the error is not."""
+    checked = tg.compile(UNIMPORTANT[name], backend=backend, fullgraph=True)
+    for run in (UNIMPORTANT[name], checked, checked):
+        assert run(tg.tensor([1])).tolist() == UNIMPORTANT[name](tg.tensor([2])).tolist()
+        with pytest.raises(IndexError):
+            run(tg.tensor([5])).tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_cannot_fail_costs_nothing(backend):
+    """The index is known to be right once its constants are folded."""
+    checked = tg.compile(lambda x: x * 2 + NUMBERS[tg.arange(3) - 1] * 0, backend=backend)
+    assert checked(tg.ones(3, dtype=tg.int64)).tolist() == [2, 2, 2]
+    assert len(checked.graph.outputs) == 1
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_before_a_branch(backend):
     @tg.compile(backend=backend, fullgraph=True)

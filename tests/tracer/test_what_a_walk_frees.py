@@ -133,3 +133,30 @@ def test_second_walks_are_barred_where_pytorch_bars_them(text, mode):
         run(torch, lambda f: f)
     with pytest.raises(tg.errors.GradientError, match="second time"):
         run(tg, compile)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("t", [tg, torch], ids=["tracegrad", "torch"])
+def test_no_gradient_goes_through_a_view_that_does_not_know_its_base(t, mode):
+    """Made under no_grad, and the base written since: PyTorch refuses when the view is used."""
+    weight = t.ones(2, 3).requires_grad_()
+
+    def step(write):
+        features = weight * 1.0
+        with t.no_grad():
+            column = features[:, 0]
+            rest = features[:, 1:]
+        if write:
+            features.mul_(2)
+        else:
+            with t.no_grad():
+                features.mul_(2)
+        ((column * column).sum() + features.sum() + rest.detach().sum()).backward()
+        return column.detach()
+
+    run = step if mode == "eager" or t is torch else tg.compile(step, backend=mode)
+    with pytest.raises(RuntimeError, match="no_grad"):
+        run(True)
+    if t is tg:
+        assert run(False).tolist() == [2, 2]
+        assert weight.grad.tolist() == [[1, 1, 1]] * 2

@@ -7,7 +7,7 @@ from typing import Any
 from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node, Op
-from tracegrad.ir.types import bool_
+from tracegrad.ir.types import bool_, u8
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.functions import promotion
 from tracegrad.tracer.functions.arithmetic import as_bool, named, not_
@@ -137,10 +137,12 @@ def bitwise_not(input: Operand, /) -> Node:
 
 @user_op(stores="wide")
 def where(condition: Operand, input: Operand, other: Operand, /) -> Node:
-    """input where condition (a bool tensor), else other."""
+    """input where condition (a bool tensor), else other. As in PyTorch uint8 counts as bool here."""
     test = as_node(condition)
-    if not test.dtype.is_bool:
+    if test.dtype is u8:
         test = cast(test, bool_)
+    if not test.dtype.is_bool:
+        raise IRTypeError(f"where() needs a bool condition, not {test.dtype.public_name}")
     x, y = promotion.promote(input, other)
     test, x, y = broadcast(test, x, y)
     return ops.where(test, x, y)

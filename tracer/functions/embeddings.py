@@ -53,6 +53,8 @@ def embedding_(input: Operand, weight: Operand, /, *, padding_idx: int | None) -
     at, w = as_node(input), as_node(weight)
     if not at.dtype.is_int:
         raise IRTypeError(f"embedding() needs integer indices, not {at.dtype.public_name}")
+    if w.ndim != 2:
+        raise IRTypeError(f"embedding() needs a weight [V, D], not one of shape {list(w.shape)}")
     rows = ops.gather(w, cast(at, i64), axes=(0,))
     if padding_idx is None:
         return rows

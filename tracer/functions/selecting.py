@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.tracer.dispatch import user_op
+from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer.locate import here
 
 
 @user_op(eager_only="how many elements are nonzero decides the shape")
@@ -36,6 +38,12 @@ def mask_positions(mask: Any, /) -> np.ndarray:
 
 def masked_select(input: Any, mask: Any) -> Any:
     """The elements where mask is true, as a vector; differentiable."""
+    if not mask.dtype.is_bool:
+        raise ArgumentError(
+            f"masked_select() needs a bool mask, not {mask.dtype}",
+            where=here(),
+            fix="compare: mask != 0",
+        )
     shape = np.broadcast_shapes(tuple(input.shape), tuple(mask.shape))
     flat = mask_positions(mask.expand(*shape) if shape else mask)
     return input.expand(*shape).reshape(-1)[flat] if shape else input.reshape(-1)[flat]

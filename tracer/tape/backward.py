@@ -16,7 +16,7 @@ import numpy as np
 
 from tracegrad.tracer.state import get_mode, no_grad, set_grad_enabled
 from tracegrad.tracer.tape.compiled import compiled_for
-from tracegrad.tracer.tape.entries import FREED, LEAF, Entry, Tape
+from tracegrad.tracer.tape.entries import FREED, LEAF, Cut, Entry, Tape
 from tracegrad.tracer.tape.hooks import any_registered, hooks_of, registered, replaced, retained_by
 from tracegrad.tracer.tape.kept import drop, keepers
 from tracegrad.tracer.tape.refused import (
@@ -24,6 +24,7 @@ from tracegrad.tracer.tape.refused import (
     no_gradient_wanted,
     not_used,
     refuse_between_results,
+    through_a_cut_view,
     walked_before,
 )
 from tracegrad.tracer.tape.walk import entry_gradients, recorded_gradients, walk
@@ -122,8 +123,9 @@ def tape_behind(
             gradient = wrap(np.ones(tensor._data.shape, tensor._data.dtype))
         cotangents.append(gradient if create_graph else gradient._data)
     tape = Tape([tensor._entry for tensor in tensors])  # type: ignore[misc]
-    if any(entry.kind is FREED for entry in tape.order):
-        raise walked_before()
+    for entry in tape.order:
+        if entry.kind is FREED:
+            raise through_a_cut_view() if entry.__class__ is Cut else walked_before()
     return tape, cotangents
 
 

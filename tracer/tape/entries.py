@@ -87,6 +87,17 @@ class Part(Entry):
         self.index = index
 
 
+class Cut(Entry):
+    """Of a view made under no_grad whose base has been written with gradients since: it requires grad, as
+    in PyTorch, and nothing says what its gradient would be.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
+        super().__init__(FREED, (), shape, dtype)
+
+
 class Marker:
     def __init__(self, name: str):
         self.name = name

@@ -61,6 +61,14 @@ def check_stored_gradient(tensor: Tensor, value: Any) -> None:
         )
 
 
+def through_a_cut_view() -> GradientError:
+    return GradientError(
+        "backward through a view that was made under no_grad, and whose base was written with gradients since",
+        why="the view does not know how it came from its base",
+        fix="make the view outside no_grad, or use view.detach() if it is to be a constant",
+    )
+
+
 def walked_before() -> GradientError:
     return GradientError(
         "backward through a graph a second time",

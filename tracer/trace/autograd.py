@@ -22,6 +22,7 @@ from tracegrad.tracer.tape.refused import (
     no_gradient_wanted,
     no_leaf,
     not_used,
+    through_a_cut_view,
     walked_before,
 )
 from tracegrad.tracer.tensor import Tensor
@@ -69,6 +70,12 @@ class TraceAutograd(TraceHost):
         self._older: set[Node] = set()  # there before the last walk under create_graph
         self.hooks: dict[Node, list[Any]] = {}  # of the trace's own tensors
         self._retaining: dict[int, Tensor] = {}  # tensors with history that keep their gradient
+
+    def depends_on_others(self, tensor: Tensor, leaves: list[Tensor]) -> bool:
+        """Whether gradients flow from a tensor to leaves other than these."""
+        own = {self.node_of(leaf) for leaf in leaves}
+        reached = postorder([self.node_of(tensor)], stop=lambda node: node not in self.active)
+        return any(node in self.leaf_of and node not in own for node in reached)
 
     def adopt(self, tensor: Tensor) -> Tensor:
         """A tensor just made from Python values: a constant of the graph."""
@@ -146,6 +153,8 @@ class TraceAutograd(TraceHost):
             order = postorder(roots, stop=lambda n: n not in active)
             leads = leading_nodes(order, wrt, active)
             walked = {n for n in order if n in active and not leads.isdisjoint(n.inputs)}
+            if not self.walked.cut.isdisjoint(walked):
+                raise through_a_cut_view()
             if self.walked.bars(walked, self.is_tracked):
                 raise walked_before()
             if create:

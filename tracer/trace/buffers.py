@@ -296,7 +296,7 @@ class TraceBuffers(Tracking):
             for number, old in list(cell.nodes.items()):
                 if number == family and tracked:
                     cell.nodes[number] = data
-                    cell.rebased.add(number)
+                    cell.rebased[number] = cell.rebased.get(number, 0) + 1
                 elif old in self.leaf_of:
                     # A node of its own: `data` may be another tensor's value.
                     fresh = ops.detach(data)

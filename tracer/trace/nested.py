@@ -152,6 +152,9 @@ class NestedTrace(Trace):
         tensor._set_leaf(before)
         self._refuse_outside("requires_grad_() of", "call it before")
 
+    def depends_on_others(self, tensor: Tensor, leaves: list[Tensor]) -> bool:
+        return True  # what is captured may want gradients; the trace around it knows
+
     def _reverse(self, tensors: list[Tensor], *rest: Any) -> list[Node | None]:
         for tensor in tensors:
             if not self.is_tracked(self.node_of(tensor)) and self._reaches_outside(tensor):

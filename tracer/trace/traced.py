@@ -21,7 +21,7 @@ class Cell:
 
     owner    the real Tensor or Storage it was captured from, None for a buffer born in the trace
     written  whether the trace has changed it
-    rebased  families whose history a write has changed
+    rebased  families whose history writes have changed, and how often
     of_numpy  a NumPy array outside shares its memory, and would have to see writes
     strides   of the owner in bytes, where they are not those of a C-contiguous array
     seen_by   views and aliases made while recording, dead ones among them
@@ -36,7 +36,7 @@ class Cell:
         self.version = 0
         self.owner = owner
         self.written = False
-        self.rebased: set[int] = set()
+        self.rebased: dict[int, int] = {}
         self.of_numpy = False
         self.strides: tuple[int, ...] | None = None
         self.seen_by: list[ref[Tensor]] = []
@@ -51,9 +51,14 @@ class TracedValue:
     """What a traced tensor is: a view chain on a cell, in a family.
 
     Re-derives itself when the cell has moved on.
+
+    with_grad  whether it was made with gradients on
+    rebased    how often the family's history had changed then
     """
 
-    __slots__ = ("trace", "cell", "chain", "family", "version", "_node", "with_grad", "loc", "type")
+    __slots__ = (
+        "trace", "cell", "chain", "family", "version", "_node", "with_grad", "rebased", "loc", "type",
+    )  # fmt: skip
 
     trace: Trace
 
@@ -73,6 +78,7 @@ class TracedValue:
         self.version = cell.version
         self._node = node
         self.with_grad = with_grad
+        self.rebased = cell.rebased.get(family, 0)
         self.loc = node.loc
         self.type = node.type
 
@@ -82,8 +88,10 @@ class TracedValue:
             base = self.cell.nodes[self.family]
             with _loc.at(here()):
                 self._node = emit_chain(self.chain, base)
-            if self.with_grad:
+            if self.with_grad or self.cell.rebased.get(self.family, 0) > self.rebased:
                 self.trace.mark_view(self._node, base)
+                if not self.with_grad:
+                    self.trace.walked.cut.add(self._node)
             self.version = self.cell.version
         return self._node
 

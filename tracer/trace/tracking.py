@@ -66,6 +66,12 @@ class Tracking:
         if view in self.active:
             self.walked.note_view(view, base)
 
+    def is_freed(self, node: Node) -> bool:
+        """Whether a backward without retain_graph has left nothing to walk from `node`."""
+        return node in self.walked.nodes and self.walked.bars(
+            set(postorder([node], stop=lambda n: n not in self.walked.nodes)), self.is_tracked
+        )
+
     def add_leaf(self, node: Node, tensor: Tensor, outer: bool = False) -> LeafRecord:
         record = self.leaves.get(id(tensor))
         if record is None:

@@ -29,6 +29,7 @@ class Walked:
 
     def __init__(self) -> None:
         self.nodes: set[Node] = set()
+        self.cut: set[Node] = set()  # values that no walk may pass; see Cut of tape/entries.py
         # By each of its results: op, attributes, operands as its emit function took them.
         self._calls: dict[Node, tuple[Any, tuple, tuple]] = {}
         self._views: dict[Node, Node] = {}  # and what they are a view of
