@@ -263,10 +263,10 @@ class Graph:
     """Inputs, outputs, and what each is for.
 
     input_names / output_names are unique within their tuple. Roles of inputs: "argument", "state"
-    (captured, possibly updated), "host" (a Python number read at every call), "import" (from an
-    earlier segment), "saved" (forward value kept for backward), "cotangent". Roles of outputs:
-    "result", "state:<input name>" (the new value of that state input), "guard", "export", "saved",
-    "gradient", "check".
+    (captured, possibly updated), "slot" (state found by its name), "host" (a Python number read at
+    every call), "random" (a stream's state), "import" (from an earlier segment), "cotangent". Roles of
+    outputs: "result", "state:<input name>" (the new value of that state input), "guard", "export",
+    "saved" (for a gradient), "gradient", "unread" (it may raise, and nothing else wants it).
     """
 
     inputs: tuple[Node, ...]

@@ -15,7 +15,7 @@ from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tracegrad.runtime.compiled import Specialisation
+    from tracegrad.runtime.segments import Specialisation
 
 # (arguments, gradient mode) -> result, or None where a call is another one: nothing was done then.
 Usual = Callable[[tuple[Any, ...], bool], Tensor | None]

@@ -46,7 +46,7 @@ def is_own_code(code: CodeType) -> bool:
     name = code.co_filename
     own = _own_files.get(name)
     if own is None:
-        own = name.startswith(_OWN) and not name.endswith(("demo.py", "_demo.py"))
+        own = name.startswith(_OWN) and not name.endswith("demo.py")
         own = own or name.startswith(("<frozen", "<__array_function__", "<tracegrad"))
         own = own or os.sep + "contextlib.py" in name or os.sep + "functools.py" in name
         if len(_own_files) >= _CACHE_SIZE:

@@ -111,7 +111,7 @@ def fuse_rules(tile_bytes: int) -> FuseRules:
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class GeneratedCode:
     """Generated code, shared by all graphs of one fingerprint.
 
     labels  of the graph that it was made for: lines and names in `source` and `memory` are its own
@@ -184,7 +184,7 @@ def steps_of(graph: Graph, options: Options) -> list[Node]:
     return schedule(lowered(graph, options), state_writes(graph, options), FACTS).steps
 
 
-def build(graph: Graph, options: Options, cores: Cores | None) -> Program:
+def build(graph: Graph, options: Options, cores: Cores | None) -> GeneratedCode:
     """The program of `graph`; `cores` are those of the program around it, if any."""
     writes = state_writes(graph, options)
     scheduled = schedule(lowered(graph, options), writes, FACTS)
@@ -222,7 +222,7 @@ def build(graph: Graph, options: Options, cores: Cores | None) -> Program:
     exec(code, w.namespace)
     owners = [-1] * w.lines_before + owners
     written = tuple(writes.values())
-    return Program(
+    return GeneratedCode(
         labels(graph), source, filename, w.namespace, plan, tuple(owners), written, cores.held
     )
 
@@ -246,7 +246,7 @@ class NumpyExecutable:
 
     backend = "numpy"
 
-    def __init__(self, program: Program, graph: Graph, options: Options, cores: Cores | None):
+    def __init__(self, program: GeneratedCode, graph: Graph, options: Options, cores: Cores | None):
         self._program = program
         self._graph, self._options, self._cores = graph, options, cores
         program.users.add(id(self))
@@ -257,7 +257,7 @@ class NumpyExecutable:
         return compile(graph, self._options)
 
     @cached_property
-    def _explained(self) -> Program:
+    def _explained(self) -> GeneratedCode:
         """The program as it reads with this graph's lines and names."""
         program = self._program
         if program.labels == labels(self._graph):
@@ -337,7 +337,7 @@ class NumpyExecutable:
 
 
 _numbers = count(1)  # of generated texts
-_programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
+_programs: OrderedDict[tuple[Any, ...], GeneratedCode] = OrderedDict()
 _programs_lock = threading.Lock()
 
 

@@ -30,7 +30,7 @@ class Filling:
             for cell in outer.cells.values():
                 if cell.written and cell.owner is not None:
                     self._hide(outer, cell)
-            outer = getattr(outer, "outer", None)
+            outer = outer.outer
         self._draws = [(generator, generator._count) for generator, _ in trace.random_draws]
         self._token = set_mode(mode_with(get_mode().grad, None))
 

@@ -79,7 +79,7 @@ class _Conditions:
     def _of_number(self, fact: HostFact) -> str | None:
         guard = fact.guard
         read, constant = guard.read, guard.constant
-        if guard.kind is has_key and type(constant) is str:
+        if guard.compare is has_key and type(constant) is str:
             holder = self.name(guard.read())
             return (
                 f"has({holder}, {constant!r})"
@@ -91,19 +91,19 @@ class _Conditions:
         value = f"item({self.name(read.holder)}, {read.key!r})"
         if read.index is not None:
             value += f"[{read.index}]"
-        if guard.kind is truth:
+        if guard.compare is truth:
             return value if guard.answer else f"not {value}"
-        if guard.kind in _COMPARISONS and type(constant) in (int, float, bool):
-            text = f"{value} {_COMPARISONS[guard.kind]} {self.name(constant)}"
+        if guard.compare in _COMPARISONS and type(constant) in (int, float, bool):
+            text = f"{value} {_COMPARISONS[guard.compare]} {self.name(constant)}"
             return text if guard.answer else f"not {text}"
-        if guard.kind is same_bits and guard.answer:
+        if guard.compare is same_bits and guard.answer:
             if constant is None or type(constant) is bool:
                 return f"{value} is {constant!r}"
             if type(constant) in (int, str, float):
                 return f"{value} is {self.name(constant)} or {self.name(fact.holds)}()"
-        if guard.kind is is_a and guard.answer:
+        if guard.compare is is_a and guard.answer:
             return f"{value}.__class__ is {constant} or {self.name(fact.holds)}()"
-        if guard.kind is same_objects and guard.answer:
+        if guard.compare is same_objects and guard.answer:
             return self._of_identities(value, list, constant)
         return None
 

@@ -162,7 +162,7 @@ class HostFact:
         where = f"{guard.loc.file}:{guard.loc.line}"
         if guard.phase:  # what it was is gone: the actions before it have been undone
             return f"what the function set itself: another answer than before at {where}"
-        if guard.kind in (has_key, has_keys):
+        if guard.compare in (has_key, has_keys):
             holder = guard.read()
             names = [*dict.keys(holder)]
             has = names if all(isinstance(name, str) for name in names) else f"{len(names)} entries"
@@ -171,7 +171,7 @@ class HostFact:
             now = repr(guard.read())
         except LookupError:
             now = "deleted"
-        if guard.kind is is_a:
+        if guard.compare is is_a:
             return (
                 f"{read_from(guard.read)}: now {now}, no Python {guard.constant} (read at {where})"
             )

@@ -87,13 +87,13 @@ class HostArray:
 
 @dataclass(eq=False)
 class HostGuard:
-    """An answer that needs no graph: `kind(read(), constant)` was `answer`.
+    """An answer that needs no graph: `compare(read(), constant)` was `answer`.
 
     number  asked of what was read here, whatever is there now; set for a question after a host action
     """
 
     read: Any  # called for the answer, unless there is a `number`
-    kind: Callable[[Any, Any], bool]
+    compare: Callable[[Any, Any], bool]
     constant: Any
     answer: bool
     loc: _loc.Loc
@@ -104,7 +104,7 @@ class HostGuard:
         """Whether the answer is the same; `numbers`: those read in this call, by id."""
         try:
             value = self.read() if self.number is None else self.number.value(numbers)
-            return bool(self.kind(value, self.constant)) is self.answer
+            return bool(self.compare(value, self.constant)) is self.answer
         except (LookupError, TypeError):  # it is there no more, or is no number
             return False
 
@@ -225,19 +225,21 @@ class TraceHost(TraceBuffers):
         return found
 
     def guard_host(
-        self, read: Callable[[], Any], kind: Callable[[Any, Any], bool], constant: Any
+        self, read: Callable[[], Any], compare: Callable[[Any, Any], bool], constant: Any
     ) -> bool:
         """The answer to a question about Python's state, or about a number read before."""
-        answer = bool(kind(read(), constant))
+        answer = bool(compare(read(), constant))
         number = read if isinstance(read, HostRead | HostFormula) else None
         place = read if number is None else number.read
         phase = self.phase if number is None else number.phase
-        guard = HostGuard(place, kind, constant, answer, here(), number if phase else None, phase)
+        guard = HostGuard(
+            place, compare, constant, answer, here(), number if phase else None, phase
+        )
         if isinstance(place, ItemRead) and isinstance(constant, _COMPARED):
             # An optimiser asks it for every parameter: one fact is enough.
             bits = (*map(id, constant),) if isinstance(constant, list) else repr(constant)
             where = (id(place.holder), place.key, place.index, phase)
-            question = (*where, kind, type(constant), bits, answer)
+            question = (*where, compare, type(constant), bits, answer)
             if self._asked.setdefault(question, guard) is not guard:
                 return answer
         (self.host if phase else self.host_guards).append(guard)

@@ -106,10 +106,12 @@ class NestedTrace(Trace):
             self._owners.append(number)
         return found
 
-    def guard_host(self, read: Callable[[], Any], kind: Callable[[Any, Any], bool], constant: Any) -> bool:  # fmt: skip
+    def guard_host(
+        self, read: Callable[[], Any], compare: Callable[[Any, Any], bool], constant: Any
+    ) -> bool:
         if self.outer is None:
-            return bool(kind(read(), constant))
-        return self.outer.guard_host(read, kind, constant)
+            return bool(compare(read(), constant))
+        return self.outer.guard_host(read, compare, constant)
 
     def array_input(self, array: np.ndarray) -> Node:
         if id(array) not in self._arrays:

@@ -49,8 +49,8 @@ from tracegrad.tracer.trace.numbers import TracedNumber
 FEW = 16  # containers, and items of each, that a loop may carry from turn to turn
 FRAMES = 3  # functions whose variables it may be: that of the question, those that call it
 # An instruction of the user's (file, function's line, offset), how many numbers it has used since the
-# last question, int or float.
-NumberAt = tuple[str, int, int, int, type]
+# last question, int or float; or the key of a Place whose number is read at every call.
+NumberAt = tuple[str, int, int, int, type] | tuple[str, int, Any]
 MAX_CONSTANT_BYTES = 64 * 1024  # a larger NumPy operand is an input of the graph, not a constant
 
 
