@@ -11,7 +11,7 @@ from tracegrad.ir.loc import at
 from tracegrad.ir.ops.base import tensor
 from tracegrad.ir.types import TensorType, f32, f64
 from tracegrad.passes.base import Pass
-from tracegrad.passes.patterns import is_splat, splat_value
+from tracegrad.passes.rules.patterns import is_splat, splat_value
 
 
 def _by_steps(c: Node, x: Node, y: Node, factor: Node) -> Node:

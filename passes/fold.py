@@ -16,7 +16,7 @@ from tracegrad.ir.ops.traits import CONTROL, EFFECT, ELEMENTWISE, IDENTITY_MARKE
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.base import Pass, has_subgraphs, walk, with_subgraphs
 from tracegrad.passes.observers import Evaluate
-from tracegrad.passes.patterns import splat_const
+from tracegrad.passes.rules.patterns import splat_const
 
 BYTE_LIMIT = 1 << 16  # of one folded result: what a program may grow by
 FLOP_LIMIT = 1e7  # of one folded node: what a compilation may be slowed by

@@ -21,7 +21,7 @@ from tracegrad.ir.loc import at
 from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.base import Pass
-from tracegrad.passes.patterns import is_splat
+from tracegrad.passes.rules.patterns import is_splat
 
 Shape = tuple[int, ...]
 

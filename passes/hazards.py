@@ -2,7 +2,7 @@
 
 The ops say what could happen (`ir/hazards.py`); here is what follows for nodes and graphs. Every
 backend asks this, so that none raises for what another lets pass: on NumPy state is written after
-the steps that may raise (`schedule.py`), on XLA a program returns what it ran into.
+the steps that may raise (`memory/schedule.py`), on XLA a program returns what it ran into.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from tracegrad.ir.graph import Graph, Node
 from tracegrad.ir.hazards import INDEX, INSIDE, ZERO, Hazard
-from tracegrad.passes.place import base_of
+from tracegrad.passes.views import base_of
 
 
 def hazards(node: Node) -> list[Hazard]:

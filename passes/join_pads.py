@@ -10,7 +10,7 @@ from tracegrad.ir.graph import Graph, Node, rebuild
 from tracegrad.ir.loc import at
 from tracegrad.ir.types import TensorType
 from tracegrad.passes.base import Pass
-from tracegrad.passes.rules_blocks import zero_padded_axis
+from tracegrad.passes.rules.blocks import zero_padded_axis
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from typing import ClassVar
 
 from tracegrad.ir.graph import Graph
 from tracegrad.passes.base import Pass
-from tracegrad.passes.rewrite import Rewriter, Rule
-from tracegrad.passes.rules_algebra import ASSUMING, CANONICAL, CASTS, IDENTITIES, LOGIC
-from tracegrad.passes.rules_blocks import BLOCKS
-from tracegrad.passes.rules_contract import CONTRACTIONS
-from tracegrad.passes.rules_shape import BROADCASTS, REDUCTIONS, RESHAPES, SLICES, SPLATS
+from tracegrad.passes.rules.algebra import ASSUMING, CANONICAL, CASTS, IDENTITIES, LOGIC
+from tracegrad.passes.rules.blocks import BLOCKS
+from tracegrad.passes.rules.contract import CONTRACTIONS
+from tracegrad.passes.rules.rewrite import Rewriter, Rule
+from tracegrad.passes.rules.shape import BROADCASTS, REDUCTIONS, RESHAPES, SLICES, SPLATS
 
 RULES: tuple[Rule, ...] = (
     *SPLATS, *RESHAPES, *BROADCASTS, *SLICES, *REDUCTIONS, *CANONICAL, *IDENTITIES, *LOGIC, *CASTS,
@@ -39,9 +39,9 @@ def _rules_for(assume: frozenset[str]) -> tuple[Rule, ...]:
 
 @dataclass(frozen=True)
 class Simplify(Pass):
-    """`reshape(reshape(x)) * 1` -> `reshape(x)`, and the other rules of `rules_*.py`.
+    """`reshape(reshape(x)) * 1` -> `reshape(x)`, and the other rules of `rules/`.
 
-    assume  which `assumes` of rules hold here (see rules_algebra); none by default
+    assume  which `assumes` of rules hold here (see rules/algebra.py); none by default
     hits    how often each rule applied, over all runs of this object
     """
 

@@ -55,15 +55,15 @@ from tracegrad.passes.base import Pass, Pipeline
 from tracegrad.passes.cleanup import DropFences
 from tracegrad.passes.fuse import Fuse, FuseRules
 from tracegrad.passes.join_pads import JoinPads
-from tracegrad.passes.place import Facts
-from tracegrad.passes.plan_memory import (
+from tracegrad.passes.memory.place import Facts
+from tracegrad.passes.memory.plan import (
     ALIGNMENT,
     MemoryPlan,
     assign_offsets,
     describe,
     lifetimes,
 )
-from tracegrad.passes.schedule import schedule
+from tracegrad.passes.memory.schedule import schedule
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[Sequence[Array]], list[Array]]
@@ -78,7 +78,7 @@ POISON = 0xFF  # nan in every float, -1 in every integer, not a bool
 
 
 def overwrites(node: Node) -> list[tuple[int, int]]:
-    """Which operands each result may be written over; see passes.place.Facts."""
+    """Which operands each result may be written over; see passes.memory.place.Facts."""
     if node.op.has(ELEMENTWISE):
         return [(0, position) for position in alias_positions(node)]
     if node.op.name in ("update_slice", "scatter", "accumulate"):

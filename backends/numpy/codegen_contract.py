@@ -8,7 +8,7 @@ from tracegrad.backends.numpy.codegen_writer import Writer, emits
 from tracegrad.backends.numpy.fast.matmul import add_product, cut_of, share_matmul
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import f32, f64
-from tracegrad.passes.storage import Shape, View, transposed
+from tracegrad.passes.memory.storage import Shape, View, transposed
 
 
 def blas_order(view: View) -> str | None:

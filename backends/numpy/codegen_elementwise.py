@@ -15,8 +15,8 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.ir.types import DType, f32, f64, i8, i32, i64
-from tracegrad.passes.patterns import shown_value
-from tracegrad.passes.storage import Shape
+from tracegrad.passes.memory.storage import Shape
+from tracegrad.passes.rules.patterns import shown_value
 
 # Ops that are one ufunc on any dtype but the exceptions in `ufunc_of`.
 UFUNCS: dict[str, str] = {

@@ -16,7 +16,7 @@ from tracegrad.backends.numpy.loops import loop_of
 from tracegrad.backends.numpy.tiles import fork_blas, fork_plain
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.traits import REDUCTION
-from tracegrad.passes.patterns import is_splat
+from tracegrad.passes.rules.patterns import is_splat
 
 
 @emits("fused")

@@ -15,8 +15,9 @@ from tracegrad.backends.numpy.interpret import run_node
 from tracegrad.backends.numpy.kernels import KERNELS
 from tracegrad.backends.numpy.kernels.index import check_bounds
 from tracegrad.ir.graph import Node
-from tracegrad.passes.place import same_place, slots, viewed
-from tracegrad.passes.storage import reshaped
+from tracegrad.passes.memory.place import same_place, slots
+from tracegrad.passes.memory.storage import reshaped
+from tracegrad.passes.views import viewed
 
 
 @emits("copy")

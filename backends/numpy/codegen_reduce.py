@@ -10,7 +10,7 @@ from tracegrad.backends.numpy.codegen_elementwise import kernel_call
 from tracegrad.backends.numpy.codegen_writer import Writer, emits
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import DType, f32, f64
-from tracegrad.passes.storage import View, c_strides, reshaped
+from tracegrad.passes.memory.storage import View, c_strides, reshaped
 
 REDUCE = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 GEMV_ROW = 4096  # longest row summed by a dot product; longer rows want pairwise summation

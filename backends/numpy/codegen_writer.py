@@ -17,8 +17,9 @@ from tracegrad.backends.numpy.cores import Cores
 from tracegrad.backends.numpy.kernels import KERNELS
 from tracegrad.ir.graph import INPUT, Graph, Node
 from tracegrad.ir.types import DType, TensorType, u8
-from tracegrad.passes.place import VIEW_OPS, Placed, viewed
-from tracegrad.passes.storage import Shape, Storage, Strides, View, c_strides, reshaped
+from tracegrad.passes.memory.place import Placed
+from tracegrad.passes.memory.storage import Shape, Storage, Strides, View, c_strides, reshaped
+from tracegrad.passes.views import VIEW_OPS, viewed
 
 Emitter = Callable[["Writer", Node], None]
 EMITTERS: dict[str, Emitter] = {}

@@ -8,7 +8,7 @@ from tracegrad.backends.numpy.codegen_writer import Writer
 from tracegrad.backends.numpy.loops import Axes, Loop
 from tracegrad.backends.numpy.tiles import Tiling, loop_shares
 from tracegrad.ir.graph import Node
-from tracegrad.passes.storage import Shape, View, collapsed
+from tracegrad.passes.memory.storage import Shape, View, collapsed
 
 CACHE_BYTES = 3 << 18  # all tiles of one loop together: most of a second-level cache
 

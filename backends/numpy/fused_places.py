@@ -11,7 +11,7 @@ from tracegrad.backends.numpy.fused_geometry import Geometry
 from tracegrad.backends.numpy.loops import Axes
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import DType
-from tracegrad.passes.storage import Shape, Storage
+from tracegrad.passes.memory.storage import Shape, Storage
 
 
 class Place:

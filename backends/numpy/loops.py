@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from tracegrad.ir.graph import INPUT, Graph, Node
 from tracegrad.ir.ops.traits import REDUCTION
-from tracegrad.passes.patterns import is_splat
-from tracegrad.passes.storage import Shape
+from tracegrad.passes.memory.storage import Shape
+from tracegrad.passes.rules.patterns import is_splat
 
 Axes = tuple[int | None, ...]
 

@@ -12,7 +12,7 @@ from tracegrad.backends.numpy.kernels.registry import Array
 from tracegrad.backends.numpy.straight_ops import FLOATS, expression
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import i64
-from tracegrad.passes.patterns import shown_value
+from tracegrad.passes.rules.patterns import shown_value
 
 
 @expression("gather")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tracegrad.backends.numpy.fast.pool import run_parallel, thread_count
 from tracegrad.backends.numpy.fast.work import run_shares
-from tracegrad.passes.storage import Shape
+from tracegrad.passes.memory.storage import Shape
 
 SHARED_WORK = 1 << 20  # elements times operations from which a second thread pays (200 us)
 SHARED_TILE = 1 << 15  # elements a thread should have at least: below, threads wait for each other

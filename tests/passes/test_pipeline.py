@@ -35,8 +35,8 @@ from tracegrad.passes.decompose import Decompose
 from tracegrad.passes.fold import BYTE_LIMIT, Fold
 from tracegrad.passes.observers import Check, History, Timing, check_level, difference
 from tracegrad.passes.pipeline import standard_passes, standard_pipeline
+from tracegrad.passes.rules.selftest import value_sets
 from tracegrad.passes.sampling import generate_inputs
-from tracegrad.passes.selftest import value_sets
 from tracegrad.passes.simplify import Simplify
 
 

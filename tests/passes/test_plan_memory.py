@@ -12,10 +12,11 @@ from tracegrad.backends.numpy import Options, compile
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
 from tracegrad.ir.types import TensorType, f32
-from tracegrad.passes.place import Facts, base_of, separate_outputs
-from tracegrad.passes.plan_memory import ALIGNMENT, assign_offsets, lifetimes
-from tracegrad.passes.schedule import schedule
-from tracegrad.passes.storage import Storage, c_strides, collapsed, reshaped_strides
+from tracegrad.passes.memory.place import Facts, separate_outputs
+from tracegrad.passes.memory.plan import ALIGNMENT, assign_offsets, lifetimes
+from tracegrad.passes.memory.schedule import schedule
+from tracegrad.passes.memory.storage import Storage, c_strides, collapsed, reshaped_strides
+from tracegrad.passes.views import base_of
 
 ELEMENTWISE = frozenset({"add", "sub", "mul", "tanh", "neg", "exp"})
 FACTS = Facts(

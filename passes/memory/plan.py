@@ -6,9 +6,9 @@ import bisect
 from dataclasses import dataclass
 
 from tracegrad.ir.graph import Node
-from tracegrad.passes.place import Facts, Placed
-from tracegrad.passes.schedule import Scheduled, operand_storages
-from tracegrad.passes.storage import Storage, View
+from tracegrad.passes.memory.place import Facts, Placed
+from tracegrad.passes.memory.schedule import Scheduled, operand_storages
+from tracegrad.passes.memory.storage import Storage, View
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 

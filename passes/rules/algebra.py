@@ -17,8 +17,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
 from tracegrad.ir.ops.source import splat as splat_node
 from tracegrad.ir.types import DType, TensorType, bf16, bool_, c64, c128, f16, f32, f64, i32, i64
-from tracegrad.passes.patterns import Match, boolean, op, splat, splat_value, var
-from tracegrad.passes.rewrite import Rule, rule
+from tracegrad.passes.rules.patterns import Match, boolean, op, splat, splat_value, var
+from tracegrad.passes.rules.rewrite import Rule, rule
 
 x, y, a, b = var("x"), var("y"), var("a"), var("b")
 cond = boolean("cond")

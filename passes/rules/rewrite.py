@@ -20,7 +20,7 @@ from tracegrad.ir.graph import Graph, Node, Op, emit, rebuild
 from tracegrad.ir.loc import at
 from tracegrad.ir.ops.source import splat as splat_node
 from tracegrad.passes.base import has_subgraphs, walk, with_subgraphs
-from tracegrad.passes.patterns import Apply, Literal, Match, Pattern, Var, match
+from tracegrad.passes.rules.patterns import Apply, Literal, Match, Pattern, Var, match
 
 Build = Callable[[Match], Node | None]
 Example = Callable[[], Graph]

@@ -11,8 +11,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
 from tracegrad.ir.ops.source import splat as splat_node
 from tracegrad.ir.types import TensorType, f32
-from tracegrad.passes.patterns import Match, op, splat_const, splat_value, var
-from tracegrad.passes.rewrite import Rule, rule
+from tracegrad.passes.rules.patterns import Match, op, splat_const, splat_value, var
+from tracegrad.passes.rules.rewrite import Rule, rule
 
 x, y = var("x"), var("y")
 

@@ -13,9 +13,9 @@ from functools import cached_property
 from tracegrad.ir.graph import INPUT, NO_ATTRS, Graph, Node, Op
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.base import no_flops, tensor
-from tracegrad.ir.ops.traits import CONTRACTION, IDENTITY_MARKER, SOURCE, VIEW
+from tracegrad.ir.ops.traits import CONTRACTION, IDENTITY_MARKER, SOURCE
 from tracegrad.ir.types import TensorType, TupleType
-from tracegrad.passes.storage import (
+from tracegrad.passes.memory.storage import (
     Storage,
     View,
     broadcast,
@@ -24,6 +24,7 @@ from tracegrad.passes.storage import (
     sliced,
     transposed,
 )
+from tracegrad.passes.views import VIEW_OPS, base_of, viewed
 
 # A value in a storage of its own. Made here, gone after code generation; in no saved graph.
 COPY = Op("copy", infer=tensor, flops=no_flops, not_differentiable="is made after differentiation")
@@ -36,7 +37,6 @@ def _with_trait(trait: str) -> frozenset[str]:
 CONSTANT_OPS = _with_trait(SOURCE)  # made once
 _NO_CODE = CONSTANT_OPS | {"proj"}
 _SAME = _with_trait(IDENTITY_MARKER)
-VIEW_OPS = _with_trait(VIEW) - {"proj"}  # the parts of several results have storages of their own
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,6 @@ class Placed:
         if node.op is INPUT or node.op.name in _NO_CODE:
             return False
         return node.op.name not in VIEW_OPS or node in self.copies
-
-
-def viewed(node: Node) -> Node:
-    """The operand that a view op looks at."""
-    return node.inputs[1] if node.op.name == "rebind" else node.inputs[0]
-
-
-def base_of(node: Node) -> Node:
-    """What a chain of views looks at in the end."""
-    while node.op.name in VIEW_OPS:
-        node = viewed(node)
-    return node
 
 
 def copied(node: Node) -> Node:

@@ -10,8 +10,8 @@ from tracegrad.ir.ops.source import splat as splat_node
 from tracegrad.ir.ops.traits import ELEMENTWISE
 from tracegrad.ir.types import DType, TensorType, f32, f64
 from tracegrad.passes.fold import splat_of
-from tracegrad.passes.patterns import Match, op, splat_const, var
-from tracegrad.passes.rewrite import Rule, rule
+from tracegrad.passes.rules.patterns import Match, op, splat_const, var
+from tracegrad.passes.rules.rewrite import Rule, rule
 
 x = var("x")
 Ints = tuple[int, ...]

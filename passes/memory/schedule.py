@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from tracegrad.ir.graph import INPUT, Graph, Node
 from tracegrad.ir.hazards import Hazard
 from tracegrad.passes.hazards import hazards
-from tracegrad.passes.place import (
-    VIEW_OPS,
+from tracegrad.passes.memory.place import (
     Facts,
     Placed,
     place,
@@ -17,7 +16,8 @@ from tracegrad.passes.place import (
     separate_outputs,
     viewed,
 )
-from tracegrad.passes.storage import Storage
+from tracegrad.passes.memory.storage import Storage
+from tracegrad.passes.views import VIEW_OPS
 
 
 @dataclass(eq=False)

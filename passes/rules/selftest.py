@@ -28,8 +28,8 @@ from tracegrad.ir.types import (
 )
 from tracegrad.ir.verify import verify
 from tracegrad.passes.observers import Evaluate, difference
-from tracegrad.passes.patterns import Apply, Literal, Pattern, Var
-from tracegrad.passes.rewrite import Rewriter, Rule
+from tracegrad.passes.rules.patterns import Apply, Literal, Pattern, Var
+from tracegrad.passes.rules.rewrite import Rewriter, Rule
 from tracegrad.passes.sampling import Array
 
 SHAPE = (3, 4)

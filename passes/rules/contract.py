@@ -13,8 +13,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder
 from tracegrad.ir.ops.build import reshape, swap
 from tracegrad.ir.types import TensorType, f32
-from tracegrad.passes.patterns import Match, op, var
-from tracegrad.passes.rewrite import Rule, rule
+from tracegrad.passes.rules.patterns import Match, op, var
+from tracegrad.passes.rules.rewrite import Rule, rule
 
 x, y, w = var("x"), var("y"), var("w")
 

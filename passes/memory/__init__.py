@@ -1,0 +1,1 @@
+"""Which value lives where: storages, the order of steps, offsets in one arena."""

@@ -1,0 +1,1 @@
+"""Rewrite rules as data, what applies them, and what tries them."""
