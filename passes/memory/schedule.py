@@ -14,10 +14,9 @@ from tracegrad.passes.memory.place import (
     place,
     same_place,
     separate_outputs,
-    viewed,
 )
 from tracegrad.passes.memory.storage import Storage
-from tracegrad.passes.views import VIEW_OPS
+from tracegrad.passes.views import VIEW_OPS, viewed
 
 
 @dataclass(eq=False)
