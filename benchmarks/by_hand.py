@@ -108,3 +108,46 @@ def with_jax(case: str) -> Callable[[], float]:
         return float(loss)
 
     return step
+
+
+def products(case: str) -> list[tuple[int, int, int]]:
+    """The sizes of the step's matrix products: outputs, gradients of weights, gradients of inputs."""
+    weights, _, images, _ = data(case)
+    batch, sizes = len(images), [weight.shape for weight in weights]
+    return [
+        *[(batch, i, o) for i, o in sizes],
+        *[(i, batch, o) for i, o in sizes],
+        *[(batch, o, i) for i, o in sizes[1:]],
+    ]
+
+
+def products_of_numpy(case: str) -> Callable[[], None]:
+    """The step's products and nothing else, into buffers made once: no step on this BLAS takes less."""
+    random = np.random.default_rng(0)
+    buffers = [
+        (random.random((n, m), "f4"), random.random((m, k), "f4"), np.empty((n, k), "f4"))
+        for n, m, k in products(case)
+    ]
+
+    def step() -> None:
+        for left, right, out in buffers:
+            np.matmul(left, right, out=out)
+
+    return step
+
+
+def products_of_torch(case: str) -> Callable[[], None]:
+    """The same with PyTorch's BLAS."""
+    try:
+        import torch
+    except ImportError as error:
+        raise Skip(str(error)) from None
+    buffers = [
+        (torch.rand(n, m), torch.rand(m, k), torch.empty(n, k)) for n, m, k in products(case)
+    ]
+
+    def step() -> None:
+        for left, right, out in buffers:
+            torch.mm(left, right, out=out)
+
+    return step

@@ -89,6 +89,8 @@ bench.implementation("tracegrad-jax")(implementation("tracegrad", "jax"))
 bench.implementation("tracegrad-eager")(implementation("tracegrad", None))
 bench.implementation("numpy-by-hand")(by_hand.with_numpy)
 bench.implementation("jax-by-hand")(by_hand.with_jax)
+bench.implementation("numpy-products")(by_hand.products_of_numpy)
+bench.implementation("torch-products")(by_hand.products_of_torch)
 
 if __name__ == "__main__":
     bench.main()
