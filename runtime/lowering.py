@@ -130,9 +130,11 @@ class Compiler:
             ops.proj(node, index=0) if isinstance(node.type, TupleType) else node
             for node in dropped(graph, final)
         )
+        if not values:
+            return ()
         # Most is ruled out as soon as its constants are known.
         alone = Graph(graph.inputs, values, graph.input_names, (), graph.input_roles)
-        return values if values and may_raise(optimise(alone, self.backend)) else ()
+        return values if may_raise(optimise(alone, self.backend)) else ()
 
     def _lower(self, graph: Graph, donate: tuple[int, ...]) -> Lowered:
         options = Options(donate=donate, **{**self.options, **placement(graph, self.options)})

@@ -97,9 +97,8 @@ def updated_tensors(
         if item.kind != "state" or not isinstance(item.source, Tensor) or position < 0:
             return None
         tensors.append((item.source, position, index))
-    tensors.sort(
-        key=lambda place: place[1]
-    )  # as they are read: then nothing has to be put in order
+    # As they are read: then nothing has to be put in order.
+    tensors.sort(key=lambda place: place[1])
     final.fetch.updated = UpdatedTensors(final.fetch, tensors)
     return final.fetch.updated
 
