@@ -1,5 +1,5 @@
 """Whole training steps: forward, loss, backward, optimiser; PyTorch eager, tracegrad eager and
-compiled, and the MLP by hand.
+compiled, the MLP by hand, and what the step's matrix products alone take.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import by_hand
 import models
 import numpy as np
+import products
 from interleave import Bench, Skip
 
 bench = Bench(
@@ -89,8 +90,9 @@ bench.implementation("tracegrad-jax")(implementation("tracegrad", "jax"))
 bench.implementation("tracegrad-eager")(implementation("tracegrad", None))
 bench.implementation("numpy-by-hand")(by_hand.with_numpy)
 bench.implementation("jax-by-hand")(by_hand.with_jax)
-bench.implementation("numpy-products")(by_hand.products_of_numpy)
-bench.implementation("torch-products")(by_hand.products_of_torch)
+bench.implementation("numpy-products")(products.of_numpy)
+bench.implementation("jax-products")(products.of_jax)
+bench.implementation("torch-products")(products.of_torch)
 
 if __name__ == "__main__":
     bench.main()
