@@ -11,7 +11,7 @@ from typing import Any
 from tracegrad.backends.base import Mesh, Options
 from tracegrad.backends.jax.errors import JaxNotInstalledError, require_jax
 from tracegrad.runtime.compiled import CompiledFunction
-from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.paths.lowering import Compiler
 from tracegrad.runtime.settings import Settings
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here

@@ -14,21 +14,21 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
-from tracegrad.runtime.aliasing import Aliasing
-from tracegrad.runtime.autograd_call import call_programs
-from tracegrad.runtime.containers import IdentityMatters
+from tracegrad.runtime.calls.aliasing import Aliasing
+from tracegrad.runtime.calls.containers import IdentityMatters
+from tracegrad.runtime.calls.signature import Call, Signature
+from tracegrad.runtime.execution.autograd_call import call_programs
+from tracegrad.runtime.execution.plan import make_plan
+from tracegrad.runtime.execution.run import OnlyTheFunction, Runner, SharedOutside
+from tracegrad.runtime.execution.usual import Usual, usual_call
 from tracegrad.runtime.function_like import FunctionLike
-from tracegrad.runtime.inspection import Event, Given, Inspection
-from tracegrad.runtime.lowering import Compiler
 from tracegrad.runtime.misses import ANYTHING, MEMORY, Misses
-from tracegrad.runtime.plan import make_plan
-from tracegrad.runtime.recorded import Recorded
-from tracegrad.runtime.results import finish
-from tracegrad.runtime.run import OnlyTheFunction, Runner, SharedOutside
-from tracegrad.runtime.segments import NotDeterministic, Segment, Specialisation, build
+from tracegrad.runtime.paths.lowering import Compiler
+from tracegrad.runtime.paths.segments import NotDeterministic, Segment, Specialisation, build
+from tracegrad.runtime.recordings.recorded import Recorded
+from tracegrad.runtime.recordings.results import finish
+from tracegrad.runtime.reports.inspection import Event, Given, Inspection
 from tracegrad.runtime.settings import Settings
-from tracegrad.runtime.signature import Call, Signature
-from tracegrad.runtime.usual import Usual, usual_call
 from tracegrad.runtime.watch.facts import Fact, HostFact
 from tracegrad.runtime.watch.observer import Observer
 from tracegrad.tracer.errors import GraphBreakError, UnsupportedError

@@ -12,7 +12,7 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
-from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.paths.lowering import Compiler
 from tracegrad.runtime.settings import Settings
 from tracegrad.tracer.state import get_mode
 

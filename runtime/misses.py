@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegrad.runtime.signature import CHOICES, VALUES
+from tracegrad.runtime.calls.signature import CHOICES, VALUES
 from tracegrad.runtime.watch.facts import Fact
 
 MAX_IN_A_ROW = 3  # recordings that the same fact spoils before the function stays eager

@@ -32,13 +32,13 @@ from tracegrad.ir.types import u64 as uint64
 # isort: split
 from tracegrad.tracer.methods import attach as _attach  # gives Tensor its methods
 from tracegrad.tracer import functions as _functions
-from tracegrad.tracer import quick as _quick
-from tracegrad.tracer import random
+from tracegrad.tracer.creation import random
+from tracegrad.tracer.eager import quick as _quick
 from tracegrad.tracer.arguments import explained as _explained
 from tracegrad.tracer.methods.compatible import FUNCTIONS as _compatible
 from tracegrad.tracer.methods.composed import FUNCTIONS as _composed
-from tracegrad.tracer.creation import FUNCTIONS as _creation
-from tracegrad.tracer.random import (
+from tracegrad.tracer.creation.tensors import FUNCTIONS as _creation
+from tracegrad.tracer.creation.random import (
     Generator,
     default_generator,
     get_rng_state,
@@ -47,8 +47,8 @@ from tracegrad.tracer.random import (
     seed,
     set_rng_state,
 )
-from tracegrad.tracer.ranges import FUNCTIONS as _ranges
-from tracegrad.tracer.sampling import FUNCTIONS as _sampling
+from tracegrad.tracer.creation.ranges import FUNCTIONS as _ranges
+from tracegrad.tracer.creation.sampling import FUNCTIONS as _sampling
 from tracegrad.tracer.state import (
     enable_grad,
     get_default_dtype,
@@ -60,7 +60,7 @@ from tracegrad.tracer.state import (
 )
 from tracegrad.tracer.tensor import Device as device
 from tracegrad.tracer.tensor import Size, Tensor
-from tracegrad.tracer.view_methods import FUNCTIONS as _views
+from tracegrad.tracer.memory.view_methods import FUNCTIONS as _views
 
 from tracegrad.backends.base import Mesh
 from tracegrad.ir.types import DType as dtype

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracegrad.names import public
-from tracegrad.tracer.creation import zeros_like
+from tracegrad.tracer.creation.tensors import zeros_like
 from tracegrad.tracer.custom import Function
 from tracegrad.tracer.errors import UnsupportedError
 from tracegrad.tracer.state import enable_grad, inference_mode, no_grad, set_grad_enabled

@@ -10,12 +10,12 @@ from tracegrad.ir.types import TensorType
 from tracegrad.passes.vmap import vmap as _batched
 from tracegrad.tracer.control_flow import trace_function
 from tracegrad.tracer.dispatch import apply
+from tracegrad.tracer.eager.program import GraphOp
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.program import GraphOp
+from tracegrad.tracer.memory.view_methods import axis_of
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten
-from tracegrad.tracer.view_methods import axis_of
 
 
 def _is_tensor(leaf: Any) -> bool:

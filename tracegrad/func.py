@@ -11,13 +11,13 @@ from tracegrad.autograd import grad as _grad
 from tracegrad.batching import vmap
 from tracegrad.names import public
 from tracegrad.tracer.control_flow import trace_function, types_of
-from tracegrad.tracer.creation import eye, ones_like, zeros_like
+from tracegrad.tracer.creation.tensors import eye, ones_like, zeros_like
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.memory.views import IDENTITY, make_view
 from tracegrad.tracer.state import enable_grad, get_mode
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trees import flatten
-from tracegrad.tracer.views import IDENTITY, make_view
 
 
 def _inner(tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tracegrad.backends.numpy.fast import blas, pool
-from tracegrad.tracer.creation import check_device
+from tracegrad.tracer.creation.tensors import check_device
 from tracegrad.tracer.device import CPU, Device
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here

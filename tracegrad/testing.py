@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.types import bf16, c64, c128, f16, f32, f64
-from tracegrad.tracer.creation import as_tensor
+from tracegrad.tracer.creation.tensors import as_tensor
 from tracegrad.tracer.tensor import Tensor
 
 # (rtol, atol); integers and bools are compared exactly.

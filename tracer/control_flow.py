@@ -65,7 +65,7 @@ def trace_function(function: Callable[..., Any], arguments: Any, what: str) -> F
 
 
 def _scalar(value: Any) -> Tensor:
-    from tracegrad.tracer.creation import array_from
+    from tracegrad.tracer.creation.tensors import array_from
     from tracegrad.tracer.tensor import wrap
 
     return wrap(array_from(value, None))

@@ -2,7 +2,7 @@
 recording.
 
 An emit function takes IR nodes and emits IR. Eager calls turn it into a small cached program per
-signature (`program.py`); recording calls it on the trace's own nodes; the tape derives its gradient
+signature (`eager/program.py`); recording calls it on the trace's own nodes; the tape derives its gradient
 from the same IR. So an op has one definition, and the modes cannot disagree about it.
 """
 
@@ -361,7 +361,7 @@ def apply(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...] = ()) -> An
 def _run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: bool) -> Any:
     """`eager.run_eager`, which needs this module first; found at the first call."""
     global _run_eager
-    from tracegrad.tracer.eager import run_eager
+    from tracegrad.tracer.eager.run import run_eager
 
     _run_eager = run_eager
     return run_eager(op, operands, attrs, grad)

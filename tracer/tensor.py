@@ -3,8 +3,8 @@
 The fields of an instance, shared by tracer and runtime, with defaults so that making one sets one:
     _data     the NumPy array; absent while the value lives elsewhere (a jax array, a trace): then
               `__getattr__` brings it here or explains why it cannot
-    _jax      the value as a jax array; `_given`, without a default: XLA got its array once (run.py)
-    _storage  the Storage shared with views (storage.py), made when the first alias appears
+    _jax      the value as a jax array; `_given`, without a default: XLA got its array once (runtime/execution)
+    _storage  the Storage shared with views (memory/storage.py), made when the first alias appears
     _chain    the view steps from its storage's base; `_family`: which history of the storage it
               has (0: the base's; `detach()` opens another)
     _traced   the traced value (trace/traced.py), for tensors born inside a trace
@@ -13,7 +13,7 @@ The fields of an instance, shared by tracer and runtime, with defaults so that m
     _hooks, _post_hooks, _retains_grad: when a gradient arrives. _captured: a compiled function has
     it as state. _unwritable: why writes with gradients through this view are refused.
 
-Methods are attached (methods/attach.py): hot operators from quick.py, all others from `dispatch.apply`'s ops.
+Methods are attached (methods/attach.py): hot operators from eager/quick.py, all others from `dispatch.apply`'s ops.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Tensor(Attached):
 
     def __getattr__(self, name: str) -> Any:
         if name == "_data":
-            from tracegrad.tracer.storage import bring_here
+            from tracegrad.tracer.memory.storage import bring_here
 
             return bring_here(self)
         kind = type(self)
@@ -320,7 +320,7 @@ class Tensor(Attached):
                 why="the array could be changed without the tape seeing it",
                 fix="use x.detach().numpy(), or read it under no_grad",
             )
-        from tracegrad.tracer.storage import export
+        from tracegrad.tracer.memory.storage import export
 
         return export(self)
 
@@ -334,7 +334,7 @@ class Tensor(Attached):
         self, array: np.ndarray, context: Any = None, scalar: bool = False
     ) -> Tensor:
         """What NumPy's functions return for a tensor; truth values become uint8, as in PyTorch."""
-        from tracegrad.tracer.creation import tensor
+        from tracegrad.tracer.creation.tensors import tensor
 
         return tensor(array.astype(np.uint8) if array.dtype == np.bool_ else array)
 
@@ -386,7 +386,7 @@ class Tensor(Attached):
         return tensor_repr(self)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        from tracegrad.tracer.creation import rebuild_tensor
+        from tracegrad.tracer.creation.tensors import rebuild_tensor
 
         return rebuild_tensor, (np.array(self._data), self.requires_grad, type(self))
 

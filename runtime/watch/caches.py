@@ -11,9 +11,9 @@ import gc
 from typing import Any
 
 from tracegrad.runtime.watch.facts import CallFact, ItemFact
-from tracegrad.tracer.bundle import value_in_xla
+from tracegrad.tracer.memory.bundle import value_in_xla
+from tracegrad.tracer.memory.storage import Storage
 from tracegrad.tracer.state import get_mode, mode_with, reset_mode, set_mode
-from tracegrad.tracer.storage import Storage
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.recording import Trace
 from tracegrad.tracer.trace.traced import Cell, TracedValue

@@ -14,9 +14,9 @@ from contextlib import suppress
 from typing import Any
 
 from tracegrad.ir.loc import Loc
-from tracegrad.runtime.containers import IdentityMatters
-from tracegrad.runtime.origins import Origins
-from tracegrad.runtime.signature import Call
+from tracegrad.runtime.calls.containers import IdentityMatters
+from tracegrad.runtime.calls.signature import Call
+from tracegrad.runtime.recordings.origins import Origins
 from tracegrad.runtime.watch.attributes import AttributeWatch
 from tracegrad.runtime.watch.caches import cache_facts
 from tracegrad.runtime.watch.code import CodeWatch

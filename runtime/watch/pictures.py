@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.runtime.keys import typed_key, value_key
+from tracegrad.runtime.calls.keys import typed_key, value_key
 from tracegrad.tracer.observed import Observed, ReportingDict
 from tracegrad.tracer.tensor import Tensor
 from tracegrad.tracer.trace.numbers import same_bits

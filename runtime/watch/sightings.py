@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tracegrad.ir.loc import Loc
-from tracegrad.runtime.inspection import Inspection
+from tracegrad.runtime.reports.inspection import Inspection
 from tracegrad.runtime.watch.facts import CallFact, Fact, HostFact, ItemFact, Place
 from tracegrad.runtime.watch.names import ASKS, names_in
 from tracegrad.runtime.watch.pictures import ABSENT, HEAP_TYPE, Picture, TooLargeError

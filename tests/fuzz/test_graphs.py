@@ -31,8 +31,8 @@ from tracegrad.passes.autodiff import reverse
 from tracegrad.passes.autodiff_stages import Stage, reverse_in_stages
 from tracegrad.passes.observers import Check, difference
 from tracegrad.passes.pipeline import standard_pipeline
-from tracegrad.runtime.lowering import Compiler
-from tracegrad.runtime.pieces import InPieces
+from tracegrad.runtime.paths.lowering import Compiler
+from tracegrad.runtime.paths.pieces import InPieces
 
 SEEDS = st.integers(0, 2**32 - 1)
 FEW = settings(

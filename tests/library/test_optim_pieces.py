@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tracegrad as tg
-from tracegrad.tracer import pieces
+from tracegrad.tracer.eager import pieces
 
 OPTIMIZERS = {
     "sgd": lambda p: tg.optim.SGD(p, lr=0.1, weight_decay=0.1),

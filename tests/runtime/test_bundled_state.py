@@ -14,7 +14,7 @@ import pytest
 
 import tracegrad as tg
 from tests.runtime.programs import compiled
-from tracegrad.tracer.bundle import Bundled
+from tracegrad.tracer.memory.bundle import Bundled
 
 
 def adding(*parameters):

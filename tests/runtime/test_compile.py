@@ -273,7 +273,7 @@ def test_text_of_a_tensor_holds_no_values_while_recording() -> None:
 
 def test_the_gradient_of_a_model_compiled_for_xla_runs_on_xla_at_every_step(monkeypatch) -> None:
     pytest.importorskip("jax")
-    from tracegrad.runtime.autograd_call import BackendRunner
+    from tracegrad.runtime.execution.autograd_call import BackendRunner
 
     runs = []
     run = BackendRunner.__call__

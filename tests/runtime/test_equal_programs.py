@@ -5,7 +5,7 @@ import pytest
 import tracegrad as tg
 from tests.runtime.programs import BACKENDS
 from tracegrad.ir import Graph, Loc, TensorType, at, f32, ops, placeholder
-from tracegrad.runtime.lowering import LABELS_KEPT, Compiler
+from tracegrad.runtime.paths.lowering import LABELS_KEPT, Compiler
 
 
 def swapping(a, b):

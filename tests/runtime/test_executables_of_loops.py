@@ -14,7 +14,7 @@ import tracegrad.nn.functional as F
 from tests.runtime import test_loops as loops
 from tests.runtime.test_loops import Loop, assert_same, counted, given, loss_of, training
 from tracegrad import nn
-from tracegrad.runtime.lowering import Compiler
+from tracegrad.runtime.paths.lowering import Compiler
 
 FEW = 6
 TURNS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 1e-2, 3e-3, 1e-3)  # from one turn on

@@ -1,8 +1,8 @@
 """A compiled function keeps a bounded number of executables; one that was dropped is made again."""
 
 import tracegrad as tg
-from tracegrad.runtime import lowering
-from tracegrad.tracer.program import LRU
+from tracegrad.runtime.paths import lowering
+from tracegrad.tracer.eager.program import LRU
 
 
 def test_what_was_dropped_is_compiled_anew(backend, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 
 import tracegrad as tg
 from tests.runtime.programs import BACKENDS
-from tracegrad.tracer import eager
+from tracegrad.tracer.eager import run as eager
 
 CALLS = {
     "add": lambda t, x, y, f: t.add(x, y, alpha=f),

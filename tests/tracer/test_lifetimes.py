@@ -5,7 +5,10 @@ import weakref
 
 import tracegrad as tg
 from tracegrad.ir.graph import Graph
-from tracegrad.tracer import eager, locate, program, views
+from tracegrad.tracer import locate
+from tracegrad.tracer.eager import program
+from tracegrad.tracer.eager import run as eager
+from tracegrad.tracer.memory import views
 from tracegrad.tracer.tape import compiled as compiled_backward
 from tracegrad.tracer.trace.recording import Trace
 

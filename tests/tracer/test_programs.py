@@ -11,8 +11,10 @@ from tracegrad.backends.numpy.straight import straight
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, placeholder
 from tracegrad.ir.types import TensorType, c64, f32, f64, i64
-from tracegrad.tracer import eager, functions, program
+from tracegrad.tracer import functions
 from tracegrad.tracer.dispatch import UserOp, binder
+from tracegrad.tracer.eager import program
+from tracegrad.tracer.eager import run as eager
 from tracegrad.tracer.errors import ArgumentError
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import tracegrad as tg
-from tracegrad.tracer import functions, quick
+from tracegrad.tracer import functions
 from tracegrad.tracer.dispatch import apply
+from tracegrad.tracer.eager import quick
 from tracegrad.tracer.errors import ShapeError
 
 RNG = np.random.default_rng(5)

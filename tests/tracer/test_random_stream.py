@@ -10,7 +10,7 @@ import pytest
 
 import tracegrad as tg
 from tracegrad.backends.numpy.kernels.random import FEW, Ahead, few_bits, keys_from, random_bits
-from tracegrad.tracer.random import Generator
+from tracegrad.tracer.creation.random import Generator
 
 
 def expected(seed, number):

@@ -15,8 +15,8 @@ from tracegrad.tracer.errors import (
     OutOfRangeError,
     ShapeError,
 )
-from tracegrad.tracer.view_methods import select
-from tracegrad.tracer.views import Expand, Identity, Pick, Reshape, Slice, Transpose
+from tracegrad.tracer.memory.view_methods import select
+from tracegrad.tracer.memory.views import Expand, Identity, Pick, Reshape, Slice, Transpose
 
 BASE = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 STEPS = [

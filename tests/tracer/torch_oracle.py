@@ -6,7 +6,7 @@ import torch
 
 import tracegrad.tracer.methods.attach  # noqa: F401  (gives Tensor its methods)
 from tracegrad.ir import types
-from tracegrad.tracer.creation import tensor
+from tracegrad.tracer.creation.tensors import tensor
 from tracegrad.tracer.tensor import Tensor
 
 TO_TORCH = {

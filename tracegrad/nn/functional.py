@@ -35,8 +35,10 @@ from tracegrad.nn.losses_rare import (
     multilabel_soft_margin_loss,
     triplet_margin_with_distance_loss,
 )
-from tracegrad.tracer import Tensor, functions, no_grad, quick
-from tracegrad.tracer.creation import zeros
+from tracegrad.tracer import Tensor, functions, no_grad
+from tracegrad.tracer.creation.random import next_key
+from tracegrad.tracer.creation.tensors import zeros
+from tracegrad.tracer.eager import quick
 from tracegrad.tracer.errors import InvalidValueError, ShapeError
 from tracegrad.tracer.functions import (
     adaptive_avg_pool1d,
@@ -96,7 +98,6 @@ from tracegrad.tracer.functions import (
     softsign,
     tanhshrink,
 )
-from tracegrad.tracer.random import next_key
 
 
 def _finish(input: Tensor, value: Tensor, inplace: bool) -> Tensor:

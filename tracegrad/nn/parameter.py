@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from tracegrad.tracer import Tensor
-from tracegrad.tracer.copies import deep_without_grad
 from tracegrad.tracer.errors import ArgumentError
+from tracegrad.tracer.memory.copies import deep_without_grad
 
 
 def is_plain(tensor: Tensor) -> bool:

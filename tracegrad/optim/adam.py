@@ -8,8 +8,8 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.optim.optimizer import Optimizer, check_not_negative, options_of
+from tracegrad.tracer.eager.pieces import pieces
 from tracegrad.tracer.errors import InvalidValueError
-from tracegrad.tracer.pieces import pieces
 
 
 class Adam(Optimizer):

@@ -8,7 +8,7 @@ from typing import Any
 
 import tracegrad as tg
 from tracegrad.optim.optimizer import Optimizer, check_not_negative, options_of
-from tracegrad.tracer.pieces import pieces
+from tracegrad.tracer.eager.pieces import pieces
 
 
 class RMSprop(Optimizer):

@@ -9,8 +9,8 @@ from typing import Any
 import tracegrad as tg
 from tracegrad.optim.optimizer import Optimizer, check_not_negative, options_of
 from tracegrad.tracer import new_state, note_item
+from tracegrad.tracer.eager.pieces import pieces
 from tracegrad.tracer.errors import InvalidValueError
-from tracegrad.tracer.pieces import pieces
 
 
 class SGD(Optimizer):

@@ -129,7 +129,7 @@ def scaled_dot_product_attention(
     is_causal hides later positions (aligned at the first). dropout_p applies whenever it is not 0,
     as in PyTorch.
     """
-    from tracegrad.tracer.random import next_key  # tensors come after functions
+    from tracegrad.tracer.creation.random import next_key  # tensors come after functions
 
     random_key = next_key() if dropout_p else None
     return attention_(

@@ -10,8 +10,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.shape import take_range
+from tracegrad.tracer.creation.fitting import check_fits
 from tracegrad.tracer.dispatch import user_op
-from tracegrad.tracer.fitting import check_fits
 from tracegrad.tracer.functions.axes import moved
 from tracegrad.tracer.functions.promotion import Operand, as_node, cast
 

@@ -10,7 +10,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import full_like, part
 from tracegrad.ir.ops.shape import take_range
 from tracegrad.ir.types import f32, f64, i32, i64
-from tracegrad.tracer.creation import zeros
+from tracegrad.tracer.creation.tensors import zeros
 from tracegrad.tracer.dispatch import Weak, user_op
 from tracegrad.tracer.errors import InvalidValueError, ShapeError
 from tracegrad.tracer.functions.activations import clipped

@@ -10,7 +10,7 @@ from tracegrad.ir import ops
 from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.types import DType, TensorType, i32, i64
-from tracegrad.tracer.creation import check_device
+from tracegrad.tracer.creation.tensors import check_device
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.functions.axes import axis_of, dimension_of, moved

@@ -7,22 +7,15 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.types import DType, bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8
-from tracegrad.tracer import (
-    copies,
-    creation,
-    functions,
-    indexing,
-    inplace,
-    quick,
-    sampling,
-    view_methods,
-)
+from tracegrad.tracer import functions
 from tracegrad.tracer.arguments import explained
-from tracegrad.tracer.creation import check_device
+from tracegrad.tracer.creation import sampling, tensors
 from tracegrad.tracer.device import Device
 from tracegrad.tracer.dispatch import apply
+from tracegrad.tracer.eager import quick
 from tracegrad.tracer.errors import ArgumentError, GradientError, MissingNameError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.memory import copies, indexing, inplace, view_methods
 from tracegrad.tracer.methods import compatible
 from tracegrad.tracer.methods.table import IN_PLACE, METHODS
 from tracegrad.tracer.state import get_mode
@@ -58,7 +51,7 @@ def to(
             raise ArgumentError(
                 f"to() takes a dtype, a device or a tensor, got {value!r}", where=here()
             )
-    check_device(device)
+    tensors.check_device(device)
     if dtype is None or dtype is self.dtype:
         return self.clone() if copy or any(flags[1:]) else self
     return apply(functions.cast, (self,), (dtype,))
@@ -82,7 +75,7 @@ def cpu(self: Tensor) -> Tensor:
 
 def cuda(self: Tensor, device: Any = None) -> Tensor:
     """Refused: eager tensors live on the CPU; compiled functions run on accelerators."""
-    check_device("cuda")
+    tensors.check_device("cuda")
     return self
 
 
@@ -127,7 +120,7 @@ def contains(self: Tensor, value: Any) -> bool:
 
 def attach() -> None:
     """Called once, at import."""
-    for table in (METHODS, view_methods.FUNCTIONS, creation.NEW_METHODS):
+    for table in (METHODS, view_methods.FUNCTIONS, tensors.NEW_METHODS):
         for name, function in table.items():
             setattr(Tensor, name, method_of(name, function))
     for name, getter in view_methods.PROPERTIES.items():

@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.ir.types import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8
-from tracegrad.tracer import strided_views
 from tracegrad.tracer.arguments import explained
+from tracegrad.tracer.memory import strided_views
 from tracegrad.tracer.methods import composed, composed_numeric, inplace_views
 from tracegrad.tracer.methods.legacy import of_sizes_or_values
 from tracegrad.tracer.tape import hooks

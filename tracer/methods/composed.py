@@ -8,16 +8,17 @@ import math
 from typing import Any
 
 from tracegrad.ir.types import DType, f64
-from tracegrad.tracer import functions, view_methods
-from tracegrad.tracer.creation import tensor
+from tracegrad.tracer import functions
+from tracegrad.tracer.creation.ranges import arange, linspace
+from tracegrad.tracer.creation.tensors import tensor
 from tracegrad.tracer.errors import InvalidValueError, ShapeError
-from tracegrad.tracer.indexing import index_put
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.ranges import arange, linspace
+from tracegrad.tracer.memory import view_methods
+from tracegrad.tracer.memory.indexing import index_put
+from tracegrad.tracer.memory.strided_views import diagonal
+from tracegrad.tracer.memory.view_methods import axis_of
 from tracegrad.tracer.state import get_default_dtype
-from tracegrad.tracer.strided_views import diagonal
 from tracegrad.tracer.tensor import Size, Tensor
-from tracegrad.tracer.view_methods import axis_of
 
 
 def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
@@ -246,7 +247,7 @@ def is_signed(input: Tensor) -> bool:
 
 def dropout(input: Tensor, p: float, train: bool) -> Tensor:
     """Zero elements with probability p, scale the rest by 1 / (1 - p); identity unless train."""
-    from tracegrad.tracer import sampling
+    from tracegrad.tracer.creation import sampling
 
     return sampling.dropout(input, p, train)
 

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from tracegrad.ir.types import bool_, i64
-from tracegrad.tracer import functions, view_methods
-from tracegrad.tracer.creation import eye, ones_like, tensor, zeros_like
+from tracegrad.tracer import functions
+from tracegrad.tracer.creation.random import next_key
+from tracegrad.tracer.creation.tensors import eye, ones_like, tensor, zeros_like
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
-from tracegrad.tracer.inplace import in_place
-from tracegrad.tracer.random import next_key
+from tracegrad.tracer.memory import view_methods
+from tracegrad.tracer.memory.inplace import in_place
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tensor import Tensor
 

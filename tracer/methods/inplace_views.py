@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracegrad.tracer import view_methods
 from tracegrad.tracer.errors import InPlaceError, UnsupportedError
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.memory import view_methods
 from tracegrad.tracer.state import enable_grad, get_mode
 from tracegrad.tracer.tape.hooks import retain_of_new_value
 from tracegrad.tracer.tensor import Tensor, metadata_changes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.types import DType
-from tracegrad.tracer.creation import as_tensor, check_device, empty, tensor
+from tracegrad.tracer.creation.tensors import as_tensor, check_device, empty, tensor
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.size import Size
 from tracegrad.tracer.state import get_default_dtype

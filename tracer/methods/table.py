@@ -7,8 +7,8 @@ from typing import Any
 
 from tracegrad.tracer import functions
 from tracegrad.tracer.functions import ALIASES, FUNCTIONS
-from tracegrad.tracer.indexing import index_put
-from tracegrad.tracer.resolving import ints
+from tracegrad.tracer.memory.indexing import index_put
+from tracegrad.tracer.memory.resolving import ints
 
 # Functions that are methods under their own name.
 _NAMES = """

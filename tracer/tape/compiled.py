@@ -17,8 +17,8 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
 from tracegrad.ir.types import TensorType, dtype_of
 from tracegrad.tracer.custom import CustomProgram
+from tracegrad.tracer.eager.program import LRU, WEAK_DTYPE, compile_for_numpy
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.program import LRU, WEAK_DTYPE, compile_for_numpy
 from tracegrad.tracer.tape.entries import Entry, Tape, program_of, weak_category
 from tracegrad.tracer.tape.kept import keepers
 from tracegrad.tracer.tape.walk import to_parents, vjp_of, walk

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.types import TensorType, dtype_of
-from tracegrad.tracer.program import Program, program_for
+from tracegrad.tracer.eager.program import Program, program_for
 
 
 class Entry:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tracegrad.tracer.program import Program
+from tracegrad.tracer.eager.program import Program
 from tracegrad.tracer.tape.entries import (
     CONSTANT,
     FREED,

@@ -11,8 +11,8 @@ from tracegrad.backends.base import BackendError
 from tracegrad.ir.types import TensorType
 from tracegrad.tracer.custom import CustomProgram
 from tracegrad.tracer.dispatch import apply
+from tracegrad.tracer.eager.program import VJP, WEAK_DTYPE, Program
 from tracegrad.tracer.locate import here
-from tracegrad.tracer.program import VJP, WEAK_DTYPE, Program
 from tracegrad.tracer.tape.entries import CONSTANT, LEAF, Entry, Part, Tape, program_of, tracked
 from tracegrad.tracer.tensor import Tensor, wrap
 

@@ -17,16 +17,16 @@ from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, placeholder
 from tracegrad.ir.types import TensorType, dtype_of
-from tracegrad.tracer.inplace import check_allowed
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.memory.inplace import check_allowed
+from tracegrad.tracer.memory.storage import Storage, bring_here, settle
+from tracegrad.tracer.memory.views import ViewStep, emit_chain, emit_write_chain, mark_unwritable
 from tracegrad.tracer.state import get_mode
-from tracegrad.tracer.storage import Storage, bring_here, settle
 from tracegrad.tracer.tape.entries import Leaf
 from tracegrad.tracer.tensor import Tensor, bare
 from tracegrad.tracer.trace.guards import Guard
 from tracegrad.tracer.trace.traced import Cell, TracedValue
 from tracegrad.tracer.trace.tracking import Tracking
-from tracegrad.tracer.views import ViewStep, emit_chain, emit_write_chain, mark_unwritable
 
 
 @dataclass(eq=False)
@@ -260,7 +260,7 @@ class TraceBuffers(Tracking):
         return result
 
     def write(self, target: Tensor, value: Tensor) -> None:
-        """An in-place write: the cell gets a new base value; see inplace.py for the rules."""
+        """An in-place write: the cell gets a new base value; see memory/inplace.py for the rules."""
         cell = self.cell_of(target)
         self.place_seen(cell.owner)
         if any(cell is taken.source or cell is taken.target for taken in self.taken_over):

@@ -16,9 +16,9 @@ from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import INPUT, Node, placeholder, postorder
 from tracegrad.ir.types import TensorType, dtype_of, u32
+from tracegrad.tracer.eager.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.observed import ItemRead
-from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import EAGER_NO_GRAD, reset_mode, set_mode
 from tracegrad.tracer.tape.entries import weak_category
 from tracegrad.tracer.tensor import Tensor

@@ -115,7 +115,7 @@ class NestedTrace(Trace):
 
     def array_input(self, array: np.ndarray) -> Node:
         if id(array) not in self._arrays:
-            from tracegrad.tracer.creation import tensor
+            from tracegrad.tracer.creation.tensors import tensor
 
             if self.outer is None:
                 outside = tensor(array)

@@ -27,7 +27,8 @@ from tracegrad.ir.types import TensorType
 from tracegrad.passes.hazards import hazards
 from tracegrad.tracer.bytecode import lines_in_loops
 from tracegrad.tracer.dispatch import Weak
-from tracegrad.tracer.eager import check_stored, run_eager_only
+from tracegrad.tracer.eager.program import WEAK_DTYPE, evaluate_nodes
+from tracegrad.tracer.eager.run import check_stored, run_eager_only
 from tracegrad.tracer.errors import ShapeError
 from tracegrad.tracer.locate import (
     catching_frame,
@@ -38,7 +39,6 @@ from tracegrad.tracer.locate import (
     variables,
 )
 from tracegrad.tracer.operands import as_tensor_operand
-from tracegrad.tracer.program import WEAK_DTYPE, evaluate_nodes
 from tracegrad.tracer.state import get_mode
 from tracegrad.tracer.tape.entries import weak_category
 from tracegrad.tracer.tensor import Tensor

@@ -8,8 +8,8 @@ from weakref import ref
 from tracegrad.ir import loc as _loc
 from tracegrad.ir.graph import Node
 from tracegrad.tracer.locate import here
+from tracegrad.tracer.memory.views import ViewStep, emit_chain, stand_in
 from tracegrad.tracer.tensor import Tensor
-from tracegrad.tracer.views import ViewStep, emit_chain, stand_in
 
 if TYPE_CHECKING:
     from tracegrad.tracer.trace.recording import Trace
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class Cell:
     """One buffer while recording. `nodes` holds the base's current value per family (see
-    storage.py).
+    memory/storage.py).
 
     owner    the real Tensor or Storage it was captured from, None for a buffer born in the trace
     written  whether the trace has changed it

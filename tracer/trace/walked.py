@@ -9,12 +9,12 @@ from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, postorder
 from tracegrad.ir.ops import traits
 from tracegrad.tracer.dispatch import Weak
-from tracegrad.tracer.program import program_for
+from tracegrad.tracer.eager.program import program_for
 from tracegrad.tracer.tape.kept import gradient_reads
 
 
 def spec_of(operand: Node | Weak | None) -> Any:
-    """What a signature says of an operand; see program.py."""
+    """What a signature says of an operand; see eager/program.py."""
     if operand is None:
         return None
     return operand.category if isinstance(operand, Weak) else operand.type

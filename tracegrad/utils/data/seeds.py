@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import tracegrad as tg
-from tracegrad.tracer.random import next_key
+from tracegrad.tracer.creation.random import next_key
 
 
 def generator_from(generator: tg.Generator | None) -> np.random.Generator:

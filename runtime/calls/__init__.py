@@ -1,0 +1,1 @@
+"""What a call is: its signature, as keys and as words."""

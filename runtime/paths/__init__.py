@@ -1,0 +1,1 @@
+"""A recording cut at its questions, compiled."""

@@ -1,0 +1,1 @@
+"""A finished trace as data."""

@@ -1,0 +1,1 @@
+"""New tensors: from Python values, ranges, random numbers."""

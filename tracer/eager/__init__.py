@@ -1,0 +1,1 @@
+"""Running ops as they come."""

@@ -1,0 +1,1 @@
+"""Aliasing: storages, views as chains of steps, writes through them."""
