@@ -24,7 +24,8 @@ from tracegrad.runtime.execution.usual import Usual, usual_call
 from tracegrad.runtime.function_like import FunctionLike
 from tracegrad.runtime.misses import ANYTHING, MEMORY, Misses
 from tracegrad.runtime.paths.lowering import Compiler
-from tracegrad.runtime.paths.segments import NotDeterministic, Segment, Specialisation, build
+from tracegrad.runtime.paths.segments import NotDeterministic, Step, build
+from tracegrad.runtime.paths.tree import Final, Question, Specialisation
 from tracegrad.runtime.recordings.recorded import Recorded
 from tracegrad.runtime.recordings.results import finish
 from tracegrad.runtime.reports.inspection import Event, Given, Inspection
@@ -75,7 +76,7 @@ class CompiledFunction(FunctionLike, Inspection):
         self._left_to_python = (0, 0)  # how many calls in a row that ended so, the last of them
         self._record_seconds = 0.0
         self._runner = Runner(settings.backend)
-        self._last: Segment | None = None
+        self._last: Final | None = None
         self._given: Given | None = None
         self._usual: Usual | None = None  # calls like the last one, the short way
         self._usual_of: Specialisation | None = None  # the recording that they find
@@ -127,7 +128,7 @@ class CompiledFunction(FunctionLike, Inspection):
             if not specialisation.aliasing.fits(call):
                 reason, missed = MEMORY, None
                 continue
-            done, result = self._runner.walk(specialisation.root, call)
+            done, result = self._runner.walk(specialisation, call)
             if done:
                 self._finished(done)
                 if not self.settings.recheck and self._usual_of is not specialisation:
@@ -199,8 +200,8 @@ class CompiledFunction(FunctionLike, Inspection):
                 recorded = self._recorded(call, reason, specialisation, by_name, varying)
         if recorded is None:
             return self.function(*call.args, **call.kwargs)
-        call, path, trace = recorded
-        done, result = self._runner.walk(path[0], call, path)
+        call, tree, path, trace = recorded
+        done, result = self._runner.walk(tree, call, path)
         if isinstance(result, HostFact):
             self._stay_eager(result.describe(), "call it outside the compiled function", trace)
             return self.function(*call.args, **call.kwargs)
@@ -216,7 +217,7 @@ class CompiledFunction(FunctionLike, Inspection):
         specialisation: Specialisation | None,
         gradients_by_name: bool,
         varying: frozenset[NumberAt] | None = None,
-    ) -> tuple[Call, list[Segment], Trace] | None:
+    ) -> tuple[Call, Specialisation, list[Step], Trace] | None:
         """Record the call and add its path to a tree; None for what stays eager.
 
         Returns the call as it had to be looked at, too.
@@ -234,7 +235,7 @@ class CompiledFunction(FunctionLike, Inspection):
             programs = call_programs(recorded, call.grad, self._compiler)
             trace.undo_host_actions()
             observer.put_back()
-            path = self._add(call, recorded, programs, observer.facts, specialisation)
+            tree, path = self._add(call, recorded, programs, observer.facts, specialisation)
         except (MemoryMatters, IdentityMatters) as matters:
             trace.discard()
             observer.put_back()
@@ -277,7 +278,7 @@ class CompiledFunction(FunctionLike, Inspection):
             del self._signatures[:-MAX_SIGNATURES]
             self._events.append(Event(reason or "the first call", observer.noticed))
             del self._events[:-MAX_EVENTS]
-            return call, path, trace
+            return call, tree, path, trace
         return self._recorded(call, reason, None, gradients_by_name)
 
     def _look_for_varying_numbers(self, trace: Trace, tree: Specialisation | None) -> None:
@@ -338,7 +339,7 @@ class CompiledFunction(FunctionLike, Inspection):
         self._by_identity |= opened.kinds()
         return Call(call.args, call.kwargs, call.grad, by_identity=True)
 
-    def _finished(self, final: Segment) -> None:
+    def _finished(self, final: Final) -> None:
         """A call has run through `final`."""
         self._last = final
         if final.plan.grad_left is not None:
@@ -346,8 +347,8 @@ class CompiledFunction(FunctionLike, Inspection):
 
     def _add(
         self, call: Call, recorded: Recorded, programs: list[Any], facts: list[Any], tree: Specialisation | None
-    ) -> list[Segment]:  # fmt: skip
-        """Add a recording to its tree, or to a new one; its path there."""
+    ) -> tuple[Specialisation, list[Step]]:  # fmt: skip
+        """Add a recording to its tree, or to a new one; the tree, and its path there."""
         if tree is not None:
             try:
                 path = self._extend(tree, call, recorded, programs, facts)
@@ -361,6 +362,7 @@ class CompiledFunction(FunctionLike, Inspection):
                 del self._cache[next(iter(self._cache))]
             kept.append(tree)
             del kept[:-MAX_SPECIALISATIONS]
+        questions = [segment for segment in path if isinstance(segment, Question)]
         if len(tree.fingerprints) > self.settings.max_paths:
             self._stay_eager(
                 f"more than {self.settings.max_paths} different paths through the function were taken (max_paths)",
@@ -373,23 +375,25 @@ class CompiledFunction(FunctionLike, Inspection):
                 "tg.while_loop, tg.cond and tg.where keep one graph",
                 recorded.trace,
             )
-        elif asked := [s for s in path if s.values_asked() > self.settings.max_paths]:
+        elif asked := [q for q in questions if q.values_asked() > self.settings.max_paths]:
             self._stay_eager(
                 f"more than {self.settings.max_paths} different values were asked for at "
-                f"{asked[0].guard_line} (max_paths)",
+                f"{asked[0].line} (max_paths)",
                 "return loss.item(), which is read after the call, and print outside; branch on the "
                 "tensor (loss > 10), not on its value; or raise max_paths",
                 recorded.trace,
             )
-        return path
+        return tree, path
 
     def _extend(
         self, tree: Specialisation, call: Call, recorded: Recorded, programs: list[Any], facts: list[Any]
-    ) -> list[Segment]:  # fmt: skip
+    ) -> list[Step]:  # fmt: skip
         """Add a path to a tree; `facts` are those that the tree has not checked for it."""
 
-        def prepare(final: Segment) -> None:
-            final.plan = make_plan(final, recorded, programs, facts)
+        def prepare(final: Final) -> None:
+            plan = final.plan = make_plan(final, recorded, programs, facts)
+            tree.exclusive |= final.depth > 0 and bool(plan.writes or plan.draws)
+            tree.tried |= plan.tried
             self._runner.prepare(final)
             tree.aliasing = Aliasing(call, recorded, tree.aliasing)
             tree.fingerprints.add(final.fingerprint())
@@ -401,9 +405,6 @@ class CompiledFunction(FunctionLike, Inspection):
         saved = tuple(node for program in programs for node in program.saved)
         path = build(tree.root, recorded, self._compiler, saved, prepare)
         tree.root = path[0]
-        plan = path[-1].plan
-        tree.root.exclusive |= len(path) > 1 and bool(plan.writes or plan.draws)
-        tree.root.tried |= plan.tried
         return path
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from tracegrad.runtime.execution.state import UpdatedTensors, updated_tensors
-from tracegrad.runtime.paths.segments import Segment
+from tracegrad.runtime.paths.tree import Final
 from tracegrad.runtime.recordings.recorded import Effect, GradWrite, Recorded, Result
 from tracegrad.runtime.watch.checks import checker
 from tracegrad.tracer.tensor import Tensor
@@ -71,7 +71,7 @@ class Plan:
     steady: Callable[[Any], Any] | None = None
 
 
-def make_plan(final: Segment, recorded: Recorded, programs: list[Any], facts: list[Any]) -> Plan:
+def make_plan(final: Final, recorded: Recorded, programs: list[Any], facts: list[Any]) -> Plan:
     trace, results = recorded.trace, recorded.results
     single, freed = -1, None
     if (

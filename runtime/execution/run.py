@@ -13,7 +13,7 @@ from tracegrad.runtime.execution.commit import Committer, Run
 from tracegrad.runtime.execution.plan import Plan
 from tracegrad.runtime.execution.state import on_jax, state_of
 from tracegrad.runtime.execution.steady import steady_step
-from tracegrad.runtime.paths.segments import Segment, Sources, answer_key, new_path
+from tracegrad.runtime.paths.tree import Final, Question, Sources, Specialisation
 from tracegrad.runtime.watch.facts import HostFact
 from tracegrad.tracer.memory.bundle import STATE_LOCK, Bundled, value_in_xla
 from tracegrad.tracer.memory.storage import Storage, protect_saved, settle, writable
@@ -44,14 +44,14 @@ class SharedOutside(OnlyTheFunction):
 class Runner(Committer):
     """Fetches arrays for a backend, runs segments, commits."""
 
-    def prepare(self, final: Segment) -> None:
+    def prepare(self, final: Final) -> None:
         """A path's last segment has its plan."""
         if self.jax:
             final.plan.steady = steady_step(final, final.plan, for_xla, self.from_outside)
 
     def walk(
-        self, root: Segment | None, call: Call, path: list[Segment] | None = None
-    ) -> tuple[Segment | None, Any]:
+        self, tree: Specialisation, call: Call, path: list[Question | Final] | None = None
+    ) -> tuple[Final | None, Any]:
         """(final segment, result), or (None, why) when the path is not recorded yet.
 
         Or (None, fact) when Python's state is not what the path was recorded for: what this path alone
@@ -60,36 +60,36 @@ class Runner(Committer):
         comes from other kernels: a float may differ in its last bits (and is known by both from now
         on), a condition on one, which stands on the edge, be the other way round.
         """
-        assert root is not None, "a tree is walked once it has a path"
-        if root.tried and self.jax:
+        if tree.tried and self.jax:
             raise_pending()  # of earlier calls, which no `try` of this function is around
         try:
-            if not root.exclusive:
-                return self._walk(root, call, path)
+            if not tree.exclusive:
+                return self._walk(tree, call, path)
             with STATE_LOCK:  # what segments read or draw, no other thread moves before the end
-                return self._walk(root, call, path)
+                return self._walk(tree, call, path)
         except Exception as error:
-            if not root.tried or isinstance(error, OnlyTheFunction):
+            if not tree.tried or isinstance(error, OnlyTheFunction):
                 raise
             raise OnlyTheFunction from error  # one that a `try` of the user's may catch
 
     def _walk(
-        self, root: Segment, call: Call, path: list[Segment] | None
-    ) -> tuple[Segment | None, Any]:
-        segment, run = root, Run(call)
-        while not segment.final:
+        self, tree: Specialisation, call: Call, path: list[Question | Final] | None
+    ) -> tuple[Final | None, Any]:
+        segment, run = tree.root, Run(call)
+        assert segment is not None, "a tree is walked once it has a path"
+        while isinstance(segment, Question):
             outputs = segment.lowered.executable(self.fetch(segment.fetch, run))
             run.exports.append(outputs)
-            answer = answer_key(segment.guard_kind, outputs[0])
+            answer = segment.key_of(outputs[0])
             if self.jax:
                 raise_pending()  # the answer would be none
             following = segment.children.get(answer)
             if path is not None and following is not path[len(run.exports)]:
                 following = path[len(run.exports)]
-                if segment.guard_kind == "bits":
+                if segment.kind == "bits":
                     segment.children[answer] = following
             if following is None:
-                return None, new_path(segment, outputs[0], len(run.exports))
+                return None, segment.not_met(outputs[0], len(run.exports))
             segment = following
         check = segment.plan.check
         if check is not None and (failed := check()) is not None:
@@ -127,7 +127,7 @@ class Runner(Committer):
             run.resident = np.ndarray not in map(type, given)
         return arrays if sources.order is None else [arrays[k] for k in sources.order]
 
-    def fetch_final(self, segment: Segment, run: Run) -> list[Any]:
+    def fetch_final(self, segment: Final, run: Run) -> list[Any]:
         """The inputs of a final segment, once its pieces have run."""
         if segment.given:
             run.exports.append(segment.given)
@@ -165,7 +165,7 @@ class Runner(Committer):
 
     # -- outputs ---------------------------------------------------------------------------------
 
-    def finish(self, segment: Segment, run: Run) -> Any:
+    def finish(self, segment: Final, run: Run) -> Any:
         plan: Plan = segment.plan
         if plan.writes or plan.reads or plan.draws or plan.host:
             with STATE_LOCK:
@@ -178,7 +178,7 @@ class Runner(Committer):
                 return self.finish_plainly(segment, plan, run)
         return self.finish_plainly(segment, plan, run)
 
-    def finish_plainly(self, segment: Segment, plan: Plan, run: Run) -> Any:
+    def finish_plainly(self, segment: Final, plan: Plan, run: Run) -> Any:
         # Names that are bound, gradients that are made and state that is written unread cannot be
         # put back later.
         late = self.jax and (plan.effects or plan.kept or plan.unread or plan.tried)
@@ -198,7 +198,7 @@ class Runner(Committer):
             self.commit_state(plan, outputs, run, plan.unread)  # as it was: only XLA has it now
             raise
 
-    def finish_with_actions(self, segment: Segment, plan: Plan, run: Run) -> Any:
+    def finish_with_actions(self, segment: Final, plan: Plan, run: Run) -> Any:
         """Host reads and actions in Python's order; actions are undone if the run fails."""
         if self.jax:
             raise_pending()  # of earlier calls
@@ -225,7 +225,7 @@ class Runner(Committer):
             raise
         return result
 
-    def execute(self, segment: Segment, plan: Plan, arrays: list[Any], run: Run) -> list[Any]:
+    def execute(self, segment: Final, plan: Plan, arrays: list[Any], run: Run) -> list[Any]:
         executable = segment.lowered.executable
         if plan.slots:
             run.found = {id(slot): slot.place.read() for slot in plan.slots}
@@ -247,7 +247,7 @@ class Runner(Committer):
             return executable(arrays, donate, run.resident)
         return executable(arrays)
 
-    def clear_the_way(self, segment: Segment, plan: Plan, arrays: list[Any], run: Run) -> None:
+    def clear_the_way(self, segment: Final, plan: Plan, arrays: list[Any], run: Run) -> None:
         """Updated state is written in its own array: values that a tape still needs move out first.
 
         Raises SharedOutside.
@@ -266,7 +266,7 @@ class Runner(Committer):
                 arrays[position] = owner.array if owner.__class__ is Storage else owner._data
 
     def check_apart(
-        self, segment: Segment, plan: Plan, arrays: list[Any], written: list[Storage], run: Run
+        self, segment: Final, plan: Plan, arrays: list[Any], written: list[Storage], run: Run
     ) -> None:
         """Raises SharedOutside if one of the `written` lies where another input of the path does: no
         view of it, but brought in by another `from_numpy`.

@@ -8,7 +8,7 @@ from operator import getitem, itemgetter
 from typing import Any
 
 from tracegrad.backends.jax.arrays import from_numpy, may_donate
-from tracegrad.runtime.paths.segments import Segment, Sources
+from tracegrad.runtime.paths.tree import Final, Sources
 from tracegrad.tracer.memory.bundle import Bundle, Bundled, value_in_xla
 from tracegrad.tracer.memory.storage import Storage, protect_saved, settle
 from tracegrad.tracer.tensor import Tensor
@@ -89,7 +89,7 @@ def picker(positions: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
 
 
 def updated_tensors(
-    final: Segment, writes: list[tuple[Input, int]], places: list[int]
+    final: Final, writes: list[tuple[Input, int]], places: list[int]
 ) -> UpdatedTensors | None:
     """What a recording updates, if all of it is captured tensors; see Plan for `writes` and `places`."""
     tensors = []

@@ -12,13 +12,13 @@ from typing import Any
 from numpy import ndarray
 
 from tracegrad.runtime.execution.plan import Plan
-from tracegrad.runtime.paths.segments import Segment
+from tracegrad.runtime.paths.tree import Final
 from tracegrad.tracer.tape.entries import FREED, Entry
 from tracegrad.tracer.tensor import Tensor, bare
 
 
 def steady_step(
-    segment: Segment, plan: Plan, for_xla: Callable[[Any], Any], outside: Callable[..., Any]
+    segment: Final, plan: Plan, for_xla: Callable[[Any], Any], outside: Callable[..., Any]
 ) -> Callable[[Sequence[Any]], Any] | None:
     """A function of the arguments' owners that runs and commits under the state lock, or returns
     None having done nothing.

@@ -7,15 +7,13 @@ It goes from its arguments to the run without a `Call`: no key, no look-up, no p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tracegrad.runtime.calls.signature import Call, is_plain, value_of
+from tracegrad.runtime.paths.tree import Final, Specialisation
 from tracegrad.tracer.memory.bundle import STATE_LOCK
 from tracegrad.tracer.state import get_default_dtype
 from tracegrad.tracer.tensor import Tensor
-
-if TYPE_CHECKING:
-    from tracegrad.runtime.paths.segments import Specialisation
 
 # (arguments, gradient mode) -> result, or None where a call is another one: nothing was done then.
 Usual = Callable[[tuple[Any, ...], bool], Tensor | None]
@@ -25,7 +23,7 @@ def usual_call(specialisation: Specialisation, call: Call) -> Usual | None:
     """Calls like `call`, which found `specialisation`; None where more must be looked at for them."""
     root, args = specialisation.root, call.args
     if (
-        root is None or not root.final or root.plan.steady is None or root.plan.check is not None
+        not isinstance(root, Final) or root.plan.steady is None or root.plan.check is not None
         or root.plan.grad_left is not None
         or call.leaves is not args or not specialisation.aliasing.plain
         or not all(map(is_plain, args)) or repeats(args)

@@ -1,5 +1,5 @@
-"""The path tree: a recording split at its guards into segments, each computing only what its guard
-needs.
+"""How a recording is added to a path tree (tree.py): split at its guards into segments, each computing
+only what its guard needs.
 
 Segment k is the backward slice of guard k minus what earlier segments exported (slices.py). It is
 sealed when compiled: a later path through it takes its exports as they are and recomputes what it
@@ -10,15 +10,12 @@ comes after its last turn, its gradient above all, runs in pieces that are share
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 from weakref import ref
 
-import numpy as np
-
 from tracegrad.ir.graph import Graph, Node
-from tracegrad.runtime.paths.lowering import Compiler, Lowered
+from tracegrad.runtime.paths.lowering import Compiler
 from tracegrad.runtime.paths.pieces import arrays_of, graph_between, split
 from tracegrad.runtime.paths.slices import (
     Parts,
@@ -34,161 +31,22 @@ from tracegrad.runtime.paths.slices import (
     refuse_late_numbers,
     slice_of,
 )
+from tracegrad.runtime.paths.tree import Final, Question, Segment, place
 from tracegrad.runtime.recordings.recorded import Recorded
-from tracegrad.runtime.watch.checks import checker
-from tracegrad.tracer.memory.storage import Storage
 from tracegrad.tracer.trace.buffers import Input
 from tracegrad.tracer.trace.guards import Guard, begun_with, line_of, turns
-from tracegrad.tracer.trace.host import HostRead
-from tracegrad.tracer.trace.recording import NumberAt
 
-
-class Sources:
-    """Where a segment's inputs come from, grouped: a call fetches them without asking each.
-
-    order    where each input stands among the groups in turn; None: they are in that order
-    updated  the tensors among them that the segment updates, if it updates nothing else (execution/state.py)
-    """
-
-    __slots__ = (
-        "arguments", "tensors", "fields", "storages", "outside", "imports", "order", "updated", "__weakref__",
-    )  # fmt: skip
-
-    def __init__(self, sources: list[Any]):
-        self.updated: Any = None
-        grouped = sorted(range(len(sources)), key=lambda k: place(sources[k]))
-        moved = any(k != position for position, k in enumerate(grouped))
-        self.order = sorted(range(len(sources)), key=grouped.__getitem__) if moved else None
-        state = [s.source for s in sources if isinstance(s, Input) and s.kind == "state"]
-        self.arguments = [
-            s.position for s in sources if isinstance(s, Input) and s.kind == "argument"
-        ]
-        self.tensors = [s for s in state if not isinstance(s, Storage)]
-        self.fields = [tensor.__dict__ for tensor in self.tensors]
-        self.storages = [s for s in state if isinstance(s, Storage)]
-        self.outside = [
-            outside(s)
-            for s in sources
-            if isinstance(s, Input) and s.kind in ("host", "random", "slot")
-        ]
-        self.imports = [s for s in sources if not isinstance(s, Input)]
-
-
-def place(source: Any) -> int:
-    """The order of the groups of inputs."""
-    if not isinstance(source, Input):
-        return 4
-    if source.kind == "state":
-        return 2 if isinstance(source.source, Storage) else 1
-    return 0 if source.kind == "argument" else 3
-
-
-def outside(item: Input) -> tuple[str, Any]:
-    """("number", HostRead), ("slot", Slot), or ("array", what makes it)."""
-    if item.kind == "slot":
-        return "slot", item.source
-    if item.kind == "random":
-        return "array", item.source.snapshot
-    return (
-        ("number", item.source)
-        if isinstance(item.source, HostRead)
-        else ("array", item.source.array)
-    )
-
-
-@dataclass(eq=False)
-class Segment:
-    """One compiled piece.
-
-    A final one has a `plan`; another has a guard and children by its answers.
-    """
-
-    lowered: Lowered
-    sources: list[Any]  # Inputs, and (depth, position) of imports
-    slice: list[Node] = field(default_factory=list)
-    exports: list[Node] = field(default_factory=list)
-    # Where the slice's outer operands come from.
-    outside: dict[Node, Any] = field(default_factory=dict)
-    along: list[int] = field(default_factory=list)  # see `slice_of`
-    # Where it exports what turns begin with, see `begun_with`, by name.
-    begins: dict[Any, int] = field(default_factory=dict)
-    guard_kind: str = ""
-    guard_line: str = ""  # of the user's, where Python asked
-    children: dict[Any, Segment] = field(default_factory=dict)
-    exclusive: bool = False  # of a first one with children: whether a path from it writes or draws
-    tried: bool = False  # of a first one: whether a path from it is, see Plan
-    final: bool = False
-    plan: Any = None
-    depth: int = 0  # of a final one: how many others are before it
-    pieces: list[Segment] = field(default_factory=list)  # that run before a final one
-    constants: list[Node] = field(default_factory=list)  # that these import
-    given: list[Any] = field(default_factory=list)  # their arrays
-    saved: list[tuple[int, int]] = field(default_factory=list)  # where it finds what `saved` names
-    parent: Callable[[], Segment | None] = lambda: None  # the tree holds it
-    path: Any = None  # see reports/path.py
-
-    def __post_init__(self) -> None:
-        self.fetch = Sources(self.sources)
-
-    def fingerprint(self) -> tuple[str, ...]:
-        """The same for final segments that run the same executables, each however often."""
-        parts = {piece.lowered.graph.fingerprint() for piece in self.pieces}
-        return (self.lowered.graph.fingerprint(), *sorted(parts))
-
-    def values_asked(self) -> int:
-        """How many exact values of its guard have been recorded; one may be known by two roundings."""
-        return len({*map(id, self.children.values())}) if self.guard_kind == "bits" else 0
-
-
-class Specialisation:
-    """One path tree: all paths that share a signature and the facts of the first recording.
-
-    numbers, varying  of its recordings, see `Trace`
-    """
-
-    def __init__(self, facts: list[Any], varying: frozenset[NumberAt]):
-        self.facts = facts
-        self.varying = varying
-        self.numbers: dict[NumberAt, str] = {}
-        self.check = checker(facts)
-        self.root: Segment | None = None
-        self.aliasing: Any = None  # an Aliasing, like `root` from the first path on
-        self.fingerprints: set[tuple[str, ...]] = set()  # of the paths taken
-        self.ways = 0
-        self.programs: dict[tuple[Any, ...], str] = {}  # see Recorded.programs; for rechecks alone
-
-    def agrees_with(self, other: Specialisation) -> bool:
-        """Whether all that both have met is the same."""
-        return all(other.programs.get(met, p) == p for met, p in self.programs.items())
-
-
-def new_path(segment: Segment, value: Any, count: int) -> str:
-    """Why a call whose guard number `count` has this value needs a recording, in words."""
-    value = np.asarray(value)
-    which = f"at {segment.guard_line} (question {count} of this call)"
-    if segment.guard_kind == "bool":
-        holds = bool(value)
-        return f"a new path: the condition {which} is {holds}, so far {not holds}"
-    answer = f"{value.item():.6g}" if value.size == 1 else f"an array of {value.size} values"
-    return f"a new path: the value {which} is {answer}, not met before"
+Step = Question | Final
 
 
 class NotDeterministic(Exception):
     """A second run of the Python function did not reproduce the recorded prefix."""
 
 
-def answer_key(kind: str, array: Any) -> Any:
-    """What a guard's value is looked up by."""
-    if kind == "bool":
-        return bool(array)
-    array = np.asarray(array)
-    return (array.shape, array.tobytes())
-
-
 def build(
-    root: Segment | None, recorded: Recorded, compiler: Compiler, saved: tuple[Node, ...],
-    prepare: Callable[[Segment], None],
-) -> list[Segment]:  # fmt: skip
+    root: Step | None, recorded: Recorded, compiler: Compiler, saved: tuple[Node, ...],
+    prepare: Callable[[Final], None],
+) -> list[Step]:  # fmt: skip
     """Add a recorded path to the tree. Returns its segments, from the root to the new final one.
 
     saved: forward values that a later backward reads; what no segment exports of them is an extra
@@ -205,27 +63,20 @@ def build(
     parts, carried = parts_of(roots), positions_carried(guards, finals)
     alike, spared = exported_alike(guards, carried, finals, by_node)
     readers = Readers(guards, finals)
-    path: list[Segment] = []
-    parent: Segment | None = None
+    path: list[Step] = []
+    parent: Question | None = None
     parent_answer: Any = None
     for depth, guard in enumerate(guards):
         existing = root if parent is None else parent.children.get(parent_answer)
         begins = begun.get(depth, {})
         if existing is not None:
-            match(existing, guard, by_node, parts, depth)
-            segment = existing
+            segment = match(existing, guard, by_node, parts, depth)
         else:
             refuse_late_numbers(guard, by_node)
             along = [k for k in carried[depth] if not reads_late(guard.made[k], by_node)]
             new = slice_of(guard, along, by_node)
             exports = readers.needed(new, depth, by_node, parts, alike[depth], spared)
-            segment = seal(
-                new, guard.node, exports, [*begins.values()], by_node, compiler, f"segment{depth}"
-            )
-            segment.along = along
-            segment.begins = {name: len(exports) + k for k, name in enumerate(begins, 1)}
-            segment.guard_kind = guard.kind
-            segment.guard_line = "{}:{}".format(*line_of(guard))
+            segment = seal(new, guard, exports, along, begins, by_node, compiler, f"segment{depth}")
             if parent is None:
                 root = segment
             else:
@@ -251,23 +102,29 @@ def build(
 
 
 def seal(
-    new: list[Node], guard: Node, exports: list[Node], begins: list[Node], by_node: dict[Node, Any],
-    compiler: Compiler, name: str,
-) -> Segment:  # fmt: skip
-    outputs = [guard, *exports, *begins]
+    new: list[Node], guard: Guard, exports: list[Node], along: list[int], begins: dict[Any, Node],
+    by_node: dict[Node, Any], compiler: Compiler, name: str,
+) -> Question:  # fmt: skip
+    """The question of `guard`, compiled; see Question for what it is made of."""
+    asked = guard.node
+    outputs = [asked, *exports, *begins.values()]
     graph, sources = graph_between(
         by_node, outputs, name, ["guard"] + ["export"] * (len(outputs) - 1)
     )
     own = set(new)
     outside = {o: origin(by_node[o]) for n in new for o in n.inputs if o not in own}
-    if guard not in own:
-        outside[guard] = origin(by_node[guard])
-    return Segment(compiler(graph), sources, new, exports, outside)
+    if asked not in own:
+        outside[asked] = origin(by_node[asked])
+    positions = {name: len(exports) + k for k, name in enumerate(begins, 1)}
+    return Question(
+        compiler(graph), sources, new, exports, outside, along, positions, guard.kind,
+        "{}:{}".format(*line_of(guard)),
+    )  # fmt: skip
 
 
 def make_final(
     recorded: Recorded, saved: tuple[Node, ...], by_node: dict[Node, Any], compiler: Compiler, depth: int
-) -> Segment:  # fmt: skip
+) -> Final:  # fmt: skip
     """The last segment of a path, with the pieces of loops that run before it."""
     kept = [node for node in dict.fromkeys(saved) if node not in by_node]
     stages = list(turns(recorded.trace.guards).items())[1:]  # what is before a loop is like no turn
@@ -280,15 +137,14 @@ def make_final(
     begin = depth + 1 if given else depth
     pieces, known = split(cuts, [*recorded.outputs, *kept, *recorded.trace.unread], known, begin)
     graph, donated, sources = last(recorded, kept, known)
-    final = Segment(compiler(graph, donated), sources, final=True, depth=depth)
-    final.constants, final.given = given, arrays_of(given, compiler)
-    final.pieces = [Segment(compiler(piece.graph), piece.sources) for piece in pieces]
+    lowered = compiler(graph, donated)
+    before = [Segment(compiler(piece.graph), piece.sources) for piece in pieces]
     after = len(recorded.outputs)
-    final.saved = [
+    found = [
         by_node[node] if node in by_node else (begin + len(pieces), after + kept.index(node))
         for node in saved
     ]
-    return final
+    return Final(lowered, sources, depth, before, given, arrays_of(given, compiler), found)
 
 
 def last(
@@ -319,10 +175,14 @@ def origin(source: Any) -> Any:
 
 
 def match(
-    sealed: Segment, guard: Guard, by_node: dict[Node, Any], parts: Parts, depth: int
-) -> None:
-    """Check that this path computes what the sealed segment does, and take over its exports."""
-    if sealed.guard_kind != guard.kind or len(guard.made) <= max(sealed.along, default=-1):
+    sealed: Step, guard: Guard, by_node: dict[Node, Any], parts: Parts, depth: int
+) -> Question:
+    """The sealed segment, once this path is known to compute what it does; takes over its exports."""
+    if (
+        not isinstance(sealed, Question)
+        or sealed.kind != guard.kind
+        or len(guard.made) <= max(sealed.along, default=-1)
+    ):
         raise NotDeterministic
     new = slice_of(guard, sealed.along, by_node)
     if len(sealed.slice) != len(new):
@@ -342,3 +202,4 @@ def match(
         here = [pairs[old]] if key is None else parts.get((pairs[key[0]], key[1]), [])
         for node in here:
             by_node[node] = (depth, position + 1)
+    return sealed

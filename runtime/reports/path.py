@@ -13,11 +13,11 @@ from typing import Any
 from tracegrad.ir.graph import Graph, Node, inline, placeholder
 from tracegrad.passes.observers import Timing
 from tracegrad.runtime.paths.lowering import Lowered
-from tracegrad.runtime.paths.segments import Segment
+from tracegrad.runtime.paths.tree import Final, Question
 from tracegrad.tracer.trace.buffers import Input
 
 
-def taken(final: Segment) -> Lowered | Path:
+def taken(final: Final) -> Lowered | Path:
     """What ran to its end, as one; its last program where the tree with the others is forgotten."""
     if final.path is None:
         before = programs_before(final)
@@ -26,9 +26,9 @@ def taken(final: Segment) -> Lowered | Path:
     return final.path
 
 
-def programs_before(final: Segment) -> list[Segment]:
+def programs_before(final: Final) -> list[Question]:
     """Those that end with a question, from the first one on."""
-    before: list[Segment] = []
+    before: list[Question] = []
     segment = final.parent()
     while segment is not None:
         before.append(segment)
@@ -44,7 +44,7 @@ class Path:
     lowered    those that differ
     """
 
-    def __init__(self, before: list[Segment], final: Segment):
+    def __init__(self, before: list[Question], final: Final):
         self.programs = [*before, *final.pieces, final]
         self.questions = len(before)
         self.constants = final.constants  # that the pieces import, as if a program had made them

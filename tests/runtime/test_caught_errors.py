@@ -394,7 +394,7 @@ def test_what_stands_around_the_compiled_function_is_no_concern_of_it():
     around(tg.arange(8.0), tg.tensor([1]))
     compiled = around.__wrapped__
     ((tree,),) = compiled._cache.values()
-    assert not tree.root.tried
+    assert not tree.tried
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
