@@ -1,14 +1,18 @@
-"""What every backend shares: its errors, its options, and the shape of what `compile` returns."""
+"""What every backend shares: its errors, its options, what it offers, and what its `compile` returns."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tracegrad.ir.errors import TracegradError
 from tracegrad.ir.loc import UNKNOWN, Loc
+
+if TYPE_CHECKING:
+    from tracegrad.ir.graph import Graph
 
 
 class BackendError(TracegradError, RuntimeError):
@@ -178,3 +182,30 @@ class Executable(Protocol):
     def relabelled(self, graph: Any) -> Executable:
         """The executable of an equal graph from other lines: it shares the code, errors name its own."""
         ...
+
+
+class Backend(Protocol):
+    """What a backend's package offers; found by `backend_named`.
+
+    SOURCE_FILE  what a dump calls the text that runs
+    """
+
+    SOURCE_FILE: str
+
+    def compile(self, graph: Graph, options: Options = ...) -> Executable:
+        """An executable for `graph`, which has been through `optimise`. Raises BackendError."""
+        ...
+
+    def claimed(self) -> frozenset[str]:
+        """Names of the composite ops that it runs whole."""
+        ...
+
+    def own_array(self, array: np.ndarray[Any, Any]) -> Any:
+        """A copy of `array` as what executables are called with most cheaply."""
+        ...
+
+
+def backend_named(name: str) -> Backend:
+    """The backend "numpy" or "jax", imported when it is first asked for."""
+    backend: Backend = importlib.import_module(f"tracegrad.backends.{name}")  # type: ignore[assignment]
+    return backend

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tracegrad.backends.base import backend_named
+from tracegrad.backends.numpy import interpret
 from tracegrad.ir.graph import Graph
 from tracegrad.passes.base import Observer
 from tracegrad.passes.pipeline import standard_pipeline
@@ -11,12 +13,5 @@ def optimise(graph: Graph, backend: str = "numpy", observers: tuple[Observer, ..
     """The graph that `backend` ("numpy" or "jax") compiles: decomposed as far as it needs, simplified,
     folded.
     """
-    from tracegrad.backends.numpy import interpret
-
-    if backend == "jax":
-        from tracegrad.backends.jax import claimed
-
-        names = claimed()
-    else:
-        from tracegrad.backends.numpy.codegen import CLAIMED as names
-    return standard_pipeline(names, interpret, observers=observers).run(graph)
+    claimed = backend_named(backend).claimed()
+    return standard_pipeline(claimed, interpret, observers=observers).run(graph)

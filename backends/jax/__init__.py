@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tracegrad.backends.jax.executable import JaxExecutable
     from tracegrad.ir.graph import Graph
 
+SOURCE_FILE = "source.mlir"  # StableHLO
+own_array = from_numpy
+
 
 def compile(graph: Graph, options: Options = DEFAULT_OPTIONS) -> JaxExecutable:
     """One XLA executable for `graph`. Raises JaxNotInstalledError or UnsupportedOp."""
@@ -55,6 +58,6 @@ def device(name: str) -> Any:
 
 
 __all__ = [
-    "JaxNotInstalledError", "claimed", "compile", "device", "devices", "from_numpy", "is_jax_array",
-    "may_donate", "raise_pending", "require_jax", "to_numpy",
+    "SOURCE_FILE", "JaxNotInstalledError", "claimed", "compile", "device", "devices", "from_numpy", "is_jax_array",
+    "may_donate", "own_array", "raise_pending", "require_jax", "to_numpy",
 ]  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tracegrad.backends.base import DEFAULT_OPTIONS, Executable, Options
 from tracegrad.backends.numpy.interpret import interpret, run_node
@@ -10,6 +12,8 @@ from tracegrad.backends.numpy.kernels import KERNELS
 
 if TYPE_CHECKING:
     from tracegrad.ir.graph import Graph
+
+SOURCE_FILE = "source.py"
 
 
 def compile(graph: Graph, options: Options = DEFAULT_OPTIONS) -> Executable:
@@ -19,4 +23,18 @@ def compile(graph: Graph, options: Options = DEFAULT_OPTIONS) -> Executable:
     return codegen.compile(graph, options)
 
 
-__all__ = ["KERNELS", "Executable", "Options", "compile", "interpret", "run_node"]
+def claimed() -> frozenset[str]:
+    """Names of the composite ops that generated code runs whole."""
+    from tracegrad.backends.numpy.codegen import CLAIMED
+
+    return CLAIMED
+
+
+def own_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy."""
+    return np.array(array)
+
+
+__all__ = [
+    "KERNELS", "SOURCE_FILE", "Executable", "Options", "claimed", "compile", "interpret", "own_array", "run_node",
+]  # fmt: skip

@@ -21,7 +21,7 @@ from tracegrad.ir.graph import Node
 from tracegrad.ir.types import f32, f64
 
 # Composites that are not taken apart for this backend.
-CLAIMED = frozenset({"sdpa", "sdpa_backward", "lstm", "lstm_backward", "random_bits"})
+CLAIMED = frozenset({"sdpa", "sdpa_backward", "lstm", "lstm_backward"})
 BLAS_TYPES = (f32, f64)
 
 

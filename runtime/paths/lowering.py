@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from numpy import ndarray
 
-from tracegrad.backends.base import Mesh, Options
+from tracegrad.backends.base import Mesh, Options, backend_named
 from tracegrad.backends.checks import checks
 from tracegrad.backends.optimise import optimise
 from tracegrad.ir import ops
@@ -140,10 +140,7 @@ class Compiler:
         options = Options(donate=donate, **{**self.options, **placement(graph, self.options)})
         history, timing = History(), Timing()
         started = time.perf_counter()
-        if self.backend == "jax":
-            from tracegrad.backends import jax as backend
-        else:
-            from tracegrad.backends import numpy as backend  # type: ignore[no-redef]
+        backend = backend_named(self.backend)
         final = optimise(graph, self.backend, (history, timing, *checks(require_loc=True)))
         if errors := self._unread_errors(graph, final):
             graph, history, timing = with_unread(graph, errors), History(), Timing()

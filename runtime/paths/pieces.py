@@ -10,9 +10,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from tracegrad.backends.jax.arrays import from_numpy
+from tracegrad.backends.base import backend_named
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Graph, Node, placeholder, postorder, substitute
 from tracegrad.passes.autodiff_stages import Cuts, kinds_of, looked_at
@@ -118,8 +116,8 @@ class InPieces:
 
 
 def arrays_of(constants: Iterable[Node], compiler: Compiler) -> list[Any]:
-    own = from_numpy if compiler.backend == "jax" else np.array
-    return [own(node.attrs.value.array) for node in constants]
+    own_array = backend_named(compiler.backend).own_array
+    return [own_array(node.attrs.value.array) for node in constants]
 
 
 def graph_between(

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tracegrad.backends.base import backend_named
 from tracegrad.ir.serialise import to_json
 from tracegrad.ir.text import print_graph
 from tracegrad.ir.viz import to_dot, to_mermaid, to_svg
@@ -60,7 +61,7 @@ def write_dump(compiled: Any, directory: Path) -> Path:
     put("final.dot", to_dot(final))
     put("final.mmd", to_mermaid(final))
     put("final.svg", to_svg(final))
-    put("source.py" if compiled.backend == "numpy" else "source.mlir", lowered.source)
+    put(backend_named(compiled.backend).SOURCE_FILE, lowered.source)
     put("why.txt", compiled.why() + "\n")
     put("explain.txt", compiled.explain() + "\n")
     manifest = {
