@@ -25,7 +25,7 @@ def compile(graph: Graph, options: Options = DEFAULT_OPTIONS) -> Executable:
 
 def claimed() -> frozenset[str]:
     """Names of the composite ops that generated code runs whole."""
-    from tracegrad.backends.numpy.codegen import CLAIMED
+    from tracegrad.backends.numpy.codegen_fast import CLAIMED
 
     return CLAIMED
 

@@ -351,17 +351,11 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
     `rebind` at leaves.
     """
     trace = recorded.trace
-    roots = [
-        *recorded.outputs,
-        *(n for g in trace.guards for n in (g.node, *g.made)),
-        *trace.unread,
-        *recorded.checked,
-    ]
     # Inputs whose gradient is that of an alias alone: as themselves they have none.
     aliased = {home for home in homes.values() if not trace.is_tracked(home)}
     new: dict[Node, Node] = {}
     stopped: dict[Node, Node] = {}
-    for node in postorder(roots):
+    for node in postorder(recorded.roots()):
         operands = []
         stops = node not in trace.active and carries_gradient(node) and node.op is not ops.proj
         for old in node.inputs:
@@ -377,16 +371,4 @@ def make_stops_explicit(recorded: Recorded, homes: dict[Node, Node]) -> None:
         if node in homes:
             with _loc.at(node.loc):
                 new[node] = ops.rebind(homes[node], new[node])
-    recorded.outputs = [new[n] for n in recorded.outputs]
-    recorded.checked = [new[n] for n in recorded.checked]
-    for guard in trace.guards:
-        guard.node = new[guard.node]
-        guard.made = [new[n] for n in guard.made]
-        guard.held = {name: new.get(n, n) for name, n in guard.held.items()}
-        guard.drawn = [new[n] for n in guard.drawn]
-        guard.streams = {key: new.get(n, n) for key, n in guard.streams.items()}
-    trace.crossing = [
-        (asked, tuple(new[n] for n in cut if n in new)) for asked, cut in trace.crossing
-    ]
-    trace.given = [new[n] for n in trace.given if n in new]
-    trace.unread = [new[n] for n in trace.unread]
+    recorded.replace_nodes(new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +126,19 @@ class Recorded:
         self.names.append(name)
         self.roles.append(role)
         return len(self.outputs) - 1
+
+    def roots(self) -> list[Node]:
+        """What is to be computed, for its value or because it may be an error."""
+        asked = [node for guard in self.trace.guards for node in (guard.node, *guard.made)]
+        return [*self.outputs, *asked, *self.trace.unread, *self.checked]
+
+    def replace_nodes(self, new: Mapping[Node, Node]) -> None:
+        """Let other nodes stand for all that `roots` are computed from."""
+        self.outputs = [new[n] for n in self.outputs]
+        self.checked = [new[n] for n in self.checked]
+        for guard in self.trace.guards:
+            guard.replace_nodes(new)
+        self.trace.replace_nodes(new)
 
     def forget_arguments(self) -> None:
         """Let go of the tensors that this call was given: a replay brings its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +184,12 @@ class TraceAutograd(TraceHost):
         self.given += cuts.given
         self.unread += cuts.unread
         return found
+
+    def replace_nodes(self, new: Mapping[Node, Node]) -> None:
+        """Let others stand for the nodes that pieces of a loop's gradient begin and end with."""
+        self.crossing = [(k, tuple(new[n] for n in cut if n in new)) for k, cut in self.crossing]
+        self.given = [new[n] for n in self.given if n in new]
+        self.unread = [new[n] for n in self.unread]
 
     def track_gradients(self, gradients: list[Node]) -> None:
         """Under create_graph: gradients carry gradients; what was there before the walk carries what

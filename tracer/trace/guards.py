@@ -38,6 +38,14 @@ class Guard:
     drawn: list[Node]
     streams: dict[Any, Node] = field(default_factory=dict)
 
+    def replace_nodes(self, new: Mapping[Node, Node]) -> None:
+        """Let others stand for its nodes; what a variable held may be one that nothing computes."""
+        self.node = new[self.node]
+        self.made = [new[n] for n in self.made]
+        self.held = {name: new.get(n, n) for name, n in self.held.items()}
+        self.drawn = [new[n] for n in self.drawn]
+        self.streams = {key: new.get(n, n) for key, n in self.streams.items()}
+
 
 def line_of(guard: Guard) -> tuple[str, int]:
     """The line of the user's that asked."""
