@@ -14,18 +14,17 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
-from tracegrad.runtime.calls.aliasing import Aliasing
 from tracegrad.runtime.calls.containers import IdentityMatters
 from tracegrad.runtime.calls.signature import Call, Signature
 from tracegrad.runtime.execution.autograd_call import call_programs
-from tracegrad.runtime.execution.plan import make_plan
 from tracegrad.runtime.execution.run import OnlyTheFunction, Runner, SharedOutside
 from tracegrad.runtime.execution.usual import Usual, usual_call
+from tracegrad.runtime.forest import MAX_SIGNATURES, Forest
 from tracegrad.runtime.function_like import FunctionLike
 from tracegrad.runtime.misses import ANYTHING, MEMORY, Misses
 from tracegrad.runtime.paths.lowering import Compiler
-from tracegrad.runtime.paths.segments import NotDeterministic, Step, build
-from tracegrad.runtime.paths.tree import Final, Question, Specialisation
+from tracegrad.runtime.paths.segments import Step
+from tracegrad.runtime.paths.tree import Final, Specialisation
 from tracegrad.runtime.recordings.recorded import Recorded
 from tracegrad.runtime.recordings.results import finish
 from tracegrad.runtime.reports.inspection import Event, Given, Inspection
@@ -39,10 +38,6 @@ from tracegrad.tracer.trace.buffers import MemoryMatters
 from tracegrad.tracer.trace.numbers import TracedNumber
 from tracegrad.tracer.trace.recording import LeftToPython, NumberAt, Trace
 
-MAX_SPECIALISATIONS = 16  # recordings kept for one signature
-MAX_SIGNATURES = 256  # signatures kept
-# Ends of a path tree, those included that differ in how often a loop turned; a larger max_paths counts.
-MAX_WAYS = 256
 MAX_VARYING = 256  # numbers of Python's that are inputs because they differ from turn to turn
 MAX_LEFT = 8  # calls in a row that fail inside a `try` of what they record before all are eager
 MAX_EVENTS = 200  # recordings that `why()` still explains
@@ -62,7 +57,6 @@ class CompiledFunction(FunctionLike, Inspection):
         self.settings = settings
         self._compiler = compiler
         self._lock = threading.RLock()
-        self._cache: dict[Any, list[Specialisation]] = {}
         self._signatures: list[Signature] = []
         self._events: list[Event] = []
         self._misses = Misses()
@@ -76,6 +70,7 @@ class CompiledFunction(FunctionLike, Inspection):
         self._left_to_python = (0, 0)  # how many calls in a row that ended so, the last of them
         self._record_seconds = 0.0
         self._runner = Runner(settings.backend)
+        self._forest = Forest(settings.max_paths, compiler, self._runner)
         self._last: Final | None = None
         self._given: Given | None = None
         self._usual: Usual | None = None  # calls like the last one, the short way
@@ -120,7 +115,7 @@ class CompiledFunction(FunctionLike, Inspection):
         events = self._recordings, self._eager_reason
         reason, missed = "", None  # of the newest recording that does not fit: the nearest one
         facts: list[Any] = []
-        for specialisation in self._cache.get(call.key, ()):
+        for specialisation in self._forest.of(call.key):
             failed = specialisation.check()
             if failed is not None:
                 facts, missed = specialisation.facts, specialisation.facts[failed]
@@ -150,14 +145,14 @@ class CompiledFunction(FunctionLike, Inspection):
     def _recheck(self, call: Call) -> Any:
         """Record instead of a cached call: the graph is the same if nothing changed unseen."""
         with self._lock:
-            found = self._cache.get(call.key, [])
+            found = self._forest.of(call.key)
             old = next((s for s in found if s.check() is None and s.aliasing.fits(call)), None)
             if old is not None:
                 found.remove(old)
             others = {*map(id, found)}
             varying = None if old is None else old.varying
             result = self._record(call, "recheck: a recorded call was asked for", varying=varying)
-            found = self._cache.get(call.key, [])
+            found = self._forest.of(call.key)
             # The new one may be under another key, or not be: then there is nothing to compare.
             if old is None or not found or id(found[-1]) in others or self._eager_reason:
                 return result
@@ -235,7 +230,10 @@ class CompiledFunction(FunctionLike, Inspection):
             programs = call_programs(recorded, call.grad, self._compiler)
             trace.undo_host_actions()
             observer.put_back()
-            tree, path = self._add(call, recorded, programs, observer.facts, specialisation)
+            facts = observer.facts
+            tree, path = self._forest.add(call, recorded, programs, facts, specialisation)
+            if excess := self._forest.excess(tree, path):
+                self._stay_eager(*excess, trace)
         except (MemoryMatters, IdentityMatters) as matters:
             trace.discard()
             observer.put_back()
@@ -244,8 +242,7 @@ class CompiledFunction(FunctionLike, Inspection):
         except NumbersVary:
             trace.discard()
             observer.put_back()
-            for trees in self._cache.values():
-                trees[:] = [tree for tree in trees if tree is not specialisation]
+            self._forest.forget(specialisation)
         except BaseException as error:
             trace.discard()
             if trace.left_to_python:
@@ -344,68 +341,6 @@ class CompiledFunction(FunctionLike, Inspection):
         self._last = final
         if final.plan.grad_left is not None:
             set_mode(mode_with(final.plan.grad_left, get_mode().trace))
-
-    def _add(
-        self, call: Call, recorded: Recorded, programs: list[Any], facts: list[Any], tree: Specialisation | None
-    ) -> tuple[Specialisation, list[Step]]:  # fmt: skip
-        """Add a recording to its tree, or to a new one; the tree, and its path there."""
-        if tree is not None:
-            try:
-                path = self._extend(tree, call, recorded, programs, facts)
-            except NotDeterministic:
-                tree = None
-        if tree is None:
-            tree = Specialisation(facts, recorded.trace.varying)
-            path = self._extend(tree, call, recorded, programs, [])
-            kept = self._cache.setdefault(call.key, [])
-            while len(self._cache) > MAX_SIGNATURES:
-                del self._cache[next(iter(self._cache))]
-            kept.append(tree)
-            del kept[:-MAX_SPECIALISATIONS]
-        questions = [segment for segment in path if isinstance(segment, Question)]
-        if len(tree.fingerprints) > self.settings.max_paths:
-            self._stay_eager(
-                f"more than {self.settings.max_paths} different paths through the function were taken (max_paths)",
-                "branch less on values: tg.where, tg.cond or tg.while_loop keep one graph; or raise max_paths",
-                recorded.trace,
-            )
-        elif tree.ways > (most := max(MAX_WAYS, self.settings.max_paths)):
-            self._stay_eager(
-                f"more than {most} different ways through its loops and branches were taken",
-                "tg.while_loop, tg.cond and tg.where keep one graph",
-                recorded.trace,
-            )
-        elif asked := [q for q in questions if q.values_asked() > self.settings.max_paths]:
-            self._stay_eager(
-                f"more than {self.settings.max_paths} different values were asked for at "
-                f"{asked[0].line} (max_paths)",
-                "return loss.item(), which is read after the call, and print outside; branch on the "
-                "tensor (loss > 10), not on its value; or raise max_paths",
-                recorded.trace,
-            )
-        return tree, path
-
-    def _extend(
-        self, tree: Specialisation, call: Call, recorded: Recorded, programs: list[Any], facts: list[Any]
-    ) -> list[Step]:  # fmt: skip
-        """Add a path to a tree; `facts` are those that the tree has not checked for it."""
-
-        def prepare(final: Final) -> None:
-            plan = final.plan = make_plan(final, recorded, programs, facts)
-            tree.exclusive |= final.depth > 0 and bool(plan.writes or plan.draws)
-            tree.tried |= plan.tried
-            self._runner.prepare(final)
-            tree.aliasing = Aliasing(call, recorded, tree.aliasing)
-            tree.fingerprints.add(final.fingerprint())
-            tree.ways += 1
-            tree.programs.update(recorded.programs)
-
-        if recorded.trace.guards:  # there may be other paths
-            tree.numbers = recorded.trace.numbers | tree.numbers
-        saved = tuple(node for program in programs for node in program.saved)
-        path = build(tree.root, recorded, self._compiler, saved, prepare)
-        tree.root = path[0]
-        return path
 
     def _too_many(self, call: Call, reason: str, culprit: Any) -> bool:
         """Count a recording; what changes at every call means eager."""

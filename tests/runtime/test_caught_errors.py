@@ -393,7 +393,7 @@ def test_what_stands_around_the_compiled_function_is_no_concern_of_it():
     around = Skipping()(tg.compile(lambda x, place: x[place], backend="jax"))
     around(tg.arange(8.0), tg.tensor([1]))
     compiled = around.__wrapped__
-    ((tree,),) = compiled._cache.values()
+    ((tree,),) = compiled._forest.trees.values()
     assert not tree.tried
 
 

@@ -259,7 +259,7 @@ def test_max_paths_may_allow_more_ways(backend: str, monkeypatch: pytest.MonkeyP
             x = x * (k + 2) if x[k] > 0 else x.sin() + k
         return x
 
-    monkeypatch.setattr("tracegrad.runtime.compiled.MAX_WAYS", 2)
+    monkeypatch.setattr("tracegrad.runtime.forest.MAX_WAYS", 2)
     compiled = tg.compile(f, backend=backend, max_paths=8)
     for k in range(8):
         compiled(tg.tensor([float(2 * (k >> j & 1) - 1) for j in range(3)]))

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import tracegrad as tg
 import tracegrad.nn.functional as F
 from tracegrad import nn
-from tracegrad.runtime import compiled as compiled_module
+from tracegrad.runtime import forest
 
 Loop = Callable[[tg.Tensor, tg.Tensor, tg.Tensor], Any]
 FEW = 6
@@ -459,7 +459,7 @@ def test_a_loop_of_ever_new_ways_ends_in_eager_calls(
             y = y * 1.1 if x[k] > 0 else y.sin()
         return y
 
-    monkeypatch.setattr(compiled_module, "MAX_WAYS", 5)
+    monkeypatch.setattr(forest, "MAX_WAYS", 5)
     compiled = tg.compile(by_sign, backend=backend, max_paths=5)
     with pytest.warns(UserWarning, match="more than 5 different ways.*while_loop"):
         for seed in range(20):

@@ -83,7 +83,7 @@ def test_a_path_whose_tree_is_forgotten_shows_its_last_program(backend: str) -> 
         return y * 2 if y.sum() > 0 else y
 
     step(tg.ones(3))
-    step._cache.clear()
+    step._forest.trees.clear()
     step._usual = step._usual_of = None
     gc.collect()
     assert [node.op.name for node in step.graph.nodes][-1] == "mul"

@@ -175,10 +175,10 @@ def test_the_short_way_is_taken() -> None:
     world = World(compiled=True)
     for _ in range(5):
         world.step(*data())
-    world.step._cache.clear()  # nothing to look a call up in
+    world.step._forest.trees.clear()  # nothing to look a call up in
     for _ in range(3):
         world.step(*data())
-    assert not world.step._cache and world.step.stats()["compiles"] == 1
+    assert not world.step._forest.trees and world.step.stats()["compiles"] == 1
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])

@@ -22,7 +22,7 @@ def test_what_tracegrad_itself_calls_is_not_watched():
     scale = 2.0
     step = tg.compile(lambda x: (x.expand(3, 4) * scale).sum())
     step(tg.ones(4))
-    ((specialisation,),) = step._cache.values()
+    ((specialisation,),) = step._forest.trees.values()
     places = [fact.place for fact in specialisation.facts if hasattr(fact, "place")]
     assert "scale" in {place.name for place in places}
     modules = {place.holder.get("__name__") for place in places if place.kind == "item"}
@@ -83,7 +83,7 @@ def test_what_a_function_imports_itself_is_watched(tmp_path, monkeypatch, line, 
     if first:
         importlib.import_module(module)
     assert step(tg.ones(2)).tolist() == [3.0, 3.0]
-    ((specialisation,),) = step._cache.values()
+    ((specialisation,),) = step._forest.trees.values()
     watched = {fact.place.name for fact in specialisation.facts if hasattr(fact, "place")}
     assert watched <= {"count", "inner", "__code__"}
     sys.modules[module].count = 5
