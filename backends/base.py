@@ -167,6 +167,7 @@ class Executable(Protocol):
     backend  "numpy" or "jax"
     source   what runs, as text a person can read (Python, or the backend's own IR)
     memory   the memory plan (a mapping or a plan object; None where the backend has none)
+    history  (name, graph) after each pass of the backend's own, "numpy/fuse" say; made when asked for
     """
 
     backend: str
@@ -176,6 +177,9 @@ class Executable(Protocol):
 
     @property
     def memory(self) -> Any: ...
+
+    @property
+    def history(self) -> list[tuple[str, Graph]]: ...
 
     def __call__(self, arrays: list[Any]) -> list[Any]: ...
 

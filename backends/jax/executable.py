@@ -175,6 +175,11 @@ class JaxExecutable:
         return self._keeping.compiled.as_text()
 
     @property
+    def history(self) -> list[tuple[str, Graph]]:
+        """None: XLA's passes are on its own programs."""
+        return []
+
+    @property
     def memory(self) -> dict[str, int]:
         """Bytes by XLA's own account; empty where it gives none."""
         analysis = self._keeping.compiled.memory_analysis()

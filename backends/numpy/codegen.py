@@ -38,7 +38,6 @@ from tracegrad.backends.numpy import (  # noqa: F401  (they register their emitt
     quiet,
 )
 from tracegrad.backends.numpy.codegen_elementwise import alias_positions
-from tracegrad.backends.numpy.codegen_fast import CLAIMED
 from tracegrad.backends.numpy.codegen_moves import emit_kernel
 from tracegrad.backends.numpy.codegen_reduce import REDUCE
 from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
@@ -64,11 +63,11 @@ from tracegrad.passes.memory.plan import (
     lifetimes,
 )
 from tracegrad.passes.memory.schedule import schedule
+from tracegrad.passes.observers import History
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[Sequence[Array]], list[Array]]
 
-__all__ = ["CLAIMED", "NumpyExecutable", "compile"]
 PROGRAMS_KEPT = 256
 SMALL_RESULT = 4096  # bytes below which alignment buys nothing
 POISON = 0xFF  # nan in every float, -1 in every integer, not a bool
@@ -272,6 +271,13 @@ class NumpyExecutable:
     @property
     def memory(self) -> MemoryPlan:
         return self._explained.memory
+
+    @property
+    def history(self) -> list[tuple[str, Graph]]:
+        """What `lowered` did to the graph."""
+        seen = History()
+        Pipeline(numpy_passes(self._options), (seen,)).run(self._graph)
+        return [(f"numpy/{name}", graph) for name, graph in seen.graphs[1:]]
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         program = self._program

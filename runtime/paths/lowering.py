@@ -35,10 +35,15 @@ class Lowered:
 
     graph: Graph  # as traced (segments: with their own inputs)
     final: Graph  # after every pass
-    history: list[tuple[str, Graph]]
+    passed: list[tuple[str, Graph]]  # (name, graph after it) of these
     executable: Any
     passes: Timing
     timings: dict[str, float]
+
+    @property
+    def history(self) -> list[tuple[str, Graph]]:
+        """The passes of every backend, and those of its own."""
+        return [*self.passed, *self.executable.history]
 
     @property
     def source(self) -> str:
@@ -68,7 +73,7 @@ def hands_on(graph: Graph) -> bool:
 
 
 class HandsOn:
-    """What runs a graph that `hands_on`. Compiled only for who asks for its source or memory."""
+    """What runs a graph that `hands_on`. Compiled only for who asks what it would be."""
 
     def __init__(self, graph: Graph, compiled: Callable[[], Any]):
         position = {node: k for k, node in enumerate(graph.inputs)}
@@ -89,6 +94,10 @@ class HandsOn:
     @property
     def memory(self) -> Any:
         return self._compiled().memory
+
+    @property
+    def history(self) -> list[tuple[str, Graph]]:
+        return self._compiled().history  # type: ignore[no-any-return]
 
 
 class Compiler:

@@ -53,10 +53,11 @@ def write_dump(compiled: Any, directory: Path) -> Path:
             raise
         files.append(name)
 
-    for k, (name, graph) in enumerate(lowered.history):
+    final, own = lowered.final, f"{compiled.backend}/"
+    graphs = [item for item in lowered.history if not item[0].startswith(own)]
+    graphs += [("final", final), *(item for item in lowered.history if item[0].startswith(own))]
+    for k, (name, graph) in enumerate(graphs):
         put(f"{k:03d}_{name.replace('/', '-')}.txt", print_graph(graph))
-    final = lowered.final
-    put(f"{len(lowered.history):03d}_final.txt", print_graph(final))
     put("final.json", to_json(final))
     put("final.dot", to_dot(final))
     put("final.mmd", to_mermaid(final))

@@ -97,7 +97,9 @@ class Inspection:
 
     @property
     def history(self) -> list[tuple[str, Graph]]:
-        """(pass name, graph after it), beginning with ("trace", the graph as recorded)."""
+        """(pass name, graph after it), beginning with ("trace", the graph as recorded); after those of every
+        backend, which end with `graph`, those of its own ("numpy/fuse": chains of operations as loops).
+        """
         return list(self._lowered().history)
 
     @property
@@ -144,7 +146,7 @@ class Inspection:
             head = f"{self.name}: runs eagerly, nothing is compiled"
             return "\n".join([head, *reasons, "  fix", f"    {_SEE_LINES}"])
         lowered = self._lowered()
-        before, after = lowered.history[0][1], lowered.final
+        before, after = lowered.graph, lowered.final
         backward = sum(any(v.startswith("vjp(") for v in n.loc.via) for n in before.nodes)
         stats = self.stats()
         lines = [

@@ -71,10 +71,11 @@ class Path:
     @cached_property
     def history(self) -> list[tuple[str, Graph]]:
         """All programs go through the same passes."""
-        names = [name for name, _ in self.programs[-1].lowered.history]
+        once = {id(program.lowered): program.lowered for program in self.programs}
+        each = {key: lowered.history for key, lowered in once.items()}
         return [
-            (name, self._joined(lambda lowered, k=k: lowered.history[k][1]))  # type: ignore[misc]
-            for k, name in enumerate(names)
+            (name, self._joined(lambda lowered, k=k: each[id(lowered)][k][1]))  # type: ignore[misc]
+            for k, (name, _) in enumerate(each[id(self.programs[-1].lowered)])
         ]
 
     @property

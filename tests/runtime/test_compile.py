@@ -111,7 +111,7 @@ def test_the_whole_step_is_one_graph_with_the_users_lines() -> None:
             assert node.loc.file.endswith("test_compile.py"), (pass_name, node)
             assert node.loc.line > 0
         names.add(pass_name)
-    assert {"trace", "simplify", "decompose", "cse"} <= names
+    assert {"trace", "simplify", "decompose", "cse", "numpy/fuse"} <= names
     graph = step.graph
     backward = [n for n in graph.nodes if any(via.startswith("vjp(") for via in n.loc.via)]
     assert len(backward) > 10

@@ -41,6 +41,25 @@ def test_a_dump_replaces_the_one_that_was_there(tmp_path):
     assert (tmp_path / "mine.txt").exists()
 
 
+def test_a_dump_holds_the_graphs_in_the_order_they_came(tmp_path, backend):
+    f = tg.compile(lambda x: (x * 2 + 1).exp().sum(), backend=backend)
+    f(tg.ones(3))
+    names = [path.stem for path in sorted(f.dump(tmp_path).glob("[0-9]*.txt"))]
+    assert [int(name[:3]) for name in names] == list(range(len(names)))
+    assert names[0] == "000_trace"
+    after = names[names.index(next(name for name in names if name.endswith("_final"))) + 1 :]
+    assert [name[4:] for name in after][-1:] == (["numpy-fuse"] if backend == "numpy" else [])
+
+
+def test_the_history_ends_with_the_graph_that_code_is_written_for():
+    f = tg.compile(lambda x: ((x * 2 + 1).exp() - 3).tanh(), backend="numpy")
+    f(tg.ones(300_000))
+    name, graph = f.history[-1]
+    assert name == "numpy/fuse"
+    assert [node.op.name for node in graph.nodes if node.inputs] == ["fused"]
+    assert f.source.count("# fused") == 1
+
+
 def test_a_dump_onto_a_file_is_refused(tmp_path):
     f = tg.compile(lambda x: x * 2, backend="numpy")
     f(tg.ones(2))
