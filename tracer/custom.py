@@ -15,7 +15,7 @@ from tracegrad.ir import loc as _loc
 from tracegrad.ir import ops
 from tracegrad.ir.graph import Node, emit
 from tracegrad.ir.ops.custom import custom_op
-from tracegrad.tracer.errors import ArgumentError, ShapeError
+from tracegrad.tracer.errors import ArgumentError, NotHere, ShapeError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import Mode, enable_grad, get_mode, no_grad, reset_mode, set_mode
 from tracegrad.tracer.tape.entries import Constant, Entry, Part
@@ -41,6 +41,10 @@ class Context:
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None:
         self._not_differentiable.update(map(id, tensors))
+
+    mark_dirty = NotHere(
+        "return a new tensor from `forward`, and copy_() it into the argument outside"
+    )
 
     def set_materialize_grads(self, value: bool) -> None:
         """Whether `backward` gets zeros for outputs that no gradient reaches, not None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, NoReturn
 
 from tracegrad.ir.errors import TracegradError
 
@@ -142,3 +143,19 @@ class MissingNameError(UserError, AttributeError):
 
     def __reduce__(self) -> tuple[type, tuple[str]]:
         return AttributeError, (str(self),)  # for another process: the text alone
+
+
+class NotHere:
+    """Stands in a class for a method of PyTorch's that it does not have: asking for it says so.
+
+    hasattr() is False, and an instance can have an attribute of the name.
+    """
+
+    def __init__(self, instead: str):
+        self.instead = instead
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> NoReturn:
+        raise MissingNameError(owner.__name__, self.name, (), self.instead)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import statistics
 import time
@@ -190,12 +191,19 @@ class Inspection:
         """Median seconds a call, eager and compiled in turn on the same arguments, and their ratio.
 
         Without arguments: on those of the last recorded call, while they are still there (raises
-        ArgumentError when they are not). The function really runs: a training step moves its
-        parameters by 2 * repeats + 1 steps.
+        ArgumentError when they are not, NothingCompiledError for a function with arguments that has
+        not been called). The function really runs: a training step moves its parameters by
+        2 * repeats + 1 steps.
         """
-        if not args and not kwargs and self._given is not None:
-            args, kwargs = self._given.arguments()
         function = self.function
+        if not args and not kwargs:
+            if self._given is not None:
+                args, kwargs = self._given.arguments()
+            elif takes_arguments(function):
+                raise NothingCompiledError(
+                    f"{self.name} has not been called yet, and benchmark() was given no arguments",
+                    where=here(), fix="call it first, or give benchmark() the arguments of a call",
+                )  # fmt: skip
         compiled: Any = self
         compiled(*args, **kwargs)
         times: dict[str, list[float]] = {"eager": [], "compiled": []}
@@ -206,6 +214,17 @@ class Inspection:
                 times[name].append(time.perf_counter() - started)
         eager, ours = statistics.median(times["eager"]), statistics.median(times["compiled"])
         return {"eager": eager, "compiled": ours, "speedup": eager / ours}
+
+
+def takes_arguments(function: Any) -> bool:
+    """Whether it cannot be called without."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # a callable of C, which does not say
+        return False
+    return False
 
 
 def block(value: Any) -> None:

@@ -21,9 +21,10 @@ from tracegrad.nn.parameter import Buffer, Parameter
 from tracegrad.nn.state import StateDictMixin
 from tracegrad.tracer import Observed, Tensor, current_trace, scope
 from tracegrad.tracer.arguments import NOTICED, explain
-from tracegrad.tracer.errors import ArgumentError, InvalidValueError
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError, NotHere
 from tracegrad.tracer.locate import is_own_code
 
+USE_TENSOR_HOOKS = "register them on tensors, tensor.register_hook(), in forward or a forward hook"
 _TABLES = ("_parameter_names", "_buffer_names", "_module_names")
 
 
@@ -235,6 +236,18 @@ class Module(WalkMixin, StateDictMixin, Observed):
     ) -> RemovableHandle:
         """`hook(module, args, output)` runs after forward and may return a new output."""
         return self._forward_hooks.add(hook, with_kwargs, prepend)
+
+    register_backward_hook = NotHere(USE_TENSOR_HOOKS)
+    register_full_backward_hook = NotHere(USE_TENSOR_HOOKS)
+    register_full_backward_pre_hook = NotHere(USE_TENSOR_HOOKS)
+    register_state_dict_pre_hook = NotHere("override state_dict()")
+    register_state_dict_post_hook = NotHere("change the dict that state_dict() returns")
+    register_load_state_dict_pre_hook = NotHere("override load_state_dict()")
+    register_load_state_dict_post_hook = NotHere("override load_state_dict()")
+    to_empty = NotHere("there is no device without memory: make the module, and load its state")
+    share_memory = NotHere("give the state_dict() to the other process")
+    set_submodule = NotHere("set the attribute of the parent: get_submodule(parent)")
+    type = NotHere("to(dtype)")
 
     # ---- changing ------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from tracegrad.tracer import (
     no_grad,
     note_item,
 )
-from tracegrad.tracer.errors import ArgumentError, InvalidValueError
+from tracegrad.tracer.errors import ArgumentError, InvalidValueError, NotHere
 
 
 class Optimizer(Observed):
@@ -144,6 +144,13 @@ class Optimizer(Observed):
         slots.pop(name, None)
         if not slots:
             del self.state[param]
+
+    register_step_pre_hook = NotHere("do it before the call of step(), or override step()")
+    register_step_post_hook = NotHere("do it after the call of step(), or override step()")
+    register_state_dict_pre_hook = NotHere("override state_dict()")
+    register_state_dict_post_hook = NotHere("change the dict that state_dict() returns")
+    register_load_state_dict_pre_hook = NotHere("change the dict before load_state_dict()")
+    register_load_state_dict_post_hook = NotHere("do it after load_state_dict()")
 
     def state_dict(self) -> dict[str, Any]:
         """Slots by parameter number, and the groups with numbers in place of tensors."""
