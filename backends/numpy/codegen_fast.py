@@ -88,7 +88,8 @@ def emit_window(w: Writer, node: Node) -> None:
         emit_kernel(w, node)
         return
     kind = {"window_max": WindowMax, "window_sum": WindowSum}.get(node.op.name, SelectScatter)
-    name = plan(w, kind, x.dtype, x.shape, **node.attrs)
+    threads = {} if kind is WindowSum else {"threads": w.cores.threads}
+    name = plan(w, kind, x.dtype, x.shape, **node.attrs, **threads)
     w.call(name, *(w.ref(i) for i in node.inputs), w.out(node))
 
 

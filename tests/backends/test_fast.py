@@ -219,6 +219,32 @@ def test_windows(case: Any, dtype: Any, special_values: bool) -> None:
     close(out, expected)
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 300, 302), (1, 1, 2, 40), (7, 1, 2000, 602)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_windows_of_two_by_two_in_blocks(
+    shape: tuple[int, ...], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that do not divide the images, on several threads."""
+    monkeypatch.setattr(windows, "BLOCK", 5000)
+    attrs: dict[str, Any] = dict(
+        window=(2, 2), strides=(2, 2), padding=((0, 0), (0, 0)), dilation=(1, 1)
+    )
+    rng = np.random.default_rng(0)
+    x = rng.integers(-2, 3, shape).astype(np.float32)
+    expected = KERNELS["window_max"](x, **attrs)
+    largest = windows.WindowMax(x.shape, x.dtype, **attrs, threads=threads)
+    select = windows.SelectScatter(x.shape, x.dtype, **attrs, threads=threads)
+    if threads > 1 and x.size > 4e6:
+        assert largest.blocks.shares == select.blocks.shares == threads
+    ct = rng.standard_normal(expected.shape).astype(np.float32)
+    for _ in range(2):
+        out, back = np.full_like(expected, np.nan), np.full_like(x, np.nan)
+        largest(x, out)
+        select(ct, x, back)
+        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(back, KERNELS["select_scatter"](ct, x, **attrs))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_column_sums(dtype: Any) -> None:
     x = np.random.default_rng(0).standard_normal((300, 70)).astype(dtype)

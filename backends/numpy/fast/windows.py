@@ -4,25 +4,30 @@
     SelectScatter(... the same ...)(ct, x, out)
     WindowSum(x.shape, x.dtype, window=..., strides=..., padding=...)(x, out)
 
-One strided slice a tap; 2x2 pooling of even images has its own path, which runs along flat memory.
-Plans own their buffers: one call at a time.
+One strided slice a tap; 2x2 pooling of even images has its own path, which runs along flat memory,
+in blocks that stay in the cache, shared over threads. Plans own their buffers: one call at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from tracegrad.backends.numpy.fast.columns import Ints, tap_slices
-from tracegrad.backends.numpy.fast.work import Array
+from tracegrad.backends.numpy.fast.work import Array, run_shares, share_count, split
 from tracegrad.backends.numpy.kernels.contract import Pairs
 from tracegrad.backends.numpy.kernels.reduce import lowest
 from tracegrad.backends.numpy.kernels.registry import is_half
 from tracegrad.backends.numpy.kernels.window import select_scatter, window_sum
 
 BITS = {4: np.int32, 8: np.int64}
+# Elements of the images in one step of the path for 2x2: with fewer, threads wait for Python's lock
+# (64 x 32 x 28 x 28, two threads: 3.2 ms with 1 << 15, 1.7 so; one thread 2.6).
+BLOCK = 1 << 18
+STEP_FLOPS = 8  # an operation on one element takes as long as so many of a product
 
 
 class _Taps:
@@ -53,30 +58,61 @@ def _is_2x2(x_shape: Ints, window: Ints, strides: Ints, padding: Pairs, dilation
     )
 
 
+class _Blocks:
+    """Images of even sizes as rows of 2x2 windows, [rows, 2, columns, 2], in blocks of rows.
+
+    `operations` on each element; `run` calls block(share, first, last), every share on its thread.
+    """
+
+    def __init__(self, x_shape: Ints, threads: int | None, operations: int):
+        self.columns = x_shape[-1] // 2
+        self.rows = prod(x_shape) // (4 * self.columns)
+        self.depth = max(1, min(self.rows, BLOCK // (4 * self.columns)))
+        flops = float(prod(x_shape) * operations * STEP_FLOPS)
+        self.shares = share_count(threads, self.rows // self.depth, flops)
+        self.ranges = split(self.rows, self.shares, self.depth)
+
+    def buffer(self, *shape: int, dtype: Any) -> Array:
+        """For every share, one for a block of rows of this shape."""
+        return np.empty((self.shares, self.depth, *shape), dtype)
+
+    def run(self, block: Callable[[int, int, int], None]) -> None:
+        def share(k: int) -> None:
+            for first, last in self.ranges[k]:
+                block(k, first, last)
+
+        run_shares(share, self.shares)
+
+
 class WindowMax:
     """out = maximum over each window; padding counts as the lowest value."""
 
     def __init__(
         self, x_shape: Ints, dtype: np.dtype[Any], *, window: Ints, strides: Ints, padding: Pairs,
-        dilation: Ints,
+        dilation: Ints, threads: int | None = 1,
     ):  # fmt: skip
         self.lowest = lowest(np.dtype(dtype))
         self.plan = _Taps(x_shape, window, strides, padding, dilation)
-        self.pairs: Array | None = None
+        self.blocks: _Blocks | None = None
         if _is_2x2(x_shape, window, strides, padding, dilation):
-            rows = prod(x_shape) // (2 * x_shape[-1])
-            self.pairs = np.empty((rows, 2, x_shape[-1] // 2), dtype)
+            self.blocks = _Blocks(x_shape, threads, 2)
+            self.higher = self.blocks.buffer(2, self.blocks.columns, dtype=dtype)
 
     @property
     def nbytes(self) -> int:
-        return 0 if self.pairs is None else self.pairs.nbytes
+        return 0 if self.blocks is None else self.higher.nbytes
 
     def __call__(self, x: Array, out: Array) -> None:
-        if self.pairs is not None and x.flags.c_contiguous and out.flags.c_contiguous:
-            halves = x.reshape(-1, 2)
-            np.maximum(halves[:, 0], halves[:, 1], out=self.pairs.reshape(-1))
-            flat = out.reshape(len(self.pairs), -1)
-            np.maximum(self.pairs[:, 0], self.pairs[:, 1], out=flat)
+        if self.blocks is not None and x.flags.c_contiguous and out.flags.c_contiguous:
+            windows = x.reshape(self.blocks.rows, 2, self.blocks.columns, 2)
+            flat = out.reshape(self.blocks.rows, -1)
+
+            def block(share: int, first: int, last: int) -> None:
+                here, higher = windows[first:last], self.higher[share, : last - first]
+                np.maximum(here[..., 0], here[..., 1], out=higher)
+                np.maximum(higher[:, 0], higher[:, 1], out=flat[first:last])
+
+            self.blocks.run(block)
             return
         out.fill(self.lowest)
         for target, read in self.plan.taps:
@@ -109,24 +145,24 @@ class SelectScatter:
 
     def __init__(
         self, x_shape: Ints, dtype: np.dtype[Any], *, window: Ints, strides: Ints, padding: Pairs,
-        dilation: Ints,
+        dilation: Ints, threads: int | None = 1,
     ):  # fmt: skip
         self.attrs: dict[str, Any] = dict(
             window=window, strides=strides, padding=padding, dilation=dilation
         )
         self.dtype = np.dtype(dtype)
         self.plan = _Taps(x_shape, window, strides, padding, dilation)
-        self.pairs: Any = None
+        self.blocks: _Blocks | None = None
         self.plain = self.dtype.kind != "f" or self.dtype.itemsize not in BITS
         if self.plain:
             return
         self.bits = BITS[self.dtype.itemsize]
         if _is_2x2(x_shape, window, strides, padding, dilation):
-            rows = prod(x_shape) // (2 * x_shape[-1])
-            self.pairs = np.empty((rows, 2, x_shape[-1] // 2), dtype)
-            self.routed = np.empty((rows, 2, x_shape[-1] // 2), self.bits)
-            self.top = np.empty((rows, x_shape[-1] // 2), np.bool_)
-            self.left = np.empty(self.pairs.size, np.bool_)
+            blocks = self.blocks = _Blocks(x_shape, threads, 9)
+            self.higher = blocks.buffer(2, blocks.columns, dtype=dtype)
+            self.routed = blocks.buffer(2, blocks.columns, dtype=self.bits)
+            self.top = blocks.buffer(blocks.columns, dtype=np.bool_)
+            self.left = blocks.buffer(2, blocks.columns, dtype=np.bool_)
         self.maximum = WindowMax(x_shape, dtype, **self.attrs)
         self.largest = np.empty(self.plan.shape, dtype)
         self.hit = np.empty(self.plan.shape, np.bool_)
@@ -142,28 +178,36 @@ class SelectScatter:
         if self.plain:
             np.copyto(out, select_scatter(ct, x, **self.attrs))
         elif (
-            self.pairs is not None
+            self.blocks is not None
             and x.flags.c_contiguous
             and ct.flags.c_contiguous
             and out.flags.c_contiguous
             and not np.isnan(np.max(x))  # the comparisons below take no nan
         ):
-            self._pairs(ct, x, out)
+            self._pairs(self.blocks, ct, x, out)
         else:
             self._taps(ct, x, out)
 
-    def _pairs(self, ct: Array, x: Array, out: Array) -> None:
+    def _pairs(self, blocks: _Blocks, ct: Array, x: Array, out: Array) -> None:
         # ct's bits times 0 or 1 is an exact select, where a float product would make nan of inf
-        halves, pairs, routed = x.reshape(-1, 2), self.pairs, self.routed
-        np.greater_equal(halves[:, 0], halves[:, 1], out=self.left)
-        np.maximum(halves[:, 0], halves[:, 1], out=pairs.reshape(-1))
-        np.greater_equal(pairs[:, 0], pairs[:, 1], out=self.top)
-        incoming = ct.view(self.bits).reshape(len(routed), -1)
-        np.multiply(incoming, self.top, out=routed[:, 0])
-        np.subtract(incoming, routed[:, 0], out=routed[:, 1])  # ct - ct or ct - 0
-        flat, target = routed.reshape(-1), out.view(self.bits).reshape(-1, 2)
-        np.multiply(flat, self.left, out=target[:, 0])
-        np.subtract(flat, target[:, 0], out=target[:, 1])
+        windows = x.reshape(blocks.rows, 2, blocks.columns, 2)
+        targets = out.view(self.bits).reshape(windows.shape)
+        cotangents = ct.view(self.bits).reshape(blocks.rows, blocks.columns)
+
+        def block(share: int, first: int, last: int) -> None:
+            count = last - first
+            here, target, incoming = (a[first:last] for a in (windows, targets, cotangents))
+            left, top = self.left[share, :count], self.top[share, :count]
+            higher, routed = self.higher[share, :count], self.routed[share, :count]
+            np.greater_equal(here[..., 0], here[..., 1], out=left)
+            np.maximum(here[..., 0], here[..., 1], out=higher)
+            np.greater_equal(higher[:, 0], higher[:, 1], out=top)
+            np.multiply(incoming, top, out=routed[:, 0])
+            np.subtract(incoming, routed[:, 0], out=routed[:, 1])  # ct - ct or ct - 0
+            np.multiply(routed, left, out=target[..., 0])
+            np.subtract(routed, target[..., 0], out=target[..., 1])
+
+        blocks.run(block)
 
     def _taps(self, ct: Array, x: Array, out: Array) -> None:
         self.maximum(x, self.largest)
