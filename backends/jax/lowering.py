@@ -23,6 +23,7 @@ from tracegrad.backends.jax import (
     lowering_shape,
     lowering_window,
 )
+from tracegrad.backends.jax.exactness import to_be_hidden
 from tracegrad.backends.jax.flags import Code, Flags, clean
 from tracegrad.ir import loc as _loc
 from tracegrad.ir.graph import INPUT, Graph, Node, postorder
@@ -72,7 +73,10 @@ class Lowerer:
 
     def node(self, node: Node, values: dict[Node, Any]) -> Any:
         name = node.op.name
-        arguments = tuple(values[operand] for operand in node.inputs)
+        arguments = tuple(
+            lax.optimization_barrier(values[x]) if to_be_hidden(node, k) else values[x]
+            for k, x in enumerate(node.inputs)
+        )
         if name in STRUCTURE:
             return getattr(self, name)(node, arguments)
         function = LOWERINGS.get(name)

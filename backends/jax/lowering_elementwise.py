@@ -94,13 +94,30 @@ def power(x: Any, y: Any) -> Any:
     if is_float(x) or is_complex(x):
         return lax.pow(x, y)
     if jnp.issubdtype(y.dtype, jnp.unsignedinteger):
-        return jnp.power(x, y)
+        return whole_power(x, y)
     # 1 / x**|y|, truncated: only 1 and -1 are not 0 then. jnp.power knows no negative powers.
     zero = zeros_like(y)
     negative = lax.lt(y, zero)
     inverse = lax.select(lax.eq(lax.bitwise_and(y, full_like(y, 1)), zero), lax.mul(x, x), x)
     inverse = lax.select(lax.eq(lax.abs(x), full_like(x, 1)), inverse, zeros_like(x))
-    return lax.select(negative, inverse, jnp.power(x, lax.max(y, zero)))
+    return lax.select(negative, inverse, whole_power(x, lax.max(y, zero)))
+
+
+def whole_power(x: Any, y: Any) -> Any:
+    """Of integers, y >= 0; wraps around. jnp.power looks at the lowest six bits of an exponent."""
+    bits = full_like(y, 6)
+
+    def more(state: Any) -> Any:
+        return (state[1] > 0).any()
+
+    def turn(state: Any) -> Any:
+        base, exponent, result = state
+        low = lax.bitwise_and(exponent, full_like(exponent, 63))
+        following = jnp.power(jnp.power(base, 32), 2)
+        rest = lax.shift_right_logical(exponent, bits)
+        return following, rest, lax.mul(result, jnp.power(base, low))
+
+    return lax.while_loop(more, turn, (x, y, full_like(x, 1)))[2]
 
 
 def shift_right(x: Any, y: Any) -> Any:
