@@ -22,6 +22,7 @@ from tracegrad.ir.errors import TracegradError
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops.build import to, wide, wide_dtype
 from tracegrad.ir.types import DType
+from tracegrad.tracer.dtypes import OF_PYTHON
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_mode
@@ -306,6 +307,8 @@ def hashable(value: Any) -> Any:
     """Attributes are part of cache keys: lists become tuples, NumPy numbers Python numbers."""
     if value.__class__ in _PLAIN:
         return value
+    if value.__class__ is type:
+        return OF_PYTHON.get(value, value)
     if value.__class__ is tuple:
         for part in value:
             if part.__class__ not in _PLAIN:
@@ -350,12 +353,37 @@ def user_op(
 def apply(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...] = ()) -> Any:
     """Run (eager) or record one user-level op."""
     mode = get_mode()
-    if mode.trace is not None:
-        return mode.trace.apply(op, operands, attrs)
     try:
+        if mode.trace is not None:
+            return mode.trace.apply(op, operands, attrs)
         return _run_eager(op, operands, attrs, mode.grad)
-    except BackendError as error:  # the program's own line is that of its first call
+    except BackendError as error:
+        if mode.trace is not None:
+            raise
+        # The program's own line is that of its first call.
         raise error.located(error.op, here()) from error.__cause__
+    except OverflowError as error:
+        raise InvalidValueError(
+            f"{name_of(op)}(): a number is too large: {error}", fix="use floats, or smaller numbers"
+        ) from None
+    except TypeError:
+        refuse_unhashable(op, attrs)
+        raise
+
+
+def name_of(op: Any) -> str:
+    return str(getattr(op, "shown", None) or op.name).rpartition(".")[2]
+
+
+def refuse_unhashable(op: Any, attrs: tuple[Any, ...]) -> None:
+    """Raise ArgumentError for a set or a dict among the attributes, which are parts of keys."""
+    for value in attrs:
+        try:
+            hash(value)
+        except TypeError:
+            raise ArgumentError(
+                f"{name_of(op)}(): {value!r} is {type(value).__name__}, not a number, a name or a tuple"
+            ) from None
 
 
 def _run_eager(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...], grad: bool) -> Any:

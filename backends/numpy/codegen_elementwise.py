@@ -11,6 +11,7 @@ from tracegrad.backends.numpy.codegen_writer import EMITTERS, Writer
 from tracegrad.backends.numpy.fast import extremes
 from tracegrad.backends.numpy.fast.work import Array
 from tracegrad.backends.numpy.kernels import KERNELS
+from tracegrad.backends.numpy.kernels.elementwise import power
 from tracegrad.ir.graph import Node
 from tracegrad.ir.ops import OPS
 from tracegrad.ir.ops.traits import ELEMENTWISE
@@ -88,7 +89,7 @@ def lines(w: Writer, node: Node, xs: Operands, out: str, scratch: Scratch) -> li
     if name == "pow" and ufunc and shown_value(node.inputs[1]) == 2:
         return [f"{w.np('square')}({xs[0]}, {out})"]
     if ufunc is not None:
-        w.np(ufunc)
+        w.use("power", power) if name == "pow" else w.np(ufunc)
         keyword = "out=" if name in _EXTREMES else ""
         return [f"{ufunc}({', '.join(xs)}, {keyword}{out})"]
     if name == "where":

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegrad.backends.numpy.fast import extremes
 from tracegrad.backends.numpy.fast.select import PAYS_FROM, select
-from tracegrad.backends.numpy.kernels.elementwise import PLAIN, WIDENED
+from tracegrad.backends.numpy.kernels.elementwise import PLAIN, WIDENED, power
 from tracegrad.backends.numpy.kernels.random import random_bits
 from tracegrad.backends.numpy.kernels.registry import is_bfloat16, is_half
 from tracegrad.backends.numpy.kernels.shape import slices
@@ -63,7 +63,7 @@ for _table, _halves in ((PLAIN, True), (WIDENED, False)):
 def _pow(w: Any, node: Node) -> str | None:
     if is_half(node.type.dtype.np) or not node.type.dtype.is_inexact:
         return None
-    return f"{w.use(np.power)}({', '.join(w.broadcasting(node))})"
+    return f"{w.use(power)}({', '.join(w.broadcasting(node))})"
 
 
 @expression("rsqrt")

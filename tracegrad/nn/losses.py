@@ -203,9 +203,11 @@ def smooth_l1_loss(
     size = (input - target).abs()
     if beta == 0:
         return reduced(size, reduction)
-    return reduced(
-        functions.where(size < beta, size * size * (0.5 / beta), size - 0.5 * beta), reduction
-    )
+    small = size < beta
+    near = functions.where(
+        small, size, 0.0
+    )  # so that the gradient of an infinite one is not inf * 0
+    return reduced(functions.where(small, near * near * (0.5 / beta), size - 0.5 * beta), reduction)
 
 
 def huber_loss(
@@ -218,7 +220,11 @@ def huber_loss(
         raise InvalidValueError("huber_loss does not support non-positive values for delta.")
     input, target = pair("huber_loss", input, target)
     size = (input - target).abs()
-    values = functions.where(size <= delta, size * size * 0.5, (size - 0.5 * delta) * delta)
+    small = size <= delta
+    near = functions.where(
+        small, size, 0.0
+    )  # so that the gradient of an infinite one is not inf * 0
+    values = functions.where(small, near * near * 0.5, (size - 0.5 * delta) * delta)
     return _weighted(values, weight, reduction)
 
 

@@ -21,6 +21,7 @@ from tracegrad.nn.parameter import Buffer, Parameter
 from tracegrad.nn.state import StateDictMixin
 from tracegrad.tracer import Observed, Tensor, current_trace, scope
 from tracegrad.tracer.arguments import NOTICED, explain
+from tracegrad.tracer.dtypes import as_dtype
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, NotHere
 from tracegrad.tracer.locate import is_own_code
 
@@ -299,7 +300,7 @@ class Module(WalkMixin, StateDictMixin, Observed):
 
         `to(dtype)`, `to(tensor)`, `to("cpu")` and the keywords `dtype=`, `device=` are understood.
         """
-        dtype = kwargs.pop("dtype", None)
+        dtype = as_dtype(kwargs.pop("dtype", None))
         device = kwargs.pop("device", None)
         kwargs.pop("non_blocking", None)
         if kwargs:
@@ -307,8 +308,8 @@ class Module(WalkMixin, StateDictMixin, Observed):
         for argument in args:
             if isinstance(argument, Tensor):
                 dtype = argument.dtype
-            elif isinstance(argument, DType):
-                dtype = argument
+            elif isinstance(argument, (DType, type)):
+                dtype = as_dtype(argument)
             elif argument is not None and not isinstance(argument, bool):
                 device = argument
         if dtype is not None and not dtype.is_inexact:

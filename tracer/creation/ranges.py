@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir.types import i64
-from tracegrad.tracer.creation.tensors import check_device, check_dtype, finish
+from tracegrad.tracer.creation.tensors import check_device, finish
+from tracegrad.tracer.dtypes import as_dtype
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.state import get_default_dtype
@@ -34,7 +35,7 @@ def arange(start: Any = None, end: Any = None, step: Any = 1, *, dtype: Any = No
     step, as in PyTorch.
     """
     check_device(device)
-    check_dtype(dtype)
+    dtype = as_dtype(dtype)
     if end is None:
         start, end = None, start
     start = 0 if start is None else start
@@ -62,7 +63,7 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
              requires_grad: bool = False) -> Tensor:  # fmt: skip
     """`steps` evenly spaced numbers from start to end, both included."""
     check_device(device)
-    check_dtype(dtype)
+    dtype = as_dtype(dtype)
     if not hasattr(steps, "__index__"):
         raise ArgumentError(
             f"linspace(): steps is {steps!r}, not an integer", fix="give a number of values"

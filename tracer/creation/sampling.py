@@ -11,6 +11,7 @@ from tracegrad.tracer import functions
 from tracegrad.tracer.creation.random import next_key
 from tracegrad.tracer.creation.tensors import check_device, size_of
 from tracegrad.tracer.dispatch import UserOp, apply
+from tracegrad.tracer.dtypes import as_dtype
 from tracegrad.tracer.errors import InvalidValueError
 from tracegrad.tracer.memory.inplace import fitted, write
 from tracegrad.tracer.state import get_default_dtype
@@ -19,7 +20,7 @@ from tracegrad.tracer.tensor import Tensor
 
 def _float(dtype: Any, device: Any) -> Any:
     check_device(device)
-    return dtype or get_default_dtype()
+    return as_dtype(dtype) or get_default_dtype()
 
 
 def _drawn(
@@ -69,14 +70,14 @@ def randint(
         low=int(low),
         high=int(high),
         shape=size_of((size,)),
-        dtype=dtype or i64,
+        dtype=as_dtype(dtype) or i64,
     )
 
 
 def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:
     """0 .. n - 1 in random order."""
     check_device(device)
-    return functions.randperm(next_key(generator), n=n, dtype=dtype or i64)
+    return functions.randperm(next_key(generator), n=n, dtype=as_dtype(dtype) or i64)
 
 
 def normal(

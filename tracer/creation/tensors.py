@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import reduce
 from operator import index
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from tracegrad.ir.types import DType, bool_, c64, c128, dtype_of, i64
 from tracegrad.tracer.creation.fitting import check_all_fit, check_fits, stored
+from tracegrad.tracer.dtypes import as_dtype
 from tracegrad.tracer.errors import (
     ArgumentError,
     DevicePlacementError,
@@ -24,19 +26,9 @@ from tracegrad.tracer.tape.entries import Leaf
 from tracegrad.tracer.tensor import Device, Tensor, wrap
 
 
-def check_dtype(dtype: Any) -> None:
-    """Raises ArgumentError for anything but a dtype of this library or None."""
-    if dtype is not None and not isinstance(dtype, DType):
-        raise ArgumentError(
-            f"dtype={dtype!r} is {type(dtype).__name__}, not a dtype",
-            where=here(),
-            fix="use tg.float32, tg.int64, ...",
-        )
-
-
 def array_from(data: Any, dtype: DType | None) -> np.ndarray:
     """A fresh C-contiguous array: Python floats are of the default dtype, ints of int64."""
-    check_dtype(dtype)
+    dtype = as_dtype(dtype)
     if isinstance(data, (np.ndarray, np.generic)):
         dtype_of(data.dtype)
         if data.dtype.kind == "b":
@@ -55,12 +47,10 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
         check_all_fit(array, dtype or i64)
     if dtype is not None and kind in ("biufVc" if dtype.is_complex else "biufV"):
         return stored(array, dtype)
-    if kind == "f":
-        if is_python(data):
-            return stored(array, get_default_dtype())
-        return array
-    if kind in "iu":
-        return array.astype(i64.np) if is_python(data) else array
+    if kind in "fiu":
+        if not is_python(data):
+            return array.astype(common_dtype(data).np)
+        return stored(array, get_default_dtype()) if kind == "f" else array.astype(i64.np)
     if kind == "c" and dtype is None:
         return array.astype(default_complex().np)
     if kind == "b":
@@ -86,6 +76,28 @@ def is_python(data: Any) -> bool:
             return True
         data = data[0]
     return not isinstance(data, (np.ndarray, np.generic))
+
+
+def common_dtype(data: Any) -> DType:
+    """What nested lists of NumPy's and Python's numbers promote to."""
+    from tracegrad.tracer.functions.promotion import promote_types, weak_dtype
+
+    found = set()
+    for number in leaves_of(data):
+        if isinstance(number, (np.generic, np.ndarray)):
+            found.add(dtype_of(number.dtype))
+        else:
+            kinds = (("bool", bool), ("int", int), ("float", float))
+            found.add(weak_dtype(next(name for name, kind in kinds if isinstance(number, kind))))
+    return reduce(promote_types, found)
+
+
+def leaves_of(data: Any) -> Iterator[Any]:
+    if isinstance(data, (list, tuple)):
+        for part in data:
+            yield from leaves_of(part)
+    else:
+        yield data
 
 
 def check_device(device: Any) -> None:
@@ -235,7 +247,7 @@ def filled(
     shape: tuple[int, ...], value: Any, dtype: DType | None, device: Any, requires_grad: bool
 ) -> Tensor:
     check_device(device)
-    check_dtype(dtype)
+    dtype = as_dtype(dtype)
     if dtype is None:
         kinds = ((bool, bool_), ((int, np.integer), i64), (complex, default_complex()))
         dtype = next((d for kind, d in kinds if isinstance(value, kind)), get_default_dtype())
@@ -295,7 +307,7 @@ def full(
         fill_value = fill_value.item()
     if hasattr(fill_value, "_traced_number"):
         check_device(device)
-        check_dtype(dtype)
+        dtype = as_dtype(dtype)
         number = fill_value.as_tensor(dtype)
         result: Tensor = number.expand(size_of((size,))).clone()
         return result.requires_grad_() if requires_grad else result

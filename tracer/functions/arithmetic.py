@@ -263,8 +263,7 @@ def lerp(input: Operand, end: Operand, weight: Operand, /) -> Node:
 def addcmul(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Factor = 1) -> Node:
     """input + value * tensor1 * tensor2."""
     x, a, b = common(input, tensor1, tensor2)
-    product = ops.mul(a, b)
-    return ops.add(x, scaled(product, value))
+    return ops.add(x, ops.mul(scaled(a, value), b))
 
 
 @user_op(rounds_once=True)
@@ -272,8 +271,7 @@ def addcdiv(input: Operand, tensor1: Operand, tensor2: Operand, /, *, value: Fac
     """input + value * tensor1 / tensor2, of floats."""
     x, a, b = common(input, tensor1, tensor2)
     require_dtype("addcdiv", (x,), "fc")
-    quotient = ops.div(a, b)
-    return ops.add(x, scaled(quotient, value))
+    return ops.add(x, ops.div(scaled(a, value), b))
 
 
 @user_op
@@ -364,4 +362,4 @@ def gcd(input: Operand, other: Operand, /) -> Node:
         done = ops.eq(b, zero)
         safe = ops.where(done, ops.ones_like(b), b)
         a, b = ops.where(done, a, b), ops.where(done, b, ops.rem(a, safe))
-    return a
+    return ops.abs_(a)  # of the least number there is none

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.backends.numpy.kernels.registry import is_bfloat16
 from tracegrad.tracer.dispatch import user_op
 from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.locate import here
@@ -56,9 +57,11 @@ def unique_(
     """Distinct values in order, and on request where each element is among them and how often each
     occurs.
     """
-    result = np.unique(input, return_inverse=True, return_counts=True, axis=dim, equal_nan=False)
+    # NumPy sorts nan to the end for its own floats only.
+    known = input.astype(np.float32) if is_bfloat16(input.dtype) else input
+    result = np.unique(known, return_inverse=True, return_counts=True, axis=dim, equal_nan=False)
     places = result[1].reshape(input.shape if dim is None else -1)
-    chosen = [result[0]]
+    chosen = [result[0].astype(input.dtype, copy=False)]
     if inverse:
         chosen.append(places.astype(np.int64))
     if counts:

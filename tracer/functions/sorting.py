@@ -244,7 +244,7 @@ def searchsorted(
     side: str | None = None,
 ) -> Node:
     """Where values go in sorted rows to keep them sorted: how many elements are below (right: not
-    above).
+    above); nan is above all.
     """
     sequence, wanted = promote(sorted_sequence, values)
     if side not in (None, "left", "right") or (right and side == "left"):
@@ -264,7 +264,8 @@ def searchsorted(
         sequence, shape=shape, dims=(*(() if one_row else lead), len(shape) - 1)
     )
     levels = ops.broadcast_to(wanted, shape=shape, dims=tuple(range(wanted.ndim)))
-    before = ops.le(steps, levels) if right else ops.lt(steps, levels)
+    behind = ops.lt(levels, steps) if right else ops.le(levels, steps)
+    before = ops.bitwise_not(behind)
     count = ops.sum_(ops.cast(before, dtype=i64), axes=(len(shape) - 1,))
     return cast(count, i32) if out_int32 else count
 

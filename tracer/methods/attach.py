@@ -12,6 +12,7 @@ from tracegrad.tracer.arguments import explained
 from tracegrad.tracer.creation import sampling, tensors
 from tracegrad.tracer.device import Device
 from tracegrad.tracer.dispatch import apply
+from tracegrad.tracer.dtypes import as_dtype
 from tracegrad.tracer.eager import quick
 from tracegrad.tracer.errors import ArgumentError, GradientError, MissingNameError
 from tracegrad.tracer.locate import here
@@ -47,11 +48,14 @@ def to(
             dtype = value.dtype
         elif isinstance(value, (str, Device)):
             device = value
+        elif isinstance(value, type):
+            dtype = as_dtype(value)
         elif not isinstance(value, bool):
             raise ArgumentError(
                 f"to() takes a dtype, a device or a tensor, got {value!r}", where=here()
             )
     tensors.check_device(device)
+    dtype = as_dtype(dtype)
     if dtype is None or dtype is self.dtype:
         return self.clone() if copy or any(flags[1:]) else self
     return apply(functions.cast, (self,), (dtype,))

@@ -8,7 +8,7 @@ from typing import Any
 from tracegrad.ir.types import bool_, i64
 from tracegrad.tracer import functions
 from tracegrad.tracer.creation.random import next_key
-from tracegrad.tracer.creation.tensors import eye, ones_like, tensor, zeros_like
+from tracegrad.tracer.creation.tensors import eye, full_like, ones_like, tensor, zeros_like
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 from tracegrad.tracer.memory import view_methods
 from tracegrad.tracer.memory.inplace import in_place
@@ -27,12 +27,16 @@ def lcm(input: Tensor, other: Tensor) -> Tensor:
     """Least common multiple of integers, 0 where one is 0."""
     divisor = functions.gcd(input, other)
     safe = functions.where(divisor == 0, functions.add(divisor, 1), divisor)
-    return functions.mul(functions.abs(functions.floor_divide(input, safe)), functions.abs(other))
+    return functions.abs(functions.mul(functions.floor_divide(input, safe), other))
 
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
-    """input * 2**other."""
-    return functions.mul(input, functions.pow(2.0, other))
+    """input * 2**other, also where 2**other alone is too large or too small for the dtype."""
+    dtype = functions.mul(input, functions.pow(2.0, other)).dtype
+    half = functions.floor_divide(other, 2)
+    base = full_like(half, 2.0, dtype=dtype)
+    scaled = functions.mul(input, functions.pow(base, half))
+    return functions.mul(scaled, functions.pow(base, functions.sub(other, half)))
 
 
 def fill(input: Tensor, value: Any) -> Tensor:

@@ -125,6 +125,16 @@ def rem(x: Array, y: Array) -> Array:
     return _float_division(np.remainder, x, y)
 
 
+def power(x: Array, y: Array, out: Array | None = None) -> Array:
+    """np.power of floats; where it would take the root, for a single exponent of 0.5, too: the root of
+    -inf is nan, and of -0.0 it is -0.0.
+    """
+    if y.dtype.kind == "f" and y.size and not any(y.strides) and y.flat[0] == 0.5:
+        y = np.full(np.broadcast_shapes(x.shape, y.shape), y.flat[0], y.dtype)
+    result: Array = np.power(x, y, out)
+    return result
+
+
 @kernel("pow")
 def pow(x: Array, y: Array) -> Array:
     """Integers: a negative exponent truncates (1 and -1 survive, the rest is 0)."""
@@ -134,7 +144,7 @@ def pow(x: Array, y: Array) -> Array:
         inverse = np.where(x == 1, 1, np.where(x == -1, parity, 0))
         powers = np.power(x, np.where(negative, 0, y).astype(x.dtype))
         return array(np.where(negative, inverse, powers).astype(x.dtype))
-    return _float_division(np.power, x, y)
+    return _float_division(power, x, y)
 
 
 @kernel("atan2")
