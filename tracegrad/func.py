@@ -22,6 +22,11 @@ from tracegrad.tracer.trees import flatten
 
 def _inner(tensor: Tensor) -> Tensor:
     """The same value as something to differentiate by, still connected to what `tensor` came from."""
+    if not isinstance(tensor, Tensor):
+        raise ArgumentError(
+            f"a gradient is with respect to tensors, and an argument is {type(tensor).__name__}",
+            where=here(), fix="give tg.tensor(value), or choose others: argnums=...",
+        )  # fmt: skip
     if get_mode().trace is not None:
         alias = make_view(tensor, IDENTITY)
         return alias if alias.requires_grad else alias.requires_grad_()

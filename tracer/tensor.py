@@ -31,6 +31,7 @@ from tracegrad.tracer.errors import (
     DroppedGradientError,
     GradientError,
     MissingNameError,
+    OutOfRangeError,
     ShapeError,
 )
 from tracegrad.tracer.size import Size
@@ -114,7 +115,14 @@ class Tensor(Attached):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one dimension."""
-        return self.shape if dim is None else self.shape[dim]
+        if dim is None:
+            return self.shape
+        try:
+            return self.shape[dim]
+        except IndexError:
+            raise OutOfRangeError(f"size({dim}) of a tensor with {self.ndim} dimensions") from None
+        except TypeError:
+            raise ArgumentError(f"size(): dim is {dim!r}, an integer is needed") from None
 
     @property
     def dtype(self) -> DType:

@@ -114,3 +114,26 @@ def test_refused_with_the_users_line(call: Callable[[Any], Any], text: str) -> N
     with pytest.raises(tg.TracegradError, match=text) as caught:
         call(tg.ones(2, 2))
     assert "test_edges_in_every_mode.py" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (lambda x: x.size(5), IndexError, r"size\(5\) of a tensor with 2 dimensions"),
+        (lambda x: x.size("a"), TypeError, "an integer is needed"),
+        (lambda x: tg.finfo("a"), TypeError, "not a dtype"),
+        (lambda x: tg.finfo(tg.int64), TypeError, "needs a floating dtype"),
+        (lambda x: tg.iinfo(None), TypeError, "needs an integer dtype"),
+        (lambda x: tg.func.grad(lambda a: a**2)(2.0), TypeError, "an argument is float"),
+        (lambda x: setattr(x, "data", np.ones(2)), TypeError, "data is set to ndarray"),
+        (lambda x: tg.tensor(np.array(["a"])), TypeError, "no tensor dtype"),
+        (lambda x: tg.tensor(np.array([1, 2], dtype=object)), TypeError, "no tensor dtype"),
+        (lambda x: tg.from_numpy(np.ones(2, "uint16")), TypeError, r"convert it: array\.astype"),
+        (lambda x: tg.from_numpy(np.ones(2, ">f4")), TypeError, "swap its bytes"),
+    ],
+)
+def test_refused_as_pytorch_refuses(call: Callable[[Any], Any], kind: type, text: str) -> None:
+    with pytest.raises(kind, match=text) as caught:
+        call(tg.ones(2, 2))
+    assert isinstance(caught.value, tg.TracegradError)
+    assert "test_edges_in_every_mode.py" in str(caught.value)

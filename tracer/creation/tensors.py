@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.ir.errors import IRTypeError
 from tracegrad.ir.types import DType, bool_, c64, c128, dtype_of, i64
 from tracegrad.tracer.creation.fitting import check_all_fit, check_fits, stored
 from tracegrad.tracer.dtypes import as_dtype
@@ -30,7 +31,7 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
     """A fresh C-contiguous array: Python floats are of the default dtype, ints of int64."""
     dtype = as_dtype(dtype)
     if isinstance(data, (np.ndarray, np.generic)):
-        dtype_of(data.dtype)
+        refuse_unknown(data)
         if data.dtype.kind == "b":
             data = np.asarray(data).view(np.uint8) != 0  # every byte is 0 or 1 from here on
         return np.array(data, dtype=dtype.np if dtype else None, order="C")
@@ -76,6 +77,23 @@ def is_python(data: Any) -> bool:
             return True
         data = data[0]
     return not isinstance(data, (np.ndarray, np.generic))
+
+
+def refuse_unknown(array: Any) -> None:
+    """Raise ArgumentError for an array of a dtype that tensors do not have."""
+    try:
+        dtype_of(array.dtype)
+    except IRTypeError:
+        if array.dtype.kind in "biufc" and not array.dtype.isnative:
+            fix = "swap its bytes: array.astype(array.dtype.newbyteorder('='))"
+        elif array.dtype.kind in "biufc":
+            fix = "convert it: array.astype(np.float32), say"
+        else:
+            fix = "give an array of numbers"
+        raise ArgumentError(
+            f"a NumPy array of dtype {array.dtype.str!r} ({array.dtype}) has no tensor dtype",
+            where=here(), fix=fix,
+        ) from None  # fmt: skip
 
 
 def common_dtype(data: Any) -> DType:
@@ -192,9 +210,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
             f"from_numpy() needs a NumPy array, got {type(array).__name__}",
             fix="use tg.tensor(values)",
         )
-    if array.dtype.kind not in "biufcV":
-        raise ArgumentError(f"from_numpy() of {array.dtype}", fix="give an array of numbers")
-    dtype_of(array.dtype)
+    refuse_unknown(array)
     check_bools(array, "from_numpy()")
     if any(stride < 0 for stride in array.strides):
         raise UnsupportedError(

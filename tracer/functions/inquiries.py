@@ -10,6 +10,8 @@ from tracegrad.ir.graph import placeholder
 from tracegrad.ir.ops import literal
 from tracegrad.ir.types import DType, TensorType
 from tracegrad.tracer.dispatch import Weak
+from tracegrad.tracer.dtypes import as_dtype
+from tracegrad.tracer.errors import ArgumentError
 from tracegrad.tracer.functions import promotion
 from tracegrad.tracer.state import get_default_dtype
 
@@ -63,9 +65,11 @@ class finfo:
     """Limits of a floating dtype (the default one): bits, eps, max, min, tiny, resolution."""
 
     def __init__(self, dtype: DType | None = None):
-        dtype = dtype or get_default_dtype()
+        dtype = as_dtype(dtype) or get_default_dtype()
         if not dtype.is_inexact:
-            raise TypeError(f"finfo() needs a floating dtype, not {dtype}")
+            raise ArgumentError(
+                f"finfo() needs a floating dtype, not {dtype}", fix="iinfo() is of integers"
+            )
         import ml_dtypes  # knows bfloat16's
 
         limits = ml_dtypes.finfo(dtype.np)
@@ -84,10 +88,13 @@ class iinfo:
     """Limits of an integer dtype: bits, max, min."""
 
     def __init__(self, dtype: DType):
-        if not dtype.is_int:
-            raise TypeError(f"iinfo() needs an integer dtype, not {dtype}")
-        limits = np.iinfo(dtype.np)
-        self.dtype = dtype.public_name
+        known = as_dtype(dtype)
+        if known is None or not known.is_int:
+            raise ArgumentError(
+                f"iinfo() needs an integer dtype, not {dtype}", fix="finfo() is of floats"
+            )
+        limits = np.iinfo(known.np)
+        self.dtype = known.public_name
         self.bits, self.max, self.min = int(limits.bits), int(limits.max), int(limits.min)
 
     def __repr__(self) -> str:

@@ -273,6 +273,11 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 
 def set_data(self: Tensor, value: Tensor) -> None:
     """`tensor.data = other`: this tensor takes over the other's memory; its gradient status stays."""
+    if not isinstance(value, Tensor):
+        raise ArgumentError(
+            f".data is set to {type(value).__name__}, a tensor is needed",
+            fix="x.data = tg.tensor(value)",
+        )
     trace = get_mode().trace
     if trace is not None:
         if self._traced is not None and not self.requires_grad:
