@@ -65,6 +65,13 @@ def test_a_division_by_a_constant_is_a_division(dtype: Any, divisor: float) -> N
         np.testing.assert_array_equal(found.numpy(), program(x).numpy())
 
 
+def test_complex_numbers_by_a_constant() -> None:
+    x = tg.tensor([3 + 4j, -1j, 7.0])
+    program = lambda x: (x / (3 + 1j), x / 7, x / 2)
+    for found, expected in zip(tg.compile(program, backend="jax")(x), program(x)):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
+
+
 def test_a_step_is_skipped_for_what_a_mask_hides() -> None:
     """`if not isfinite(loss)` goes the same way."""
 
