@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegrad.ir.loc import Loc
 from tracegrad.runtime.watch.attributes import AttributeWatch
-from tracegrad.runtime.watch.facts import CallFact, Fact, Place
+from tracegrad.runtime.watch.facts import CallFact, Fact, PartOf, Place
 from tracegrad.runtime.watch.pictures import (
     bound_items,
     restored,
@@ -25,6 +25,7 @@ from tracegrad.runtime.watch.pictures import (
 )
 from tracegrad.tracer.locate import here
 from tracegrad.tracer.tensor import Tensor
+from tracegrad.tracer.trace.buffers import Input
 from tracegrad.tracer.trees import flatten
 
 _ONLY_NAMES = (
@@ -59,7 +60,7 @@ class Effects:
         changed = self.changed()
         self.found = [(place, now) for place, _, now in changed]
         for place, before, now in changed:
-            self._make_slot(place, before, now)
+            self._make_slots(place, before, now)
 
     def changed(self) -> list[tuple[Place, Any, Any]]:
         """The places bound anew, with what they held before and hold now. Raises UnsupportedError."""
@@ -120,41 +121,62 @@ class Effects:
             if not self.trace.reached_by_host_action(place.holder):
                 yield place, held
 
-    def _make_slot(self, place: Place, tensor: Any, value: Any) -> None:
-        """State kept under a name bound anew at every call (`self.h = f(self.h, x)`): read by name.
+    def _make_slots(self, place: Place, before: Any, now: Any) -> None:
+        """State kept under a name bound anew at every call (`self.h = f(self.h, x)`): read by name. Also
+        in a tuple of tensors (`self.h = (h, c)`).
 
-        Guarding the tensor's identity instead would record at every call.
+        Guarding the tensors' identities instead would record at every call.
+        """
+        pairs = list(parts_of(place, before, now))
+        # It was met there, and nowhere else: the graph cannot tell from which place it was read.
+        facts = [f for f in self.sightings.of_values() if f.key != place.key]
+        snapshots = [without_item(f.snapshot, place.holder, place.name) for f in facts]
+        if not pairs or len({id(tensor) for _, tensor, _ in pairs}) < len(pairs):
+            return
+        if not all(self._may_be_slot(tensor, value, snapshots) for _, tensor, value in pairs):
+            return
+        for fact, snapshot in zip(facts, snapshots):
+            fact.snapshot = snapshot
+        replaced = {place.key, *(("captured", id(tensor)) for _, tensor, _ in pairs)}
+        kept = [f for f in self.sightings.facts if f.key not in replaced]
+        self.sightings.facts = kept + [
+            self._slot(where, tensor).fact() for where, tensor, _ in pairs
+        ]
+
+    def _may_be_slot(self, tensor: Any, value: Any, elsewhere: list[tuple]) -> bool:
+        """Whether any tensor like `tensor` can stand for it at a call, which binds `value` in its place.
+
+        elsewhere: what other places held
         """
         trace = self.trace
         if not isinstance(tensor, Tensor) or not isinstance(value, Tensor) or value._traced is None:
-            return
+            return False
         if tensor._entry is not None or tensor._chain or tensor._family:
-            return
+            return False
         owners = (id(tensor), id(tensor._storage))
-        items = [i for i in trace.inputs if id(i.source) in owners]  # none: its value is not used
-        if any(i.kind != "state" or i.tensor is not tensor for i in items):
-            return
+        if any(i.kind != "state" or i.tensor is not tensor for i in self._inputs_of(tensor)):
+            return False
         if any(owner in trace.cells and trace.cells[owner].written for owner in owners):
-            return
-        # It was met there, and nowhere else: the graph cannot tell from which place it was read.
-        facts = self.sightings.of_values()
-        met = sum(sightings_of(tensor, f.snapshot) for f in facts)
-        facts = [f for f in facts if f.key != place.key]
-        snapshots = [without_item(f.snapshot, place.holder, place.name) for f in facts]
-        elsewhere = sum(sightings_of(tensor, snapshot) for snapshot in snapshots)
-        if elsewhere or not met or any(noted is tensor for _, _, noted in trace.noted):
-            return
+            return False
+        met = any(sightings_of(tensor, f.snapshot) for f in self.sightings.of_values())
+        if not met or any(sightings_of(tensor, snapshot) for snapshot in elsewhere):
+            return False
+        if any(noted is tensor for _, _, noted in trace.noted):
+            return False
         same = tuple(value.shape) == tuple(tensor.shape) and value.dtype is tensor.dtype
-        if not same or value.requires_grad or type(tensor) is not Tensor:
-            return
-        slot = trace.slots[id(tensor)] = Slot(place, tensor)
+        return same and not value.requires_grad and type(tensor) is Tensor
+
+    def _inputs_of(self, tensor: Tensor) -> list[Input]:
+        """None: its value is not used."""
+        owners = (id(tensor), id(tensor._storage))
+        return [i for i in self.trace.inputs if id(i.source) in owners]
+
+    def _slot(self, place: Place, tensor: Tensor) -> Slot:
+        items = self._inputs_of(tensor)
+        slot = self.trace.slots[id(tensor)] = Slot(place, tensor)
         for item in items:
             item.kind, item.source, item.key = "slot", slot, ("slot", *place.key)
-        for fact, snapshot in zip(facts, snapshots):
-            fact.snapshot = snapshot
-        replaced = (place.key, ("captured", id(tensor)))
-        kept = [f for f in self.sightings.facts if f.key not in replaced]
-        self.sightings.facts = [*kept, slot.fact()]
+        return slot
 
     def put_back(self) -> None:
         """Undo them."""
@@ -200,6 +222,15 @@ class Slot:
             lambda: f"{self.place.name}: no longer a tensor like the one recorded",
             ("slot", *self.place.key),
         )
+
+
+def parts_of(place: Place, before: Any, now: Any) -> Iterator[tuple[Place, Any, Any]]:
+    """What a name held and holds: itself, or element by element where both are tuples of one form."""
+    if type(before) is not tuple or type(now) is not tuple or len(before) != len(now):
+        yield place, before, now
+        return
+    for index, (old, new) in enumerate(zip(before, now)):
+        yield from parts_of(PartOf(place, index, len(now)), old, new)
 
 
 def is_number(value: Any) -> bool:

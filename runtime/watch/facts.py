@@ -58,6 +58,24 @@ class Place:
             setattr(self.holder, self.name, value)
 
 
+class PartOf(Place):
+    """An element of the tuple of `count` that a place holds; it is bound with the whole tuple."""
+
+    __slots__ = ("index", "count")
+
+    def __init__(self, whole: Place, index: int, count: int):
+        super().__init__("part", whole, f"{whole.name}[{index}]")
+        self.index, self.count = index, count
+
+    @property
+    def key(self) -> tuple:
+        return ("part", *self.holder.key, self.index)
+
+    def read(self) -> Any:
+        whole = self.holder.read()
+        return whole[self.index] if type(whole) is tuple and len(whole) == self.count else ABSENT
+
+
 class Fact:
     """`place` held `value`, with this content.
 

@@ -31,7 +31,7 @@ def array_from(data: Any, dtype: DType | None) -> np.ndarray:
     """A fresh C-contiguous array: Python floats are of the default dtype, ints of int64."""
     dtype = as_dtype(dtype)
     if isinstance(data, (np.ndarray, np.generic)):
-        refuse_unknown(data)
+        refuse_unknown(data, "tensor()")
         if data.dtype.kind == "b":
             data = np.asarray(data).view(np.uint8) != 0  # every byte is 0 or 1 from here on
         return np.array(data, dtype=dtype.np if dtype else None, order="C")
@@ -79,7 +79,7 @@ def is_python(data: Any) -> bool:
     return not isinstance(data, (np.ndarray, np.generic))
 
 
-def refuse_unknown(array: Any) -> None:
+def refuse_unknown(array: Any, function: str) -> None:
     """Raise ArgumentError for an array of a dtype that tensors do not have."""
     try:
         dtype_of(array.dtype)
@@ -91,7 +91,7 @@ def refuse_unknown(array: Any) -> None:
         else:
             fix = "give an array of numbers"
         raise ArgumentError(
-            f"a NumPy array of dtype {array.dtype.str!r} ({array.dtype}) has no tensor dtype",
+            f"{function} of a NumPy array of dtype {array.dtype.str!r}, which no tensor has",
             where=here(), fix=fix,
         ) from None  # fmt: skip
 
@@ -210,7 +210,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
             f"from_numpy() needs a NumPy array, got {type(array).__name__}",
             fix="use tg.tensor(values)",
         )
-    refuse_unknown(array)
+    refuse_unknown(array, "from_numpy()")
     check_bools(array, "from_numpy()")
     if any(stride < 0 for stride in array.strides):
         raise UnsupportedError(
