@@ -365,7 +365,7 @@ def apply(op: Any, operands: tuple[Any, ...], attrs: tuple[Any, ...] = ()) -> An
     except OverflowError as error:
         raise InvalidValueError(
             f"{name_of(op)}(): a number is too large: {error}", fix="use floats, or smaller numbers"
-        ) from None
+        ) from error
     except TypeError:
         refuse_unhashable(op, attrs)
         raise

@@ -219,12 +219,12 @@ class Inspection:
 def takes_arguments(function: Any) -> bool:
     """Whether it cannot be called without."""
     try:
-        inspect.signature(function).bind()
-    except TypeError:
-        return True
+        signature = inspect.signature(function)
     except ValueError:  # a callable of C, which does not say
         return False
-    return False
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = (p for p in signature.parameters.values() if p.default is p.empty)
+    return any(p.kind not in kinds for p in needed)
 
 
 def block(value: Any) -> None:

@@ -128,6 +128,8 @@ class Effects:
         Guarding the tensors' identities instead would record at every call.
         """
         pairs = list(parts_of(place, before, now))
+        if not all(isinstance(tensor, Tensor) for _, tensor, _ in pairs):
+            return
         # It was met there, and nowhere else: the graph cannot tell from which place it was read.
         facts = [f for f in self.sightings.of_values() if f.key != place.key]
         snapshots = [without_item(f.snapshot, place.holder, place.name) for f in facts]
@@ -143,13 +145,13 @@ class Effects:
             self._slot(where, tensor).fact() for where, tensor, _ in pairs
         ]
 
-    def _may_be_slot(self, tensor: Any, value: Any, elsewhere: list[tuple]) -> bool:
+    def _may_be_slot(self, tensor: Tensor, value: Any, elsewhere: list[tuple]) -> bool:
         """Whether any tensor like `tensor` can stand for it at a call, which binds `value` in its place.
 
         elsewhere: what other places held
         """
         trace = self.trace
-        if not isinstance(tensor, Tensor) or not isinstance(value, Tensor) or value._traced is None:
+        if not isinstance(value, Tensor) or value._traced is None:
             return False
         if tensor._entry is not None or tensor._chain or tensor._family:
             return False
