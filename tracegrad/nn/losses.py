@@ -204,9 +204,8 @@ def smooth_l1_loss(
     if beta == 0:
         return reduced(size, reduction)
     small = size < beta
-    near = functions.where(
-        small, size, 0.0
-    )  # so that the gradient of an infinite one is not inf * 0
+    # Else the gradient of an infinite one were inf * 0.
+    near = functions.where(small, size, 0.0)
     return reduced(functions.where(small, near * near * (0.5 / beta), size - 0.5 * beta), reduction)
 
 
@@ -221,9 +220,8 @@ def huber_loss(
     input, target = pair("huber_loss", input, target)
     size = (input - target).abs()
     small = size <= delta
-    near = functions.where(
-        small, size, 0.0
-    )  # so that the gradient of an infinite one is not inf * 0
+    # Else the gradient of an infinite one were inf * 0.
+    near = functions.where(small, size, 0.0)
     values = functions.where(small, near * near * 0.5, (size - 0.5 * delta) * delta)
     return _weighted(values, weight, reduction)
 

@@ -12,7 +12,7 @@ from tracegrad.tracer.creation.tensors import eye, full_like, ones_like, tensor,
 from tracegrad.tracer.errors import ArgumentError, InvalidValueError, ShapeError
 from tracegrad.tracer.memory import view_methods
 from tracegrad.tracer.memory.inplace import in_place
-from tracegrad.tracer.state import get_mode
+from tracegrad.tracer.state import get_default_dtype, get_mode
 from tracegrad.tracer.tensor import Tensor
 
 
@@ -32,9 +32,11 @@ def lcm(input: Tensor, other: Tensor) -> Tensor:
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2**other, also where 2**other alone is too large or too small for the dtype."""
-    dtype = functions.mul(input, functions.pow(2.0, other)).dtype
     half = functions.floor_divide(other, 2)
-    base = full_like(half, 2.0, dtype=dtype)
+    base = full_like(
+        half, 2.0, dtype=other.dtype if other.dtype.is_inexact else get_default_dtype()
+    )
+    base = base.to(functions.result_type(input, base))
     scaled = functions.mul(input, functions.pow(base, half))
     return functions.mul(scaled, functions.pow(base, functions.sub(other, half)))
 
